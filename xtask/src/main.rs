@@ -1,0 +1,2 @@
+//! The `./x` tool.
+fn main() {}
