@@ -1,0 +1,263 @@
+//! Debian packages, downloaded and unpacked into the cache: nothing is
+//! installed into the system.
+//!
+//! The work is done by apt with a state of its own in the cache, which knows
+//! no installed package: what a set of packages needs is therefore the same
+//! on every machine, and no rights are needed. Which mirrors are asked is what
+//! the machine's own apt sources say.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, bail};
+
+use crate::ui::Step;
+use crate::{cache, cmd};
+
+/// Package lists older than this are fetched again before they are used.
+const LISTS_GO_STALE_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Whether to take the packages that the named ones depend on as well.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Needs {
+    /// The named packages alone.
+    Nothing,
+    /// Also everything they depend on, down to libc; nothing recommended.
+    Dependencies,
+}
+
+/// One package file as apt names it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Deb {
+    uri: String,
+    /// The file's name in apt's archive folder.
+    file: String,
+    /// `SHA256:...` or another hash that apt understands.
+    hash: String,
+}
+
+/// The folder into which the packages `names` are unpacked, one over the
+/// other, as they would be below `/`. Package scripts do not run.
+///
+/// Made at the first call and kept: later calls need neither apt nor a
+/// network. To get newer versions, remove the folder `debs` of the cache.
+///
+/// # Errors
+/// No apt here, no such package, no network, or a full disk.
+pub fn unpacked(names: &[&str], needs: Needs) -> Result<PathBuf> {
+    let mut sorted = names.to_vec();
+    sorted.sort_unstable();
+    sorted.dedup();
+    let key = cache::sha256(format!("{needs:?} {}", sorted.join(" ")).as_bytes());
+    let label = names.first().copied().unwrap_or("nothing");
+    cache::entry(&format!("debs/{label}-{}", &key[..12]), |root| {
+        let step = Step::start(format!("fetching Debian packages: {}", names.join(", ")));
+        let debs = resolve(&sorted, needs)?;
+        let archive = cache::dir()?.join("debs/archive");
+        fs::create_dir_all(&archive)?;
+        for (index, deb) in debs.iter().enumerate() {
+            step.detail(&format!("{}/{} {}", index + 1, debs.len(), deb.file));
+            let file = download(&deb.uri, &archive, &deb.file, &deb.hash)?;
+            cmd::run(Command::new("dpkg-deb").arg("-x").arg(&file).arg(root))
+                .with_context(|| format!("cannot unpack {}", deb.file))?;
+        }
+        step.done();
+        Ok(())
+    })
+}
+
+/// Downloads `uri` into `folder` as `file` unless it is there already, and
+/// checks it against `hash` (`SHA256:` and the hex digits).
+///
+/// apt's own downloader is used, so that the machine's proxy and certificate
+/// settings hold.
+///
+/// # Errors
+/// The file cannot be had, or is not the one that the hash names.
+pub fn download(uri: &str, folder: &Path, file: &str, hash: &str) -> Result<PathBuf> {
+    const HELPER: &str = "/usr/lib/apt/apt-helper";
+    let target = folder.join(file);
+    if target.exists() {
+        return Ok(target);
+    }
+    if !Path::new(HELPER).exists() {
+        bail!("this machine has no apt, which ./x downloads with (looked for {HELPER})");
+    }
+    // apt-helper keeps what fails its hash under another name, so the name
+    // asked for appears only when all is well; the rename makes it atomic.
+    let dir = tempfile::Builder::new()
+        .prefix(".get-")
+        .tempdir_in(folder)
+        .with_context(|| format!("cannot write to {}", folder.display()))?;
+    let partial = dir.path().join("file");
+    cmd::run(
+        Command::new(HELPER)
+            .args(["-o", "APT::Sandbox::User=root", "download-file"])
+            .arg(uri)
+            .arg(&partial)
+            .arg(hash),
+    )
+    .with_context(|| format!("cannot download {uri}"))?;
+    fs::rename(&partial, &target).with_context(|| format!("cannot write {}", target.display()))?;
+    Ok(target)
+}
+
+/// The base addresses of the package archives in the machine's apt sources,
+/// each ending with `/`.
+///
+/// # Errors
+/// There is no apt, or it has no source.
+pub fn mirrors() -> Result<Vec<String>> {
+    let text = cmd::output(Command::new("apt-get").args([
+        "indextargets",
+        "--format",
+        "$(REPO_URI)",
+        "Created-By: Packages",
+    ]))
+    .context("cannot ask apt for its sources")?;
+    let mut mirrors: Vec<String> = Vec::new();
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let base = format!("{}/", line.trim_end_matches('/'));
+        if !mirrors.contains(&base) {
+            mirrors.push(base);
+        }
+    }
+    if mirrors.is_empty() {
+        bail!("apt has no package source: add one to /etc/apt/sources.list");
+    }
+    Ok(mirrors)
+}
+
+/// Asks apt which package files the set consists of.
+fn resolve(names: &[&str], needs: Needs) -> Result<Vec<Deb>> {
+    let state = State::fresh()?;
+    let mut command = state.apt_get();
+    match needs {
+        Needs::Nothing => command.arg("download"),
+        Needs::Dependencies => command.args(["install", "-y", "--no-install-recommends"]),
+    };
+    let text = cmd::output(command.arg("--print-uris").args(names))
+        .with_context(|| format!("apt cannot name the packages {}", names.join(", ")))?;
+    let debs = parse_uris(&text);
+    if debs.is_empty() {
+        bail!("apt named no file for {}", names.join(", "));
+    }
+    Ok(debs)
+}
+
+/// Reads what `apt-get --print-uris` prints: lines of `'URI' FILE SIZE HASH`
+/// among others, which are passed over.
+fn parse_uris(text: &str) -> Vec<Deb> {
+    text.lines()
+        .filter_map(|line| {
+            let (uri, rest) = line.strip_prefix('\'')?.split_once('\'')?;
+            let mut words = rest.split_whitespace();
+            let file = words.next()?;
+            let _size_bytes: u64 = words.next()?.parse().ok()?;
+            // apt leaves the hash out for sources that it trusts as they are.
+            let hash = words.next().unwrap_or("");
+            file.ends_with(".deb").then(|| Deb {
+                uri: uri.to_owned(),
+                file: file.to_owned(),
+                hash: hash.to_owned(),
+            })
+        })
+        .collect()
+}
+
+/// apt's state in the cache: lists of its own, and no package installed.
+struct State {
+    dir: PathBuf,
+}
+
+impl State {
+    /// The state, with package lists that are not stale.
+    fn fresh() -> Result<Self> {
+        if cmd::which("apt-get").is_none() {
+            bail!("this machine has no apt-get, which ./x takes Debian packages with");
+        }
+        let state = Self {
+            dir: cache::dir()?.join("apt"),
+        };
+        for folder in ["lists/partial", "archives/partial"] {
+            fs::create_dir_all(state.dir.join(folder))?;
+        }
+        let status = state.dir.join("status");
+        if !status.exists() {
+            fs::write(&status, "")?;
+        }
+        let stamp = state.dir.join("updated");
+        let age = stamp
+            .metadata()
+            .and_then(|meta| meta.modified())
+            .ok()
+            .and_then(|then| SystemTime::now().duration_since(then).ok());
+        if age.is_none_or(|age| age > LISTS_GO_STALE_AFTER) {
+            let step = Step::start("fetching the Debian package lists");
+            cmd::run(state.apt_get().arg("update"))
+                .context("cannot fetch the Debian package lists (is there a network?)")?;
+            fs::write(&stamp, "")?;
+            step.done();
+        }
+        Ok(state)
+    }
+
+    /// `apt-get` working on this state.
+    fn apt_get(&self) -> Command {
+        let mut command = Command::new("apt-get");
+        let set = |name: &str, path: &str| format!("{name}={}", self.dir.join(path).display());
+        command.args([
+            "-o",
+            &set("Dir::State::Lists", "lists/"),
+            "-o",
+            &set("Dir::State::status", "status"),
+            "-o",
+            &set("Dir::Cache::Archives", "archives/"),
+            "-o",
+            &set("Dir::Cache::pkgcache", "pkgcache.bin"),
+            "-o",
+            &set("Dir::Cache::srcpkgcache", "srcpkgcache.bin"),
+            "-o",
+            "APT::Sandbox::User=root",
+            "-o",
+            "Debug::NoLocking=1",
+            "-o",
+            "Acquire::Languages=none",
+            "-q",
+        ]);
+        command.env("LC_ALL", "C");
+        command
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uris_are_read_and_chatter_is_passed_over() {
+        let text = "Reading package lists...\n\
+            The following NEW packages will be installed:\n\
+            \x20 busybox-static\n\
+            'http://mirror/pool/b/busybox-static_1.35%2bb1_amd64.deb' \
+            busybox-static_1%3a1.35+b1_amd64.deb 928188 SHA256:f6f1\n\
+            'http://mirror/pool/x.dsc' x.dsc 10 SHA256:00\n\
+            'broken\n";
+        assert_eq!(
+            parse_uris(text),
+            [Deb {
+                uri: "http://mirror/pool/b/busybox-static_1.35%2bb1_amd64.deb".into(),
+                file: "busybox-static_1%3a1.35+b1_amd64.deb".into(),
+                hash: "SHA256:f6f1".into(),
+            }]
+        );
+    }
+
+    #[test]
+    fn a_line_without_a_size_is_no_package() {
+        assert!(parse_uris("'http://mirror/a.deb' a.deb\n").is_empty());
+        assert!(parse_uris("'http://mirror/a.deb' a.deb big SHA256:0\n").is_empty());
+    }
+}
