@@ -1,0 +1,366 @@
+//! VMX capabilities: IA32_VMX_BASIC to IA32_VMX_EXIT_CTLS2.
+//! SDM appendix "VMX Capability Reporting Facility".
+
+use crate::controls::{Entry, Exit, Pin, Proc, Proc2, Proc3};
+use crate::field::{self, Field, FieldSet};
+
+/// The numbers of the capability MSRs.
+pub mod msr {
+    #![allow(missing_docs)]
+    pub const BASIC: u32 = 0x480;
+    pub const PINBASED_CTLS: u32 = 0x481;
+    pub const PROCBASED_CTLS: u32 = 0x482;
+    pub const EXIT_CTLS: u32 = 0x483;
+    pub const ENTRY_CTLS: u32 = 0x484;
+    pub const MISC: u32 = 0x485;
+    pub const CR0_FIXED0: u32 = 0x486;
+    pub const CR0_FIXED1: u32 = 0x487;
+    pub const CR4_FIXED0: u32 = 0x488;
+    pub const CR4_FIXED1: u32 = 0x489;
+    pub const VMCS_ENUM: u32 = 0x48a;
+    pub const PROCBASED_CTLS2: u32 = 0x48b;
+    pub const EPT_VPID_CAP: u32 = 0x48c;
+    pub const TRUE_PINBASED_CTLS: u32 = 0x48d;
+    pub const TRUE_PROCBASED_CTLS: u32 = 0x48e;
+    pub const TRUE_EXIT_CTLS: u32 = 0x48f;
+    pub const TRUE_ENTRY_CTLS: u32 = 0x490;
+    pub const VMFUNC: u32 = 0x491;
+    pub const PROCBASED_CTLS3: u32 = 0x492;
+    pub const EXIT_CTLS2: u32 = 0x493;
+}
+
+/// What a CPU must support for a VMCS field to exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Needs {
+    Nothing,
+    /// No CPU that Umbra knows how to present has it.
+    Never,
+    Pin(Pin),
+    Proc(Proc),
+    Proc2(Proc2),
+    Proc3(Proc3),
+    Exit(Exit),
+    Entry(Entry),
+    /// VM function 0.
+    EptpSwitching,
+}
+
+/// A control word's capability: bits 31:0 the allowed 0-settings (1 = must be
+/// 1), bits 63:32 the allowed 1-settings (1 = may be 1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Allowed(pub u64);
+
+impl Allowed {
+    /// The bits that must be 1.
+    #[inline]
+    pub const fn must_be_one(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// The bits that may be 1.
+    #[inline]
+    pub const fn may_be_one(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// Whether `value` keeps to both.
+    #[inline]
+    pub const fn permits(self, value: u32) -> bool {
+        value & self.must_be_one() == self.must_be_one() && value & !self.may_be_one() == 0
+    }
+
+    /// The nearest value to `wanted` that keeps to both.
+    #[inline]
+    pub const fn adjust(self, wanted: u32) -> u32 {
+        (wanted | self.must_be_one()) & self.may_be_one()
+    }
+
+    /// Without the 1-setting of the bits given (unless they must be 1).
+    #[inline]
+    pub const fn without(self, bits: u32) -> Self {
+        let taken = bits & !self.must_be_one();
+        Self(self.0 & !((taken as u64) << 32))
+    }
+}
+
+/// The values of the capability MSRs; one that the CPU lacks is 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct VmxCaps {
+    /// IA32_VMX_BASIC.
+    pub basic: u64,
+    /// IA32_VMX_PINBASED_CTLS.
+    pub pin_plain: Allowed,
+    /// IA32_VMX_PROCBASED_CTLS.
+    pub proc_plain: Allowed,
+    /// IA32_VMX_EXIT_CTLS.
+    pub exit_plain: Allowed,
+    /// IA32_VMX_ENTRY_CTLS.
+    pub entry_plain: Allowed,
+    /// IA32_VMX_MISC.
+    pub misc: u64,
+    /// IA32_VMX_CR0_FIXED0: the bits that must be 1.
+    pub cr0_fixed0: u64,
+    /// IA32_VMX_CR0_FIXED1: the bits that may be 1.
+    pub cr0_fixed1: u64,
+    /// IA32_VMX_CR4_FIXED0.
+    pub cr4_fixed0: u64,
+    /// IA32_VMX_CR4_FIXED1.
+    pub cr4_fixed1: u64,
+    /// IA32_VMX_VMCS_ENUM.
+    pub vmcs_enum: u64,
+    /// IA32_VMX_PROCBASED_CTLS2.
+    pub proc2: Allowed,
+    /// IA32_VMX_EPT_VPID_CAP.
+    pub ept_vpid: u64,
+    /// IA32_VMX_TRUE_PINBASED_CTLS.
+    pub pin_true: Allowed,
+    /// IA32_VMX_TRUE_PROCBASED_CTLS.
+    pub proc_true: Allowed,
+    /// IA32_VMX_TRUE_EXIT_CTLS.
+    pub exit_true: Allowed,
+    /// IA32_VMX_TRUE_ENTRY_CTLS.
+    pub entry_true: Allowed,
+    /// IA32_VMX_VMFUNC.
+    pub vmfunc: u64,
+    /// IA32_VMX_PROCBASED_CTLS3: the bits that may be 1.
+    pub proc3: u64,
+    /// IA32_VMX_EXIT_CTLS2: the bits that may be 1.
+    pub exit2: u64,
+}
+
+impl VmxCaps {
+    /// Reads the MSRs that the CPU has through `rdmsr`, in an order in which
+    /// each is known to exist before it is read.
+    pub fn read(mut rdmsr: impl FnMut(u32) -> u64) -> Self {
+        let mut caps = Self {
+            basic: rdmsr(msr::BASIC),
+            pin_plain: Allowed(rdmsr(msr::PINBASED_CTLS)),
+            proc_plain: Allowed(rdmsr(msr::PROCBASED_CTLS)),
+            exit_plain: Allowed(rdmsr(msr::EXIT_CTLS)),
+            entry_plain: Allowed(rdmsr(msr::ENTRY_CTLS)),
+            misc: rdmsr(msr::MISC),
+            cr0_fixed0: rdmsr(msr::CR0_FIXED0),
+            cr0_fixed1: rdmsr(msr::CR0_FIXED1),
+            cr4_fixed0: rdmsr(msr::CR4_FIXED0),
+            cr4_fixed1: rdmsr(msr::CR4_FIXED1),
+            vmcs_enum: rdmsr(msr::VMCS_ENUM),
+            ..Self::default()
+        };
+        if caps.has_true_controls() {
+            caps.pin_true = Allowed(rdmsr(msr::TRUE_PINBASED_CTLS));
+            caps.proc_true = Allowed(rdmsr(msr::TRUE_PROCBASED_CTLS));
+            caps.exit_true = Allowed(rdmsr(msr::TRUE_EXIT_CTLS));
+            caps.entry_true = Allowed(rdmsr(msr::TRUE_ENTRY_CTLS));
+        }
+        if caps.offers_proc(Proc::ACTIVATE_SECONDARY_CONTROLS) {
+            caps.proc2 = Allowed(rdmsr(msr::PROCBASED_CTLS2));
+        }
+        if caps.offers_proc(Proc::ACTIVATE_TERTIARY_CONTROLS) {
+            caps.proc3 = rdmsr(msr::PROCBASED_CTLS3);
+        }
+        if caps.offers_exit(Exit::ACTIVATE_SECONDARY_CONTROLS) {
+            caps.exit2 = rdmsr(msr::EXIT_CTLS2);
+        }
+        if caps.offers_proc2(Proc2::ENABLE_EPT) || caps.offers_proc2(Proc2::ENABLE_VPID) {
+            caps.ept_vpid = rdmsr(msr::EPT_VPID_CAP);
+        }
+        if caps.offers_proc2(Proc2::ENABLE_VM_FUNCTIONS) {
+            caps.vmfunc = rdmsr(msr::VMFUNC);
+        }
+        caps
+    }
+
+    /// What RDMSR of `number` gives on a CPU with these capabilities; `None`
+    /// where such a CPU lacks the MSR (a general-protection exception).
+    pub fn msr(&self, number: u32) -> Option<u64> {
+        let when = |has: bool, value: u64| if has { Some(value) } else { None };
+        match number {
+            msr::BASIC => Some(self.basic),
+            msr::PINBASED_CTLS => Some(self.pin_plain.0),
+            msr::PROCBASED_CTLS => Some(self.proc_plain.0),
+            msr::EXIT_CTLS => Some(self.exit_plain.0),
+            msr::ENTRY_CTLS => Some(self.entry_plain.0),
+            msr::MISC => Some(self.misc),
+            msr::CR0_FIXED0 => Some(self.cr0_fixed0),
+            msr::CR0_FIXED1 => Some(self.cr0_fixed1),
+            msr::CR4_FIXED0 => Some(self.cr4_fixed0),
+            msr::CR4_FIXED1 => Some(self.cr4_fixed1),
+            msr::VMCS_ENUM => Some(self.vmcs_enum),
+            msr::PROCBASED_CTLS2 => when(
+                self.offers_proc(Proc::ACTIVATE_SECONDARY_CONTROLS),
+                self.proc2.0,
+            ),
+            msr::EPT_VPID_CAP => when(
+                self.offers_proc2(Proc2::ENABLE_EPT) || self.offers_proc2(Proc2::ENABLE_VPID),
+                self.ept_vpid,
+            ),
+            msr::TRUE_PINBASED_CTLS => when(self.has_true_controls(), self.pin_true.0),
+            msr::TRUE_PROCBASED_CTLS => when(self.has_true_controls(), self.proc_true.0),
+            msr::TRUE_EXIT_CTLS => when(self.has_true_controls(), self.exit_true.0),
+            msr::TRUE_ENTRY_CTLS => when(self.has_true_controls(), self.entry_true.0),
+            msr::VMFUNC => when(self.offers_proc2(Proc2::ENABLE_VM_FUNCTIONS), self.vmfunc),
+            msr::PROCBASED_CTLS3 => when(
+                self.offers_proc(Proc::ACTIVATE_TERTIARY_CONTROLS),
+                self.proc3,
+            ),
+            msr::EXIT_CTLS2 => when(
+                self.offers_exit(Exit::ACTIVATE_SECONDARY_CONTROLS),
+                self.exit2,
+            ),
+            _ => None,
+        }
+    }
+
+    /// The VMCS revision identifier (bits 30:0 of IA32_VMX_BASIC).
+    #[inline]
+    pub const fn revision(&self) -> u32 {
+        self.basic as u32 & 0x7fff_ffff
+    }
+
+    /// Whether the TRUE capability MSRs exist (bit 55 of IA32_VMX_BASIC).
+    #[inline]
+    pub const fn has_true_controls(&self) -> bool {
+        self.basic & 1 << 55 != 0
+    }
+
+    /// Whether hardware exceptions can be injected with or without an error
+    /// code, whatever the vector (bit 56 of IA32_VMX_BASIC).
+    #[inline]
+    pub const fn any_error_code_delivery(&self) -> bool {
+        self.basic & 1 << 56 != 0
+    }
+
+    /// The pin-based controls' capability that VM entry checks against.
+    #[inline]
+    pub const fn pin(&self) -> Allowed {
+        if self.has_true_controls() {
+            self.pin_true
+        } else {
+            self.pin_plain
+        }
+    }
+
+    /// The primary processor-based controls' capability.
+    #[inline]
+    pub const fn proc(&self) -> Allowed {
+        if self.has_true_controls() {
+            self.proc_true
+        } else {
+            self.proc_plain
+        }
+    }
+
+    /// The primary VM-exit controls' capability.
+    #[inline]
+    pub const fn exit(&self) -> Allowed {
+        if self.has_true_controls() {
+            self.exit_true
+        } else {
+            self.exit_plain
+        }
+    }
+
+    /// The VM-entry controls' capability.
+    #[inline]
+    pub const fn entry(&self) -> Allowed {
+        if self.has_true_controls() {
+            self.entry_true
+        } else {
+            self.entry_plain
+        }
+    }
+
+    /// Whether all of the pin-based controls given may be 1.
+    #[inline]
+    pub const fn offers_pin(&self, bits: Pin) -> bool {
+        self.pin().may_be_one() & bits.bits() == bits.bits()
+    }
+
+    /// Whether all of the primary controls given may be 1.
+    #[inline]
+    pub const fn offers_proc(&self, bits: Proc) -> bool {
+        self.proc().may_be_one() & bits.bits() == bits.bits()
+    }
+
+    /// Whether all of the secondary controls given may be 1.
+    #[inline]
+    pub const fn offers_proc2(&self, bits: Proc2) -> bool {
+        self.proc2.may_be_one() & bits.bits() == bits.bits()
+    }
+
+    /// Whether all of the tertiary controls given may be 1.
+    #[inline]
+    pub const fn offers_proc3(&self, bits: Proc3) -> bool {
+        self.proc3 & bits.bits() == bits.bits()
+    }
+
+    /// Whether all of the VM-exit controls given may be 1.
+    #[inline]
+    pub const fn offers_exit(&self, bits: Exit) -> bool {
+        self.exit().may_be_one() & bits.bits() == bits.bits()
+    }
+
+    /// Whether all of the VM-entry controls given may be 1.
+    #[inline]
+    pub const fn offers_entry(&self, bits: Entry) -> bool {
+        self.entry().may_be_one() & bits.bits() == bits.bits()
+    }
+
+    /// How many CR3-target values there are. SDM "Miscellaneous Data".
+    #[inline]
+    pub const fn cr3_targets(&self) -> u32 {
+        ((self.misc >> 16) & 0x1ff) as u32
+    }
+
+    /// The largest recommended count of an MSR list.
+    #[inline]
+    pub const fn msr_list_max(&self) -> u32 {
+        512 * (((self.misc >> 25) & 7) as u32 + 1)
+    }
+
+    /// Whether VMWRITE may write any field, the read-only ones included (bit
+    /// 29 of IA32_VMX_MISC).
+    #[inline]
+    pub const fn vmwrite_any_field(&self) -> bool {
+        self.misc & 1 << 29 != 0
+    }
+
+    /// Whether an event with instruction length 0 may be injected (bit 30).
+    #[inline]
+    pub const fn zero_length_injection(&self) -> bool {
+        self.misc & 1 << 30 != 0
+    }
+
+    /// Whether VM exits store EFER.LMA into "IA-32e mode guest" (bit 5).
+    #[inline]
+    pub const fn stores_lma(&self) -> bool {
+        self.misc & 1 << 5 != 0
+    }
+
+    /// Whether a CPU with these capabilities has the field.
+    pub const fn has_field(&self, field: Field) -> bool {
+        match field.needs() {
+            Needs::Nothing => true,
+            Needs::Never => false,
+            Needs::Pin(b) => self.offers_pin(b),
+            Needs::Proc(b) => self.offers_proc(b),
+            Needs::Proc2(b) => self.offers_proc2(b),
+            Needs::Proc3(b) => self.offers_proc3(b),
+            Needs::Exit(b) => self.offers_exit(b),
+            Needs::Entry(b) => self.offers_entry(b),
+            Needs::EptpSwitching => self.vmfunc & 1 != 0,
+        }
+    }
+
+    /// All the fields that a CPU with these capabilities has.
+    pub fn fields(&self) -> FieldSet {
+        let mut set = FieldSet::EMPTY;
+        for f in field::ALL {
+            if self.has_field(f) {
+                set.insert(f);
+            }
+        }
+        set
+    }
+}

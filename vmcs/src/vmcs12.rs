@@ -1,0 +1,97 @@
+//! vmcs12: what L1 wrote, as a plain array of field values.
+
+use crate::field::{self, FIELD_COUNT, Field};
+
+/// The fields of one VMCS of L1.
+///
+/// A value is kept cut to its field's width, so that reading it back gives
+/// what a CPU gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vmcs12 {
+    values: [u64; FIELD_COUNT],
+}
+
+impl Default for Vmcs12 {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Vmcs12 {
+    /// The bytes of a VMCS region that [`write_to`](Self::write_to) fills.
+    pub const BYTES: usize = FIELD_COUNT * 8;
+
+    /// All fields zero.
+    pub const fn new() -> Self {
+        Self {
+            values: [0; FIELD_COUNT],
+        }
+    }
+
+    /// A field's value.
+    #[inline]
+    pub const fn get(&self, field: Field) -> u64 {
+        self.values[field.index()]
+    }
+
+    /// A field's value, for the fields of 32 bits and fewer.
+    #[inline]
+    pub const fn get32(&self, field: Field) -> u32 {
+        self.values[field.index()] as u32
+    }
+
+    /// Sets a field, cut to its width.
+    #[inline]
+    pub const fn set(&mut self, field: Field, value: u64) {
+        self.values[field.index()] = value & field.value_mask();
+    }
+
+    /// Lays the values out as they lie in L1's VMCS region, little-endian, in
+    /// the order of the table.
+    pub fn write_to(&self, bytes: &mut [u8; Self::BYTES]) {
+        for (chunk, value) in bytes.chunks_exact_mut(8).zip(self.values) {
+            chunk.copy_from_slice(&value.to_le_bytes());
+        }
+    }
+
+    /// Takes the values from L1's VMCS region. The bytes are L1's to write, so
+    /// every value is cut to its field's width again.
+    pub fn read_from(&mut self, bytes: &[u8; Self::BYTES]) {
+        for (field, chunk) in field::ALL.into_iter().zip(bytes.chunks_exact(8)) {
+            let mut value = [0; 8];
+            value.copy_from_slice(chunk);
+            self.set(field, u64::from_le_bytes(value));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    // The region's header takes 8 bytes of the 4096.
+    const _: () = assert!(Vmcs12::BYTES + 8 <= 4096);
+
+    proptest! {
+        #[test]
+        fn a_region_of_any_bytes_reads_back_cut_to_width(seed in any::<u64>()) {
+            let mut bytes = [0; Vmcs12::BYTES];
+            let mut x = seed | 1;
+            for b in &mut bytes {
+                x ^= x << 13; x ^= x >> 7; x ^= x << 17;
+                *b = x as u8;
+            }
+            let mut vmcs = Vmcs12::new();
+            vmcs.read_from(&bytes);
+            for f in field::ALL {
+                prop_assert_eq!(vmcs.get(f) & !f.value_mask(), 0);
+            }
+            let mut out = [0; Vmcs12::BYTES];
+            vmcs.write_to(&mut out);
+            let mut again = Vmcs12::new();
+            again.read_from(&out);
+            prop_assert_eq!(vmcs, again);
+        }
+    }
+}
