@@ -8,10 +8,15 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
+use crate::{fail, images};
+
 pub mod kvm;
 
+/// The guest where none is named.
+pub const DEFAULT: &str = "lhv";
+
 /// A file handed to the kernel beside it; for Linux the first is the
-/// initramfs.
+/// initramfs, and further ones are laid over it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Module {
     /// The file.
@@ -49,3 +54,100 @@ pub const RECIPES: &[Recipe] = &[Recipe {
     about: "Debian with KVM and QEMU, which boots a Debian kernel of its own",
     assemble: kvm::assemble,
 }];
+
+/// The guest that `name` means: a test VM, a recipe, or a kernel file.
+///
+/// A name without a `/` is looked up among the guests first, so a file of the
+/// same name is named by `./NAME`.
+///
+/// # Errors
+/// A usage error when it is none of them; else what went wrong while building
+/// or assembling.
+pub fn find(name: &str) -> Result<Guest> {
+    if let Some(recipe) = RECIPES.iter().find(|recipe| recipe.name == name) {
+        return (recipe.assemble)();
+    }
+    let test_vms = images::test_vms()?;
+    if test_vms.iter().any(|known| known == name) {
+        return Ok(Guest {
+            name: name.to_owned(),
+            kernel: images::Image::TestVm(name.to_owned()).build()?,
+            cmdline: String::new(),
+            modules: Vec::new(),
+        });
+    }
+    let path = PathBuf::from(name);
+    if path.exists() || name.contains('/') {
+        return Ok(Guest {
+            name: name.to_owned(),
+            kernel: path,
+            cmdline: String::new(),
+            modules: Vec::new(),
+        });
+    }
+    let mut known = test_vms;
+    known.extend(RECIPES.iter().map(|recipe| recipe.name.to_owned()));
+    Err(fail::usage(format!(
+        "{name}: there is no such guest and no such file; the guests are {}",
+        known.join(", ")
+    )))
+}
+
+/// Takes a `--module` value apart: the file, and after the first `:` its
+/// arguments.
+///
+/// # Errors
+/// A usage error when the file is not there.
+pub fn parse_module(value: &str) -> Result<Module> {
+    // A file whose own name has a `:` in it is taken as it is.
+    let (path, args) = if PathBuf::from(value).is_file() {
+        (value, "")
+    } else {
+        value.split_once(':').unwrap_or((value, ""))
+    };
+    let path = PathBuf::from(path);
+    if !path.is_file() {
+        return Err(fail::usage(format!(
+            "--module {value}: there is no file {}",
+            path.display()
+        )));
+    }
+    Ok(Module {
+        path,
+        args: args.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_name_lists_the_known_ones() {
+        let error = find("windows").unwrap_err();
+        let fail = error.downcast_ref::<fail::Fail>().unwrap();
+        assert_eq!(fail.status, fail::USAGE);
+        for known in ["windows", "lhv", "kvm"] {
+            assert!(fail.line.contains(known), "{}", fail.line);
+        }
+    }
+
+    #[test]
+    fn a_modules_arguments_follow_the_first_colon() {
+        let dir = tempfile::tempdir().unwrap();
+        let plain = dir.path().join("m");
+        let odd = dir.path().join("m:n");
+        std::fs::write(&plain, "").unwrap();
+        let value = |args: &str| format!("{}{args}", plain.display());
+        let module = parse_module(&value(":a b:c")).unwrap();
+        assert_eq!(
+            (module.path, module.args.as_str()),
+            (plain.clone(), "a b:c")
+        );
+        assert_eq!(parse_module(&value("")).unwrap().args, "");
+        std::fs::write(&odd, "").unwrap();
+        let module = parse_module(&odd.display().to_string()).unwrap();
+        assert_eq!((module.path, module.args.as_str()), (odd, ""));
+        assert!(parse_module("/nowhere/at/all:x").is_err());
+    }
+}

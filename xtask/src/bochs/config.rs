@@ -1,0 +1,120 @@
+//! The bochsrc of one run.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+use crate::debs;
+use crate::machine::Machine;
+
+/// The ROM images that Bochs needs (packages bochsbios and vgabios).
+pub struct Roms {
+    bios: PathBuf,
+    vga: PathBuf,
+}
+
+impl Roms {
+    /// The ROMs of the system, or else unpacked into the cache.
+    ///
+    /// # Errors
+    /// They are not installed and cannot be downloaded.
+    pub fn find() -> Result<Self> {
+        if let Some(roms) = Self::below(Path::new("/")) {
+            return Ok(roms);
+        }
+        let root = debs::unpacked(&["bochsbios", "vgabios"], debs::Needs::Nothing)?;
+        match Self::below(&root) {
+            Some(roms) => Ok(roms),
+            None => bail!(
+                "the packages bochsbios and vgabios in {} lack the BIOS files",
+                root.display()
+            ),
+        }
+    }
+
+    fn below(root: &Path) -> Option<Self> {
+        // Which of the two packages holds which file has changed over time,
+        // and so have links between them that would lead out of `root`.
+        let find = |names: &[&str]| {
+            ["usr/share/bochs", "usr/share/vgabios"]
+                .iter()
+                .flat_map(|dir| names.iter().map(move |name| root.join(dir).join(name)))
+                .find(|file| file.is_file())
+        };
+        Some(Self {
+            bios: find(&["BIOS-bochs-latest"])?,
+            vga: find(&["VGABIOS-lgpl-latest", "vgabios.bin"])?,
+        })
+    }
+}
+
+/// The text of a bochsrc that boots the CD image `image` on `machine`, with
+/// COM1 going to the file `serial` and Bochs's messages to the file `log`.
+///
+/// The clock is bound to the instruction count, so that a run repeats.
+pub fn bochsrc(machine: &Machine, image: &Path, roms: &Roms, serial: &Path, log: &Path) -> String {
+    let Machine {
+        cpus,
+        mem_mb,
+        cpu_model,
+    } = machine;
+    let lines = [
+        format!(
+            "cpu: model={cpu_model}, count={cpus}, ips=100000000, reset_on_triple_fault=0, \
+             ignore_bad_msrs=1"
+        ),
+        format!("memory: guest={mem_mb}, host={mem_mb}"),
+        format!("romimage: file={}", roms.bios.display()),
+        format!("vgaromimage: file={}", roms.vga.display()),
+        format!(
+            "ata0-master: type=cdrom, path={}, status=inserted",
+            image.display()
+        ),
+        "boot: cdrom".to_owned(),
+        format!("com1: enabled=1, mode=file, dev={}", serial.display()),
+        "display_library: nogui".to_owned(),
+        "clock: sync=none, time0=1".to_owned(),
+        "panic: action=fatal".to_owned(),
+        "error: action=report".to_owned(),
+        "info: action=ignore".to_owned(),
+        "debug: action=ignore".to_owned(),
+        format!("log: {}", log.display()),
+    ];
+    let mut text = lines.join("\n");
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machine_asked_for_is_the_one_configured() {
+        let text = bochsrc(
+            &Machine {
+                cpus: 4,
+                mem_mb: 512,
+                cpu_model: "ryzen".into(),
+            },
+            Path::new("/i.iso"),
+            &Roms {
+                bios: "/b".into(),
+                vga: "/v".into(),
+            },
+            Path::new("/s"),
+            Path::new("/l"),
+        );
+        let has = |line: &str| assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+        has(
+            "cpu: model=ryzen, count=4, ips=100000000, reset_on_triple_fault=0, \
+             ignore_bad_msrs=1",
+        );
+        has("memory: guest=512, host=512");
+        has("romimage: file=/b");
+        has("vgaromimage: file=/v");
+        has("ata0-master: type=cdrom, path=/i.iso, status=inserted");
+        has("com1: enabled=1, mode=file, dev=/s");
+        has("log: /l");
+    }
+}

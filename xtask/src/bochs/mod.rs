@@ -1,0 +1,128 @@
+//! Bochs: the machine that the tests run on, since it has VMX in full.
+
+mod config;
+mod install;
+mod verdict;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+pub use install::setup;
+
+use crate::machine::{Machine, Target, Verdict};
+use crate::{cmd, fail};
+
+/// Bochs as a machine to run on.
+pub struct Bochs {
+    program: PathBuf,
+    roms: config::Roms,
+}
+
+/// The name of Bochs's own log in the folder of a run.
+const LOG: &str = "bochs.log";
+
+impl Bochs {
+    /// Bochs as `BOCHS=` names it, or from the cache, made first if need be.
+    ///
+    /// # Errors
+    /// Bochs cannot be built, or `BOCHS=` names no program.
+    pub fn get() -> Result<Self> {
+        Ok(Self {
+            program: setup()?,
+            roms: config::Roms::find()?,
+        })
+    }
+
+    /// The CPU models that this Bochs knows.
+    fn cpu_models(&self) -> Result<Vec<String>> {
+        let text = cmd::output(Command::new(&self.program).args(["-help", "cpu"]))
+            .context("cannot ask Bochs for its CPU models")?;
+        Ok(parse_cpu_models(&text))
+    }
+
+    /// Whether this Bochs has its debugger compiled in, which has to be told
+    /// to go on.
+    fn has_debugger(&self) -> bool {
+        Command::new(&self.program)
+            .arg("--help")
+            .stdin(Stdio::null())
+            .output()
+            .is_ok_and(|out| {
+                [out.stdout, out.stderr]
+                    .iter()
+                    .any(|text| String::from_utf8_lossy(text).contains("-rc filename"))
+            })
+    }
+}
+
+impl Target for Bochs {
+    fn check(&self, machine: &Machine) -> Result<()> {
+        let models = self.cpu_models()?;
+        if !models.contains(&machine.cpu_model) {
+            return Err(fail::usage(format!(
+                "--cpu-model {}: Bochs knows no such CPU; it knows {}",
+                machine.cpu_model,
+                models.join(", ")
+            )));
+        }
+        Ok(())
+    }
+
+    fn command(&self, machine: &Machine, image: &Path, folder: &Path) -> Result<Command> {
+        let file = folder.join("bochsrc");
+        std::fs::write(
+            &file,
+            config::bochsrc(
+                machine,
+                image,
+                &self.roms,
+                &self.serial(folder),
+                &folder.join(LOG),
+            ),
+        )?;
+        let mut command = Command::new(&self.program);
+        command.arg("-q").arg("-f").arg(&file);
+        if self.has_debugger() {
+            let script = folder.join("debugger-script");
+            std::fs::write(&script, "c\n")?;
+            command.arg("-rc").arg(script);
+        }
+        Ok(command)
+    }
+
+    fn serial(&self, folder: &Path) -> PathBuf {
+        folder.join("serial.txt")
+    }
+
+    fn verdict(&self, folder: &Path, _status: Option<i32>) -> Verdict {
+        match std::fs::read(folder.join(LOG)) {
+            Ok(log) => verdict::read(&String::from_utf8_lossy(&log)),
+            Err(error) => Verdict::Crashed(format!("Bochs left no log: {error}")),
+        }
+    }
+}
+
+/// Reads what `bochs -help cpu` prints: the names stand alone, one a line,
+/// after the heading.
+fn parse_cpu_models(text: &str) -> Vec<String> {
+    text.lines()
+        .skip_while(|line| !line.starts_with("Supported CPU models"))
+        .skip(1)
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.contains(char::is_whitespace))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn cpu_models_are_read_between_the_chatter() {
+        let text = "====\n Bochs x86 Emulator 3.0\n====\nSupported CPU models:\n\n\
+            ryzen\ncorei7_skylake_x\n\n00000000000i[SIM   ] quit_sim called\n";
+        assert_eq!(super::parse_cpu_models(text), ["ryzen", "corei7_skylake_x"]);
+        assert!(super::parse_cpu_models("").is_empty());
+    }
+}

@@ -1,0 +1,121 @@
+//! How a run ended, read from Bochs's log.
+//!
+//! Bochs ends with the same status whether the guest switched the machine off
+//! or crashed; the last panic in its log tells them apart.
+
+use crate::machine::Verdict;
+
+/// What Bochs says when the guest switches the machine off through ACPI, and
+/// when it writes `Shutdown` to port 0x8900.
+const SWITCHED_OFF: [&str; 2] = [
+    "ACPI control: soft power off",
+    "Shutdown port: shutdown requested",
+];
+
+/// Reads the verdict from the text of the log.
+pub fn read(log: &str) -> Verdict {
+    let Some(panic) = log.lines().rev().find_map(panic_of) else {
+        return Verdict::Crashed("Bochs ended without a reason in its log".to_owned());
+    };
+    if SWITCHED_OFF.iter().any(|text| panic.message.contains(text)) {
+        return Verdict::SwitchedOff;
+    }
+    let mut reason = format!("{}: {}", panic.device, in_words(panic.message));
+    // A failed VM entry is often what led to it.
+    if let Some(entry) = log.lines().rev().find_map(failed_entry) {
+        reason.push_str(&format!(" (the last VM entry that failed: {entry})"));
+    }
+    Verdict::Crashed(reason)
+}
+
+struct Panic<'a> {
+    /// `CPU0`, `ACPI` and the like.
+    device: &'a str,
+    message: &'a str,
+}
+
+/// Takes a line such as `00123p[CPU0  ] >>PANIC<< message` apart.
+fn panic_of(line: &str) -> Option<Panic<'_>> {
+    let (head, message) = line.split_once(">>PANIC<< ")?;
+    let device = head.rsplit_once('[')?.1.split_once(']')?.0;
+    Some(Panic {
+        device: device.trim(),
+        message: message.trim(),
+    })
+}
+
+/// The message of a line that tells why a VM entry failed.
+fn failed_entry(line: &str) -> Option<&str> {
+    ["VMFAIL: ", "VMENTER FAIL: "]
+        .iter()
+        .find_map(|mark| line.find(mark))
+        .and_then(|at| line.get(at..))
+        .map(str::trim)
+}
+
+/// What the panics that a guest can cause mean.
+fn in_words(message: &str) -> String {
+    if message.contains("3rd (") && message.contains("exception with no resolution") {
+        let vector = message
+            .split_once("3rd (")
+            .and_then(|(_, rest)| rest.split_once(')'))
+            .map_or("?", |(vector, _)| vector);
+        format!("triple fault, after exception {vector}")
+    } else if message.contains("running in bogus memory") {
+        format!("jumped to where there is no memory ({message})")
+    } else {
+        message.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn crashed(log: &str) -> String {
+        match read(log) {
+            Verdict::Crashed(reason) => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn switching_off_is_no_crash() {
+        for text in [
+            "00012p[ACPI  ] >>PANIC<< ACPI control: soft power off\n00012i[CPU0  ] CPU is in long mode\n",
+            "00099e[CPU0  ] VMFAIL: VMCS EXEC CTRL: x\n\
+             00100p[UNMAP ] >>PANIC<< Shutdown port: shutdown requested\n",
+        ] {
+            assert_eq!(read(text), Verdict::SwitchedOff);
+        }
+    }
+
+    #[test]
+    fn a_triple_fault_is_named_with_its_cpu_and_vector() {
+        assert_eq!(
+            crashed(
+                "00001e[CPU1  ] VMENTER FAIL: VMCS guest CR0 is broken\n\
+                 00002p[CPU1  ] >>PANIC<< exception(): 3rd (14) exception with no resolution\n\
+                 00002i[CPU1  ] RIP=0\n"
+            ),
+            "CPU1: triple fault, after exception 14 (the last VM entry that failed: \
+             VMENTER FAIL: VMCS guest CR0 is broken)"
+        );
+    }
+
+    #[test]
+    fn the_last_panic_counts() {
+        assert_eq!(
+            crashed(
+                "00001p[ACPI  ] >>PANIC<< ACPI control: soft power off\n\
+                 00002p[CPU0  ] >>PANIC<< VMCALL: not implemented yet\n"
+            ),
+            "CPU0: VMCALL: not implemented yet"
+        );
+    }
+
+    #[test]
+    fn a_log_without_a_panic_is_a_crash_of_bochs() {
+        assert_eq!(crashed(""), "Bochs ended without a reason in its log");
+    }
+}

@@ -1,0 +1,156 @@
+//! The command line: verbs, options, help.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{guests, machine};
+
+/// Umbra, a thin hypervisor for nested virtualization: set it up, run it,
+/// test it.
+#[derive(Parser, Debug)]
+#[command(
+    name = "./x",
+    bin_name = "./x",
+    disable_help_subcommand = true,
+    arg_required_else_help = true,
+    after_help = "\
+Exit status:
+  0  the guest ended the run by itself, or --until matched; all tests passed
+  1  setting up or building failed, or a test failed
+  2  what was asked for cannot be done here: options, names, files, machines
+  3  timed out
+  4  Umbra or the guest crashed; the last line says why
+
+Environment:
+  BOCHS        an installed Bochs to use instead of building one
+  UMBRA_CACHE  where downloads and builds are kept [default: ~/.cache/umbra]"
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// The verbs.
+#[derive(Subcommand, Debug)]
+pub enum Verb {
+    /// Install and build what is missing: Debian packages, Bochs, ROMs
+    Setup,
+    /// Boot a guest under Umbra and show its serial console
+    Run(RunArgs),
+    /// Run the tests: the host's and the machine's
+    Test(TestArgs),
+    /// Write a bootable CD image of Umbra and a guest
+    Iso(IsoArgs),
+}
+
+/// What to boot.
+#[derive(Args, Debug)]
+pub struct WhatArgs {
+    /// What to boot as L1: `lhv` or another folder of testvms/, `kvm` (Debian
+    /// with KVM and QEMU), or the path of a multiboot, multiboot2 or Linux
+    /// kernel file
+    #[arg(default_value = guests::DEFAULT)]
+    pub guest: String,
+    /// Add to the guest's command line
+    #[arg(long, value_name = "ARGS", allow_hyphen_values = true)]
+    pub append: Option<String>,
+    /// Hand this file to the guest, with ARGS as its string; may be repeated,
+    /// and the order is kept. For Linux the files are its initramfs
+    #[arg(long, value_name = "FILE[:ARGS]")]
+    pub module: Vec<String>,
+    /// The same guest on the same machine without Umbra
+    #[arg(long)]
+    pub native: bool,
+    /// How many Umbras, one on another, below the guest
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "native",
+          value_parser = clap::value_parser!(u32).range(1..=8))]
+    pub depth: u32,
+    /// Umbra's own command line
+    #[arg(
+        long,
+        value_name = "ARGS",
+        conflicts_with = "native",
+        allow_hyphen_values = true
+    )]
+    pub umbra: Option<String>,
+}
+
+/// `./x run`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  ./x run                                a small hypervisor and its guest, under Umbra
+  ./x run --native                       the same on the bare machine
+  ./x run kvm                            Linux with KVM boots a Linux, under Umbra
+  ./x run kvm --append kvm_intel.ept=0   the same with KVM's shadow paging
+  ./x run lhv --depth 2                  Umbra under Umbra
+  ./x run bzImage --module initrd.gz --append 'console=ttyS0' --until 'login:'
+
+The serial console goes to stdout, everything else to stderr. Lines that Umbra
+prints begin with `umbra`. The exit status is explained by ./x --help.")]
+pub struct RunArgs {
+    /// What to boot.
+    #[command(flatten)]
+    pub what: WhatArgs,
+    /// The number of CPUs
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(machine::MAX_CPUS)))]
+    pub cpus: u32,
+    /// The memory in MB, 128 to 2048
+    #[arg(long, value_name = "MB", default_value_t = machine::MAX_MEM_MB)]
+    pub mem: u32,
+    /// The CPU model, by Bochs's name for it
+    #[arg(long, value_name = "NAME", default_value = machine::CPU_MODEL)]
+    pub cpu_model: String,
+    /// Stop when a line of the serial console matches
+    #[arg(long, value_name = "REGEX")]
+    pub until: Option<String>,
+    /// Stop after this time
+    #[arg(long, value_name = "SECONDS", default_value_t = 900,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub timeout: u64,
+    /// Write what comes over the serial line to this file, byte for byte
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+    /// Keep the machine's own files (its configuration, log and CD image) in
+    /// this folder
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+    /// What to run on: Bochs, or QEMU where this machine has KVM with nested
+    /// VMX
+    #[arg(long, value_name = "TARGET", value_enum, default_value_t = On::Bochs)]
+    pub on: On,
+}
+
+/// What to run on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum On {
+    /// The emulator; works everywhere.
+    Bochs,
+    /// Hardware KVM.
+    Qemu,
+}
+
+/// `./x iso`.
+#[derive(Args, Debug)]
+pub struct IsoArgs {
+    /// What to boot.
+    #[command(flatten)]
+    pub what: WhatArgs,
+    /// The image to write
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+/// `./x test`.
+#[derive(Args, Debug)]
+pub struct TestArgs {
+    /// Run only what belongs to this group, or has this in its name: `host`,
+    /// `boot`, `usage`, ...
+    pub filter: Option<String>,
+    /// Only list the tests
+    #[arg(long)]
+    pub list: bool,
+}

@@ -1,0 +1,176 @@
+//! Building what boots: Umbra's image and the test VMs.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::ui::Step;
+use crate::{fail, packages};
+
+/// The target is named so that the flags reach neither build scripts nor
+/// procedural macros.
+pub const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// Umbra is linked into the top 2 GiB of the address space; an NMI may come
+/// at any time, so nothing may live below the stack pointer.
+const UMBRA_FLAGS: &[&str] = &[
+    "-Crelocation-model=static",
+    "-Ccode-model=kernel",
+    "-Cno-redzone=yes",
+    "-Cforce-frame-pointers=no",
+];
+/// Test VMs run where they are loaded, in low memory.
+const TESTVM_FLAGS: &[&str] = &["-Crelocation-model=static", "-Cno-redzone=yes"];
+
+/// The checkout that this program was built from.
+pub fn checkout() -> &'static Path {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().unwrap_or(xtask)
+}
+
+/// A freestanding package of the workspace.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Image {
+    /// Umbra itself.
+    Umbra,
+    /// The test VM in `testvms/<name>`.
+    TestVm(String),
+}
+
+impl Image {
+    fn package(&self) -> &str {
+        match self {
+            Self::Umbra => "umbra",
+            Self::TestVm(name) => name,
+        }
+    }
+
+    fn flags(&self) -> &'static [&'static str] {
+        match self {
+            Self::Umbra => UMBRA_FLAGS,
+            Self::TestVm(_) => TESTVM_FLAGS,
+        }
+    }
+
+    /// `cargo VERB` for this package with the flags that it needs.
+    pub fn cargo(&self, verb: &str) -> Command {
+        let quoted: Vec<String> = self.flags().iter().map(|f| format!("{f:?}")).collect();
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+        command
+            .current_dir(checkout())
+            // Flags from outside would take the place of those given here.
+            .env_remove("RUSTFLAGS")
+            .env_remove("CARGO_ENCODED_RUSTFLAGS")
+            .args([verb, "--profile", "image", "--target", TARGET])
+            .args(["-p", self.package()])
+            .arg("--config")
+            .arg(format!("target.{TARGET}.rustflags=[{}]", quoted.join(",")));
+        command
+    }
+
+    /// Builds the image and gives the file.
+    ///
+    /// # Errors
+    /// It does not compile; the compiler's words go to stderr.
+    pub fn build(&self) -> Result<PathBuf> {
+        let step = Step::start_quietly(format!("building {}", self.package()));
+        let out = self
+            .cargo("build")
+            .arg("--message-format=json-render-diagnostics")
+            .arg("--quiet")
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .output()
+            .context("cannot start cargo")?;
+        if !out.status.success() {
+            bail!("{} does not build", self.package());
+        }
+        let file = executable_in(&String::from_utf8_lossy(&out.stdout), self.package())
+            .with_context(|| format!("cargo made no program {}", self.package()))?;
+        step.done();
+        match self {
+            Self::Umbra => Ok(file),
+            Self::TestVm(_) => as_32_bit_elf(&file),
+        }
+    }
+}
+
+/// The names of the test VMs: the folders in `testvms/`.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn test_vms() -> Result<Vec<String>> {
+    let folder = checkout().join("testvms");
+    let mut names: Vec<String> = std::fs::read_dir(&folder)
+        .with_context(|| format!("cannot read {}", folder.display()))?
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let is_package = entry.path().join("Cargo.toml").is_file();
+            is_package.then(|| entry.file_name().to_string_lossy().into_owned())
+        })
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+/// The program of `package` in cargo's JSON messages.
+fn executable_in(messages: &str, package: &str) -> Option<PathBuf> {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == package)
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+}
+
+/// The same program as a 32-bit ELF file beside it: boot loaders for
+/// multiboot take the entry as 32-bit code, and some take no other file.
+fn as_32_bit_elf(file: &Path) -> Result<PathBuf> {
+    packages::need(&["objcopy"])?;
+    let target = file.with_extension("elf32");
+    // Two runs at the same time must not see each other's half-written file.
+    let fresh = tempfile::Builder::new()
+        .prefix(".elf32-")
+        .tempdir_in(file.parent().unwrap_or(Path::new(".")))?;
+    let partial = fresh.path().join("image");
+    crate::cmd::run(
+        Command::new("objcopy")
+            .args(["-O", "elf32-i386", "--strip-debug"])
+            .arg(file)
+            .arg(&partial),
+    )?;
+    std::fs::rename(&partial, &target)?;
+    Ok(target)
+}
+
+/// The path of `name` as a usage error where it is no test VM.
+///
+/// # Errors
+/// There is no test VM of this name.
+pub fn test_vm(name: &str) -> Result<Image> {
+    if test_vms()?.iter().any(|known| known == name) {
+        Ok(Image::TestVm(name.to_owned()))
+    } else {
+        Err(fail::usage(format!("{name}: there is no such test VM")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_is_found_in_cargos_messages() {
+        let messages = "{\"reason\":\"compiler-artifact\",\"target\":{\"name\":\"umbra_vmcs\"},\"executable\":null}\n\
+            not json\n\
+            {\"reason\":\"compiler-artifact\",\"target\":{\"name\":\"lhv\"},\"executable\":\"/t/lhv\"}\n";
+        assert_eq!(executable_in(messages, "lhv"), Some("/t/lhv".into()));
+        assert_eq!(executable_in(messages, "umbra_vmcs"), None);
+    }
+
+    #[test]
+    fn the_checkout_holds_the_workspace() {
+        assert!(checkout().join("Cargo.toml").is_file());
+        assert!(test_vms().unwrap().contains(&"lhv".to_owned()));
+        assert!(test_vm("nothing-of-the-kind").is_err());
+    }
+}

@@ -1,0 +1,58 @@
+//! The machine that a guest runs on, and the targets that provide one.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+
+/// The least memory that GRUB, Umbra and a small guest fit into.
+pub const MIN_MEM_MB: u32 = 128;
+/// The most memory that Bochs gives a machine without a swap file.
+pub const MAX_MEM_MB: u32 = 2048;
+/// The most CPUs that are offered.
+pub const MAX_CPUS: u32 = 16;
+/// The CPU model where none is asked for.
+pub const CPU_MODEL: &str = "corei7_skylake_x";
+
+/// What the machine has.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Machine {
+    /// The number of CPUs.
+    pub cpus: u32,
+    /// The memory in MiB.
+    pub mem_mb: u32,
+    /// The CPU model, by the target's name for it.
+    pub cpu_model: String,
+}
+
+/// How a machine's program ended, as far as the target can tell.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// The guest switched the machine off.
+    SwitchedOff,
+    /// Anything else, in words.
+    Crashed(String),
+}
+
+/// Something that runs a machine: a program whose end is the machine's end.
+pub trait Target {
+    /// Refuses a machine that this target cannot provide.
+    ///
+    /// # Errors
+    /// A usage error in words.
+    fn check(&self, machine: &Machine) -> Result<()>;
+
+    /// The command that boots the CD image `image` on `machine`; `folder` is
+    /// the run's own and takes everything that the target writes.
+    ///
+    /// # Errors
+    /// The folder cannot be written to.
+    fn command(&self, machine: &Machine, image: &Path, folder: &Path) -> Result<Command>;
+
+    /// The file to which the machine's COM1 goes.
+    fn serial(&self, folder: &Path) -> PathBuf;
+
+    /// How the machine ended, given the exit status of its program (`None`
+    /// where a signal ended it).
+    fn verdict(&self, folder: &Path, status: Option<i32>) -> Verdict;
+}

@@ -1,0 +1,102 @@
+//! QEMU with hardware KVM, on machines whose KVM offers nested VMX.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::machine::{CPU_MODEL, Machine, Target, Verdict};
+use crate::{cmd, fail};
+
+const PROGRAM: &str = "qemu-system-x86_64";
+const DEVICE: &str = "/dev/kvm";
+const NESTED: &str = "/sys/module/kvm_intel/parameters/nested";
+
+/// QEMU as a machine to run on.
+pub struct Qemu(());
+
+impl Qemu {
+    /// QEMU, where this machine can run Umbra on it.
+    ///
+    /// # Errors
+    /// A usage error that says what this machine lacks.
+    pub fn get() -> Result<Self> {
+        let nested = std::fs::read_to_string(NESTED).unwrap_or_default();
+        if let Some(lack) = lack(Path::new(DEVICE).exists(), &nested) {
+            return Err(fail::usage(format!(
+                "--on qemu: this machine has no hardware KVM with nested VMX ({lack}); \
+                 use --on bochs"
+            )));
+        }
+        if cmd::which(PROGRAM).is_none() {
+            return Err(fail::usage(format!(
+                "--on qemu: {PROGRAM} is not installed (package qemu-system-x86)"
+            )));
+        }
+        Ok(Self(()))
+    }
+}
+
+/// What the machine lacks, given whether it has the device and what the
+/// parameter file says.
+fn lack(has_device: bool, nested: &str) -> Option<String> {
+    if !has_device {
+        Some(format!("there is no {DEVICE}"))
+    } else if !matches!(nested.trim(), "Y" | "1") {
+        Some(format!("{NESTED} is not Y"))
+    } else {
+        None
+    }
+}
+
+impl Target for Qemu {
+    fn check(&self, machine: &Machine) -> Result<()> {
+        if machine.cpu_model != CPU_MODEL {
+            return Err(fail::usage(format!(
+                "--cpu-model {}: with --on qemu the CPU is the machine's own",
+                machine.cpu_model
+            )));
+        }
+        Ok(())
+    }
+
+    fn command(&self, machine: &Machine, image: &Path, folder: &Path) -> Result<Command> {
+        let mut command = Command::new(PROGRAM);
+        command
+            .args(["-machine", "pc,accel=kvm", "-cpu", "host"])
+            .args(["-smp", &machine.cpus.to_string()])
+            .args(["-m", &machine.mem_mb.to_string()])
+            .args(["-display", "none", "-no-reboot", "-boot", "d"])
+            .arg("-serial")
+            .arg(format!("file:{}", self.serial(folder).display()))
+            .arg("-cdrom")
+            .arg(image);
+        Ok(command)
+    }
+
+    fn serial(&self, folder: &Path) -> PathBuf {
+        folder.join("serial.txt")
+    }
+
+    fn verdict(&self, _folder: &Path, status: Option<i32>) -> Verdict {
+        match status {
+            Some(0) => Verdict::SwitchedOff,
+            Some(status) => Verdict::Crashed(format!("QEMU ended with status {status}")),
+            None => Verdict::Crashed("QEMU was killed".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lack;
+
+    #[test]
+    fn a_machine_without_nested_vmx_is_told_what_it_lacks() {
+        assert!(lack(false, "Y\n").unwrap().contains("/dev/kvm"));
+        assert!(lack(true, "N\n").unwrap().contains("nested"));
+        assert!(lack(true, "").is_some());
+        assert_eq!(lack(true, "Y\n"), None);
+        assert_eq!(lack(true, "1\n"), None);
+    }
+}

@@ -1,0 +1,323 @@
+//! `./x run` and `./x iso`: a guest, with or without Umbra, on a machine.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use regex::Regex;
+
+use crate::bochs::Bochs;
+use crate::cli::{IsoArgs, On, RunArgs, WhatArgs};
+use crate::console::{self, Ending, Watch};
+use crate::fail::{self, Fail};
+use crate::guests::{self, Guest, Module};
+use crate::images::Image;
+use crate::kernel::{self, Kind};
+use crate::machine::{MAX_MEM_MB, MIN_MEM_MB, Machine, Target, Verdict};
+use crate::qemu::Qemu;
+use crate::ui::Step;
+use crate::{iso, packages};
+
+/// A guest with its options, ready to be put on a CD image.
+struct Prepared {
+    guest: Guest,
+    kind: Kind,
+    kernel: Vec<u8>,
+    umbra: Option<PathBuf>,
+    depth: u32,
+    umbra_cmdline: String,
+}
+
+/// `./x run`.
+///
+/// # Errors
+/// Every ending but a good one; see [`Fail`] for the exit status.
+pub fn run(args: &RunArgs) -> Result<()> {
+    // What can be refused at once is refused before anything is built.
+    let machine = machine(args)?;
+    let until = args.until.as_deref().map(parse_until).transpose()?;
+    let log = args.log.as_deref().map(create_log).transpose()?;
+    let folder = RunFolder::new(args.keep.as_deref())?;
+    check_what(&args.what)?;
+    let target: Box<dyn Target> = match args.on {
+        On::Bochs => Box::new(Bochs::get()?),
+        On::Qemu => Box::new(Qemu::get()?),
+    };
+    target.check(&machine)?;
+    let prepared = prepare(&args.what)?;
+    let image = folder.path.join("image.iso");
+    write_image(&prepared, &folder.path, &image)?;
+
+    console::catch_interrupts()?;
+    let mut child = target
+        .command(&machine, &image, &folder.path)?
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("cannot start the machine")?;
+    let watch = Watch {
+        until: until.as_ref(),
+        timeout: Duration::from_secs(args.timeout),
+        log,
+    };
+    let ending = console::follow(&mut child, &target.serial(&folder.path), watch, print_line)?;
+    conclude(ending, args.timeout, |status| {
+        target.verdict(&folder.path, status)
+    })
+}
+
+/// `./x iso`.
+///
+/// # Errors
+/// A usage error, or what went wrong while building.
+pub fn iso(args: &IsoArgs) -> Result<()> {
+    check_what(&args.what)?;
+    let prepared = prepare(&args.what)?;
+    let folder = RunFolder::new(None)?;
+    write_image(&prepared, &folder.path, &args.output)
+}
+
+/// Prints one line of the serial console.
+fn print_line(line: &str) {
+    let mut out = std::io::stdout().lock();
+    // Where nobody reads any more (`./x run | head`), the run goes on to its
+    // own end, and its status still tells how it went.
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+/// Turns the ending of a run into its exit status and last line.
+fn conclude(
+    ending: Ending,
+    timeout_secs: u64,
+    verdict: impl FnOnce(Option<i32>) -> Verdict,
+) -> Result<()> {
+    let (status, line) = match ending {
+        Ending::Until => return Ok(()),
+        Ending::Exited(status) => match verdict(status) {
+            Verdict::SwitchedOff => return Ok(()),
+            Verdict::Crashed(reason) => (fail::CRASHED, reason),
+        },
+        Ending::LastWords(line) => (fail::CRASHED, line),
+        Ending::TimedOut => (
+            fail::TIMED_OUT,
+            format!("timed out after {timeout_secs} s (--timeout)"),
+        ),
+        Ending::Interrupted => (fail::FAILED, "interrupted".to_owned()),
+    };
+    Err(Fail { status, line }.into())
+}
+
+/// The machine asked for, where Umbra can run on one of its size.
+fn machine(args: &RunArgs) -> Result<Machine> {
+    if !(MIN_MEM_MB..=MAX_MEM_MB).contains(&args.mem) {
+        return Err(fail::usage(format!(
+            "--mem {}: the machine can have {MIN_MEM_MB} to {MAX_MEM_MB} MB of memory",
+            args.mem
+        )));
+    }
+    Ok(Machine {
+        cpus: args.cpus,
+        mem_mb: args.mem,
+        cpu_model: args.cpu_model.clone(),
+    })
+}
+
+fn parse_until(text: &str) -> Result<Regex> {
+    Regex::new(text).map_err(|error| {
+        // The error is drawn over several lines; the last says what is wrong.
+        let text_of_error = error.to_string();
+        let reason = text_of_error.lines().last().unwrap_or_default();
+        fail::usage(format!(
+            "--until {text}: is no regular expression: {}",
+            reason.trim_start_matches("error: ")
+        ))
+    })
+}
+
+fn create_log(path: &Path) -> Result<File> {
+    File::create(path).map_err(|error| {
+        fail::usage(format!(
+            "--log {}: cannot be written: {error}",
+            path.display()
+        ))
+    })
+}
+
+/// Refuses what can be known to be wrong without building anything.
+fn check_what(what: &WhatArgs) -> Result<()> {
+    for module in &what.module {
+        guests::parse_module(module)?;
+    }
+    if Path::new(&what.guest).is_file() {
+        kernel::read(Path::new(&what.guest))?;
+    }
+    Ok(())
+}
+
+/// Builds or assembles everything that goes on the CD image.
+fn prepare(what: &WhatArgs) -> Result<Prepared> {
+    let depth = if what.native { 0 } else { what.depth };
+    let mut guest = guests::find(&what.guest)?;
+    let (kind, kernel) = kernel::read(&guest.kernel)?;
+    if let Some(append) = &what.append {
+        guest.cmdline = format!("{} {append}", guest.cmdline).trim().to_owned();
+    }
+    for module in &what.module {
+        guest.modules.push(guests::parse_module(module)?);
+    }
+    let umbra = (depth > 0).then(|| Image::Umbra.build()).transpose()?;
+    Ok(Prepared {
+        guest,
+        kind,
+        kernel,
+        umbra,
+        depth,
+        umbra_cmdline: what.umbra.clone().unwrap_or_default(),
+    })
+}
+
+/// Writes the CD image, with its parts below `folder`.
+fn write_image(prepared: &Prepared, folder: &Path, image: &Path) -> Result<()> {
+    packages::need(packages::FOR_IMAGES)?;
+    let step = Step::start_quietly("making the CD image");
+    let work = folder.join("cd");
+    fs::create_dir_all(&work)?;
+    let modules = match prepared.kind {
+        Kind::Linux => one_initramfs(&prepared.guest.modules, folder)?,
+        Kind::Multiboot1 | Kind::Multiboot2 => prepared.guest.modules.clone(),
+    };
+    iso::write(
+        &iso::Contents {
+            depth: prepared.depth,
+            umbra: prepared.umbra.as_deref(),
+            umbra_cmdline: &prepared.umbra_cmdline,
+            kind: prepared.kind,
+            kernel: &prepared.kernel,
+            cmdline: &prepared.guest.cmdline,
+            modules: &modules,
+        },
+        &work,
+        image,
+    )?;
+    // The image holds it all; the parts can be large.
+    fs::remove_dir_all(&work)?;
+    step.done();
+    Ok(())
+}
+
+/// Linux takes a single initramfs, which may be several archives one after
+/// another, each on a 4-byte boundary.
+fn one_initramfs(modules: &[Module], folder: &Path) -> Result<Vec<Module>> {
+    if modules.len() < 2 {
+        return Ok(modules.to_vec());
+    }
+    let path = folder.join("initramfs");
+    let mut all = File::create(&path)?;
+    for module in modules {
+        let mut bytes = fs::read(&module.path)
+            .with_context(|| format!("cannot read {}", module.path.display()))?;
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        all.write_all(&bytes)?;
+    }
+    Ok(vec![Module {
+        path,
+        args: String::new(),
+    }])
+}
+
+/// The folder of one run: the one asked for, or one that goes away with it.
+struct RunFolder {
+    path: PathBuf,
+    _temporary: Option<tempfile::TempDir>,
+}
+
+impl RunFolder {
+    fn new(keep: Option<&Path>) -> Result<Self> {
+        if let Some(path) = keep {
+            fs::create_dir_all(path)
+                .and_then(|()| path.canonicalize())
+                .map(|path| Self {
+                    path,
+                    _temporary: None,
+                })
+                .map_err(|error| {
+                    fail::usage(format!(
+                        "--keep {}: cannot be made: {error}",
+                        path.display()
+                    ))
+                })
+        } else {
+            let temporary = tempfile::Builder::new()
+                .prefix("umbra-run-")
+                .tempdir()
+                .context("cannot make a temporary folder")?;
+            Ok(Self {
+                path: temporary.path().to_path_buf(),
+                _temporary: Some(temporary),
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(ending: Ending, verdict: Verdict) -> u8 {
+        match conclude(ending, 5, |_| verdict) {
+            Ok(()) => fail::OK,
+            Err(error) => error.downcast_ref::<Fail>().unwrap().status,
+        }
+    }
+
+    #[test]
+    fn each_ending_has_its_exit_status() {
+        let off = || Verdict::SwitchedOff;
+        let crash = || Verdict::Crashed("x".into());
+        assert_eq!(status(Ending::Exited(Some(1)), off()), 0);
+        assert_eq!(status(Ending::Until, crash()), 0);
+        assert_eq!(status(Ending::TimedOut, off()), 3);
+        assert_eq!(status(Ending::Exited(Some(0)), crash()), 4);
+        assert_eq!(
+            status(Ending::LastWords("umbra: fatal: x".into()), off()),
+            4
+        );
+    }
+
+    #[test]
+    fn a_bad_regular_expression_is_refused_in_one_line() {
+        let line = parse_until("a(b").unwrap_err().to_string();
+        assert_eq!(line.lines().count(), 1);
+        assert!(
+            line.contains("a(b") && line.contains("unclosed group"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn several_archives_become_one_initramfs_on_4_byte_boundaries() {
+        let dir = tempfile::tempdir().unwrap();
+        let modules: Vec<Module> = ["abcde", "fg"]
+            .iter()
+            .map(|text| {
+                let path = dir.path().join(text);
+                fs::write(&path, text).unwrap();
+                Module {
+                    path,
+                    args: String::new(),
+                }
+            })
+            .collect();
+        let one = one_initramfs(&modules, dir.path()).unwrap();
+        assert_eq!(one.len(), 1);
+        assert_eq!(fs::read(&one[0].path).unwrap(), b"abcde\0\0\0fg\0\0");
+        assert_eq!(
+            one_initramfs(&modules[..1], dir.path()).unwrap(),
+            modules[..1]
+        );
+    }
+}
