@@ -1,0 +1,4 @@
+//! Soon.
+use crate::tester::Tester;
+/// Runs the family.
+pub fn run(_t: &mut Tester) {}

@@ -1,0 +1,100 @@
+//! VMX operation as L1 uses it: the instructions, the entry stub, EPT, one virtual machine.
+
+pub mod ept;
+pub mod exit;
+pub mod insn;
+pub mod stub;
+pub mod vm;
+
+pub use exit::Exit;
+pub use insn::VmxError;
+pub use vm::{Outcome, Vm};
+
+use crate::{cpu, page::Page};
+use umbra_vmcs::{VmxCaps, caps::msr};
+
+/// CR4.VMXE.
+pub const CR4_VMXE: u64 = 1 << 13;
+/// IA32_FEATURE_CONTROL: bit 0 lock, bit 2 VMXON outside SMX.
+const FEATURE_CONTROL: u32 = 0x3a;
+
+/// VMX operation of this CPU: the VMXON region and what the capability MSRs say.
+pub struct Vmx {
+    /// The capability MSRs.
+    pub caps: VmxCaps,
+    /// The VMXON region.
+    pub region: Page,
+}
+
+impl Vmx {
+    /// Reads the capabilities and prepares a VMXON region. `Err` says in words why the CPU cannot.
+    ///
+    /// SDM "Discovering Support for VMX", "Enabling and Entering VMX Operation".
+    pub fn prepare() -> Result<Self, &'static str> {
+        if cpu::cpuid(1, 0).ecx & 1 << 5 == 0 {
+            return Err("this CPU has no VMX");
+        }
+        let control = cpu::rdmsr(FEATURE_CONTROL);
+        if control & 1 == 0 {
+            // SAFETY: locks VMX on, which changes nothing for running code.
+            unsafe { cpu::wrmsr(FEATURE_CONTROL, control | 5) };
+        } else if control & 4 == 0 {
+            return Err("the firmware has locked VMX off");
+        }
+        let caps = VmxCaps::read(cpu::rdmsr);
+        let region = Page::alloc(1);
+        region.write(0, caps.revision());
+        Ok(Self { caps, region })
+    }
+
+    /// Sets CR4.VMXE and the fixed bits of CR0 and CR4.
+    pub fn enable(&self) {
+        // SAFETY: the fixed bits are PE, NE, PG and VMXE, which long mode has or does not notice.
+        unsafe {
+            cpu::set_cr0((cpu::cr0() | self.caps.cr0_fixed0) & self.caps.cr0_fixed1);
+            cpu::set_cr4((cpu::cr4() | self.caps.cr4_fixed0) & self.caps.cr4_fixed1);
+        }
+    }
+
+    /// Executes VMXON with this region.
+    pub fn on(&self) -> Result<(), VmxError> {
+        insn::vmxon(&self.region.address())
+    }
+
+    /// A page prepared to be a VMCS: zeroed, with the revision identifier.
+    pub fn new_vmcs(&self) -> Page {
+        let page = Page::alloc(1);
+        page.write(0, self.caps.revision());
+        page
+    }
+
+    /// Reads a capability MSR that may be missing.
+    pub fn has_ept(&self) -> bool {
+        self.caps
+            .offers_proc2(umbra_vmcs::controls::Proc2::ENABLE_EPT)
+    }
+}
+
+/// The numbers of the capability MSRs, for tests that print them.
+pub const CAPABILITY_MSRS: [u32; 20] = [
+    msr::BASIC,
+    msr::PINBASED_CTLS,
+    msr::PROCBASED_CTLS,
+    msr::EXIT_CTLS,
+    msr::ENTRY_CTLS,
+    msr::MISC,
+    msr::CR0_FIXED0,
+    msr::CR0_FIXED1,
+    msr::CR4_FIXED0,
+    msr::CR4_FIXED1,
+    msr::VMCS_ENUM,
+    msr::PROCBASED_CTLS2,
+    msr::EPT_VPID_CAP,
+    msr::TRUE_PINBASED_CTLS,
+    msr::TRUE_PROCBASED_CTLS,
+    msr::TRUE_EXIT_CTLS,
+    msr::TRUE_ENTRY_CTLS,
+    msr::VMFUNC,
+    msr::PROCBASED_CTLS3,
+    msr::EXIT_CTLS2,
+];
