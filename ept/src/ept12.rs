@@ -1,0 +1,250 @@
+//! Walks ept12 as the CPU would, for one access of L2.
+
+use crate::addr::Level;
+use crate::caps::Caps;
+use crate::entry::{Decoded, Entry, Why, bit};
+use crate::eptp::Eptp;
+use crate::mem::L1Memory;
+use crate::memtype::MemType;
+use crate::rights::{Access, Permits, Rights};
+
+/// Levels of the longest walk.
+pub const MAX_LEVELS: usize = 5;
+
+/// An entry that a walk used: where it is and what it held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Used {
+    /// L1-physical address of the entry, 8-byte aligned.
+    pub gpa1: u64,
+    /// Its value when it was read.
+    pub value: u64,
+}
+
+/// Where ept12 takes an L2 address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Translation {
+    /// L1-physical address of the byte that was asked for.
+    pub gpa1: u64,
+    /// Level of the leaf: its size is `level.span_bytes()`.
+    pub level: Level,
+    /// AND of the rights of every entry used.
+    pub rights: Rights,
+    /// Memory type of the leaf.
+    pub mem_type: MemType,
+    /// Ignore-PAT bit of the leaf.
+    pub ignore_pat: bool,
+    /// Suppress-#VE bit of the leaf.
+    pub suppress_ve: bool,
+    /// The entries used, root first.
+    entries: [Used; MAX_LEVELS],
+    count: u8,
+}
+
+impl Translation {
+    /// The entries used, root first and the leaf last, for their accessed and
+    /// dirty flags.
+    #[inline]
+    #[must_use]
+    pub fn entries(&self) -> &[Used] {
+        self.entries.get(..self.count as usize).unwrap_or(&[])
+    }
+
+    /// The leaf entry.
+    #[inline]
+    #[must_use]
+    pub fn leaf(&self) -> Used {
+        self.entries().last().copied().unwrap_or_default()
+    }
+
+    /// Replaces the value of each entry, root first, by what `set` makes of it
+    /// and of whether it is the leaf; stops and returns `false` at `None`.
+    pub(crate) fn set_flags(&mut self, mut set: impl FnMut(Used, bool) -> Option<u64>) -> bool {
+        let count = self.count as usize;
+        for (n, used) in self.entries.iter_mut().take(count).enumerate() {
+            match set(*used, n + 1 == count) {
+                Some(value) => used.value = value,
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// Every entry has its accessed flag.
+    #[inline]
+    #[must_use]
+    pub fn is_accessed(&self) -> bool {
+        self.entries().iter().all(|u| u.value & bit::ACCESSED != 0)
+    }
+
+    /// The leaf has its dirty flag.
+    #[inline]
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        self.leaf().value & bit::DIRTY != 0
+    }
+}
+
+/// An EPT violation that L1's tables cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Bits 0 to 6 of the exit qualification: the access, and what the walk
+    /// allowed. See [`Violation::qualification`] for the rest.
+    pub low_bits: u64,
+    /// Whether the CPU may turn it into a virtualization exception, if vmcs12
+    /// enables that (SDM "Convertible EPT Violations").
+    pub convertible: bool,
+    /// The entry at fault maps a page (and lacks a right) or is not present.
+    pub present: bool,
+    /// Level of that entry.
+    pub level: Level,
+}
+
+impl Violation {
+    /// The exit qualification for L1, from the one that the hardware gave for
+    /// the same access under ept02: bits 3 to 6 are ept12's, and everything
+    /// about the linear address, NMI unblocking and so on stays.
+    #[inline]
+    #[must_use]
+    pub const fn qualification(&self, hardware: u64) -> u64 {
+        (hardware & !0x78) | (self.low_bits & 0x78)
+    }
+}
+
+/// An EPT misconfiguration in L1's tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Misconfiguration {
+    /// What is wrong with the entry.
+    pub why: Why,
+    /// Level of the entry.
+    pub level: Level,
+    /// The entry.
+    pub entry: Used,
+}
+
+/// Why ept12 does not translate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// VM exit 48 to L1, or #VE to L2.
+    Violation(Violation),
+    /// VM exit 49 to L1.
+    Misconfiguration(Misconfiguration),
+}
+
+/// Walks ept12 from `eptp` for the L2-physical address `gpa2` as far as it
+/// goes, leaving aside whether an access would be allowed. `access` only
+/// appears in the qualification of a fault.
+///
+/// Every entry on the way is read and judged before rights are: a
+/// misconfiguration further down comes before a right that is missing further
+/// up (SDM "Prioritization of EPT Misconfigurations and EPT Violations").
+///
+/// # Errors
+/// A [`Fault`] for an entry that is not present or misconfigured, and a
+/// violation for an address that the walk has no index for.
+#[inline]
+pub fn translate(
+    eptp: Eptp,
+    gpa2: u64,
+    access: Access,
+    caps: &Caps,
+    mem: &mut impl L1Memory,
+) -> Result<Translation, Fault> {
+    let mut level = eptp.root_level();
+    let not_present = |convertible, level| {
+        Fault::Violation(Violation {
+            low_bits: access.qualification_bits(),
+            convertible,
+            present: false,
+            level,
+        })
+    };
+    if gpa2 >> (level.shift() + 9) != 0 {
+        return Err(not_present(false, level));
+    }
+    let mut table = eptp.root();
+    let mut rights = Rights::all();
+    let mut entries = [Used::default(); MAX_LEVELS];
+    let mut count = 0u8;
+    loop {
+        let gpa1 = table + 8 * level.index(gpa2) as u64;
+        // Where nothing answers, the bus reads as ones.
+        let value = mem.read_u64(gpa1).unwrap_or(u64::MAX);
+        let used = Used { gpa1, value };
+        if let Some(slot) = entries.get_mut(count as usize) {
+            *slot = used;
+        }
+        count += 1;
+        match (Entry(value).decode(level, caps), level.below()) {
+            (Decoded::NotPresent { suppress_ve }, _) => {
+                return Err(not_present(!suppress_ve, level));
+            }
+            (Decoded::Misconfigured(why), _) => {
+                return Err(Fault::Misconfiguration(Misconfiguration {
+                    why,
+                    level,
+                    entry: used,
+                }));
+            }
+            (
+                Decoded::Table {
+                    address,
+                    rights: more,
+                },
+                Some(below),
+            ) => {
+                rights &= more;
+                table = address;
+                level = below;
+            }
+            // The last level decodes to leaves only.
+            (Decoded::Table { .. }, None) => return Err(not_present(false, level)),
+            (Decoded::Leaf(leaf), _) => {
+                return Ok(Translation {
+                    gpa1: leaf.address + level.offset(gpa2),
+                    level,
+                    rights: rights & leaf.rights,
+                    mem_type: leaf.mem_type,
+                    ignore_pat: leaf.ignore_pat,
+                    suppress_ve: leaf.suppress_ve,
+                    entries,
+                    count,
+                });
+            }
+        }
+    }
+}
+
+impl Translation {
+    /// The violation of an access that the walk's rights do not permit.
+    #[inline]
+    #[must_use]
+    pub fn violation(&self, access: Access, caps: &Caps) -> Violation {
+        Violation {
+            low_bits: access.qualification_bits()
+                | self.rights.qualification_bits(caps.mode_based_execute),
+            convertible: !self.suppress_ve,
+            present: true,
+            level: self.level,
+        }
+    }
+}
+
+/// Walks ept12 for one access. Accessed and dirty flags are left alone.
+///
+/// A fetch whose mode is unknown passes if either mode may fetch.
+///
+/// # Errors
+/// The [`Fault`] that the CPU would find.
+pub fn walk(
+    eptp: Eptp,
+    gpa2: u64,
+    access: Access,
+    caps: &Caps,
+    mem: &mut impl L1Memory,
+) -> Result<Translation, Fault> {
+    let found = translate(eptp, gpa2, access, caps, mem)?;
+    match access.permitted_by(found.rights) {
+        Permits::Yes | Permits::Unknown => Ok(found),
+        Permits::No => Err(Fault::Violation(found.violation(access, caps))),
+    }
+}

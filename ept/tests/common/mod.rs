@@ -1,0 +1,197 @@
+//! A machine for the tests: memory by address, an ept01 with a hole, and a
+//! naive walker that shares no code with the crate.
+#![allow(dead_code)]
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use umbra_ept::caps::Caps;
+use umbra_ept::ept01::{self, Ept01, Range};
+use umbra_ept::eptp::Eptp;
+use umbra_ept::mem::{L1Memory, Leaf01, TableMemory, TablePages};
+use umbra_ept::mtrr::{MSR_DEF_TYPE, Mtrrs};
+
+pub const CAPS: Caps = Caps {
+    page_1g: true,
+    page_2m: true,
+    execute_only: true,
+    accessed_dirty: true,
+    walk_4: true,
+    walk_5: false,
+    tables_uc: true,
+    tables_wb: true,
+    advanced_info: true,
+    supervisor_shadow_stack: false,
+    mode_based_execute: false,
+    maxphyaddr: 40,
+};
+/// Not aligned to 2 MiB at either end, and longer than two of them.
+pub const HIDDEN: Range = Range {
+    start: 0x1070_3000,
+    end: 0x10e0_5000,
+};
+pub const VOID: u64 = 0x1080_0000;
+const EPT01_PAGES: u64 = 0x1090_0000;
+/// Where tests put L1's tables.
+const L1_TABLES: u64 = 0x2000_0000;
+
+/// Machine memory in units of 8 bytes; what was never written reads 0.
+#[derive(Clone, Default)]
+pub struct Memory(pub Rc<RefCell<HashMap<u64, u64>>>);
+
+impl Memory {
+    pub fn get(&self, hpa: u64) -> u64 {
+        self.0.borrow().get(&hpa).copied().unwrap_or(0)
+    }
+    pub fn set(&self, hpa: u64, value: u64) {
+        self.0.borrow_mut().insert(hpa, value);
+    }
+}
+
+/// Tables of Umbra, with every store written down.
+#[derive(Clone)]
+pub struct Tables {
+    pub memory: Memory,
+    pub stores: Rc<RefCell<Vec<(u64, u64)>>>,
+    pub record: bool,
+}
+
+impl TableMemory for Tables {
+    fn read(&self, table_hpa: u64, index: usize) -> u64 {
+        assert!(index < 512 && table_hpa & 0xfff == 0);
+        self.memory.get(table_hpa + 8 * index as u64)
+    }
+    fn write(&mut self, table_hpa: u64, index: usize, value: u64) {
+        assert!(index < 512 && table_hpa & 0xfff == 0);
+        let hpa = table_hpa + 8 * index as u64;
+        if self.record {
+            self.stores.borrow_mut().push((hpa, value));
+        }
+        self.memory.set(hpa, value);
+    }
+}
+
+/// L1's view of the machine.
+pub struct L1 {
+    pub memory: Memory,
+    pub tables: Tables,
+    pub ept01: Rc<Ept01>,
+    /// Exchanges that fail as if another CPU of L1 had been quicker.
+    pub races: u32,
+    pub exchanges: u32,
+}
+
+impl L1Memory for L1 {
+    fn read_u64(&mut self, gpa1: u64) -> Option<u64> {
+        assert_eq!(gpa1 & 7, 0);
+        Some(self.memory.get(self.ept01.redirect(gpa1)))
+    }
+    fn compare_exchange_u64(&mut self, gpa1: u64, old: u64, new: u64) -> bool {
+        self.exchanges += 1;
+        if self.races > 0 {
+            self.races -= 1;
+            return false;
+        }
+        let hpa = self.ept01.redirect(gpa1);
+        if self.memory.get(hpa) != old {
+            return false;
+        }
+        self.memory.set(hpa, new);
+        true
+    }
+    fn lookup01(&mut self, gpa1: u64) -> Option<Leaf01> {
+        self.ept01.lookup(&self.tables, gpa1)
+    }
+}
+
+pub struct Machine {
+    pub memory: Memory,
+    pub tables: Tables,
+    pub ept01: Rc<Ept01>,
+    next: u64,
+}
+
+pub fn mtrrs_wb() -> Mtrrs {
+    let mut m = Mtrrs::new(0x50a, CAPS.maxphyaddr);
+    m.write_msr(MSR_DEF_TYPE, 0x806).unwrap();
+    m
+}
+
+impl Machine {
+    pub fn new() -> Self {
+        Self::with(mtrrs_wb(), CAPS)
+    }
+
+    pub fn with(mtrrs: Mtrrs, caps: Caps) -> Self {
+        let memory = Memory::default();
+        let mut tables = Tables {
+            memory: memory.clone(),
+            stores: Rc::default(),
+            record: false,
+        };
+        let config = ept01::Config {
+            limit: 2 << 30,
+            hidden: &[HIDDEN],
+            void_hpa: VOID,
+            mtrrs: &mtrrs,
+            caps,
+            on_demand_pages: 4,
+            retype_pages: 8,
+        };
+        let needed = ept01::pages_needed(&config).unwrap();
+        let pages = TablePages::new(EPT01_PAGES, needed);
+        let ept01 = Rc::new(Ept01::build(&mut tables, pages, &config).unwrap());
+        Self {
+            memory,
+            tables,
+            ept01,
+            next: L1_TABLES,
+        }
+    }
+
+    /// A fresh page for a table of L1, by its L1-physical address.
+    pub fn l1_table(&mut self) -> u64 {
+        self.next += 0x1000;
+        self.next - 0x1000
+    }
+
+    /// Writes 8 bytes as L1 would.
+    pub fn poke(&self, gpa1: u64, value: u64) {
+        self.memory.set(self.ept01.redirect(gpa1), value);
+    }
+
+    pub fn split(&self) -> (Tables, L1) {
+        (
+            self.tables.clone(),
+            L1 {
+                memory: self.memory.clone(),
+                tables: self.tables.clone(),
+                ept01: self.ept01.clone(),
+                races: 0,
+                exchanges: 0,
+            },
+        )
+    }
+}
+
+/// Walks tables as a CPU does, for one address: the machine address, the AND
+/// of rights, the leaf entry and its level. `None` if an entry is not present.
+pub fn walk_own(tables: &Tables, eptp: Eptp, address: u64) -> Option<(u64, u64, u64, u32)> {
+    let mut table = eptp.raw() & 0x000f_ffff_ffff_f000;
+    let mut rights = 0x407;
+    for level in [4u32, 3, 2, 1] {
+        let shift = 12 + 9 * (level - 1);
+        let entry = tables.read(table, (address >> shift & 511) as usize);
+        if entry & 0x407 == 0 {
+            return None;
+        }
+        rights &= entry;
+        if level == 1 || (level < 4 && entry & 0x80 != 0) {
+            let mask = (1u64 << shift) - 1;
+            let hpa = entry & 0x000f_ffff_ffff_f000 & !mask | address & mask;
+            return Some((hpa, rights & 0x407, entry, level));
+        }
+        table = entry & 0x000f_ffff_ffff_f000;
+    }
+    None
+}
