@@ -13,7 +13,7 @@ use crate::{cmd, fail};
 /// Where GRUB's files for BIOS machines are (package grub-pc-bin).
 pub const GRUB_FILES: &str = "/usr/lib/grub/i386-pc";
 /// The GRUB modules that the generated configuration uses.
-const GRUB_MODULES: &str = "normal iso9660 biosdisk multiboot multiboot2 linux";
+const GRUB_MODULES: &str = "normal iso9660 biosdisk multiboot multiboot2 linux chain";
 
 /// What the image boots.
 #[derive(Debug)]
@@ -95,6 +95,10 @@ fn grub_cfg(contents: &Contents<'_>) -> Result<String> {
             Kind::Linux => {
                 load("linux", "kernel", contents.cmdline)?;
                 "initrd"
+            }
+            Kind::BootSector => {
+                load("chainloader", "kernel", "")?;
+                ""
             }
         }
     } else {

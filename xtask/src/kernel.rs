@@ -18,6 +18,8 @@ pub enum Kind {
     Multiboot2,
     /// The Linux/x86 boot protocol, with a protected-mode part (bzImage).
     Linux,
+    /// A BIOS boot sector: one sector that the BIOS would load at 0x7c00.
+    BootSector,
 }
 
 /// Where the multiboot header may be: "It must be contained completely
@@ -37,18 +39,23 @@ const LINUX_VERSION: usize = 0x206;
 const LINUX_OLDEST_VERSION: u16 = 0x0200;
 const LINUX_LOADFLAGS: usize = 0x211;
 const LINUX_LOADED_HIGH: u8 = 1;
+/// The size of a boot sector, which ends with the same flag.
+const SECTOR_BYTES: usize = 512;
 
-/// The kind of kernel that the (uncompressed) file starting with `head` is.
+/// The kind of kernel that the (uncompressed) `file` is.
 ///
-/// A file that is several is taken as multiboot2 first, then multiboot, then
-/// Linux. `head` should hold 32 KiB where the file has them.
-pub fn detect(head: &[u8]) -> Option<Kind> {
-    if is_multiboot2(head) {
-        Some(Kind::Multiboot2)
-    } else if is_multiboot1(head) {
-        Some(Kind::Multiboot1)
-    } else if is_linux(head) {
+/// A file that is several is taken as Linux first, whose mark has a fixed
+/// place, then as multiboot2, then as multiboot: Umbra chooses in the same
+/// order. `file` may be cut after 32 KiB.
+pub fn detect(file: &[u8]) -> Option<Kind> {
+    if is_linux(file) {
         Some(Kind::Linux)
+    } else if is_multiboot2(file) {
+        Some(Kind::Multiboot2)
+    } else if is_multiboot1(file) {
+        Some(Kind::Multiboot1)
+    } else if is_boot_sector(file) {
+        Some(Kind::BootSector)
     } else {
         None
     }
@@ -77,7 +84,7 @@ pub fn read(path: &Path) -> Result<(Kind, Vec<u8>)> {
     match detect(&bytes) {
         Some(kind) => Ok((kind, bytes)),
         None => Err(fail::usage(format!(
-            "{shown}: is no kernel: it has no multiboot, multiboot2 or Linux boot header"
+            "{shown}: is no kernel: no multiboot, multiboot2 or Linux boot header, no boot sector"
         ))),
     }
 }
@@ -123,6 +130,11 @@ fn is_linux(head: &[u8]) -> bool {
         && head
             .get(LINUX_LOADFLAGS)
             .is_some_and(|flags| flags & LINUX_LOADED_HIGH != 0)
+}
+
+fn is_boot_sector(file: &[u8]) -> bool {
+    let (flag_at, flag) = LINUX_BOOT_FLAG;
+    file.len() == SECTOR_BYTES && u16_at(file, flag_at) == Some(flag)
 }
 
 #[cfg(test)]
@@ -210,9 +222,19 @@ mod tests {
     }
 
     #[test]
+    fn a_boot_sector_is_one_sector_with_the_flag_at_its_end() {
+        let mut sector = vec![0; 512];
+        assert_eq!(detect(&sector), None);
+        sector[510..].copy_from_slice(&[0x55, 0xaa]);
+        assert_eq!(detect(&sector), Some(Kind::BootSector));
+        sector.push(0);
+        assert_eq!(detect(&sector), None);
+    }
+
+    #[test]
     fn nothing_is_read_beyond_short_files() {
-        for len in 0..0x212 {
-            assert_eq!(detect(&linux()[..len]), None);
+        for len in (0..0x212).filter(|len| *len != SECTOR_BYTES) {
+            assert_eq!(detect(&linux()[..len]), None, "{len} bytes");
         }
         assert_eq!(detect(&[]), None);
     }

@@ -189,6 +189,8 @@ fn write_image(prepared: &Prepared, folder: &Path, image: &Path) -> Result<()> {
     let modules = match prepared.kind {
         Kind::Linux => one_initramfs(&prepared.guest.modules, folder)?,
         Kind::Multiboot1 | Kind::Multiboot2 => prepared.guest.modules.clone(),
+        Kind::BootSector if prepared.guest.modules.is_empty() => Vec::new(),
+        Kind::BootSector => return Err(fail::usage("a boot sector takes no --module")),
     };
     iso::write(
         &iso::Contents {

@@ -7,12 +7,12 @@ mod verdict;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 pub use install::setup;
 
+use crate::fail;
 use crate::machine::{Machine, Target, Verdict};
-use crate::{cmd, fail};
 
 /// Bochs as a machine to run on.
 pub struct Bochs {
@@ -37,23 +37,33 @@ impl Bochs {
 
     /// The CPU models that this Bochs knows.
     fn cpu_models(&self) -> Result<Vec<String>> {
-        let text = cmd::output(Command::new(&self.program).args(["-help", "cpu"]))
-            .context("cannot ask Bochs for its CPU models")?;
-        Ok(parse_cpu_models(&text))
+        let text = self.help("cpu")?;
+        let models = parse_cpu_models(&text);
+        if models.is_empty() {
+            bail!("{}: is no Bochs with CPU models", self.program.display());
+        }
+        Ok(models)
     }
 
     /// Whether this Bochs has its debugger compiled in, which has to be told
     /// to go on.
-    fn has_debugger(&self) -> bool {
-        Command::new(&self.program)
+    fn has_debugger(&self) -> Result<bool> {
+        Ok(self.help("")?.contains("-rc filename"))
+    }
+
+    /// What Bochs prints as its help on `topic`; part of it goes to stderr.
+    fn help(&self, topic: &str) -> Result<String> {
+        let out = Command::new(&self.program)
             .arg("--help")
+            .args(Some(topic).filter(|topic| !topic.is_empty()))
             .stdin(Stdio::null())
             .output()
-            .is_ok_and(|out| {
-                [out.stdout, out.stderr]
-                    .iter()
-                    .any(|text| String::from_utf8_lossy(text).contains("-rc filename"))
-            })
+            .with_context(|| format!("cannot start {}", self.program.display()))?;
+        Ok(format!(
+            "{}{}",
+            String::from_utf8_lossy(&out.stderr),
+            String::from_utf8_lossy(&out.stdout)
+        ))
     }
 }
 
@@ -84,7 +94,7 @@ impl Target for Bochs {
         )?;
         let mut command = Command::new(&self.program);
         command.arg("-q").arg("-f").arg(&file);
-        if self.has_debugger() {
+        if self.has_debugger()? {
             let script = folder.join("debugger-script");
             std::fs::write(&script, "c\n")?;
             command.arg("-rc").arg(script);
