@@ -1,0 +1,183 @@
+//! One cache: its table pages and the leaves put in last.
+
+use super::{Context12, EMPTY};
+use crate::addr::{Level, PAGE_BYTES};
+use crate::entry::Entry;
+use crate::eptp::Eptp;
+use crate::mem::{TableMemory, TablePages};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Key {
+    pub(super) eptp: Eptp,
+    pub(super) mode_based_execute: bool,
+}
+
+impl Key {
+    /// What makes two contexts share a cache: the address of the tables, the
+    /// walk length, accessed and dirty flags, and mode-based execute control.
+    /// The memory type of the tables makes no difference.
+    pub(super) fn of(context: &Context12) -> Self {
+        Self {
+            eptp: context.eptp,
+            mode_based_execute: context.caps.mode_based_execute,
+        }
+    }
+
+    pub(super) fn matches(&self, other: &Self) -> bool {
+        const TYPE: u64 = 7;
+        self.eptp.raw() & !TYPE == other.eptp.raw() & !TYPE
+            && self.mode_based_execute == other.mode_based_execute
+    }
+}
+
+/// A leaf that was put in, and where it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Recent {
+    /// L2-physical address, aligned to the leaf's size.
+    pub(super) gpa2: u64,
+    /// Number of its table among the cache's pages.
+    pub(super) table: u16,
+    /// Its index there.
+    pub(super) index: u16,
+    pub(super) level: Level,
+}
+
+impl Recent {
+    pub(super) const NONE: Self = Self {
+        gpa2: 0,
+        table: 0,
+        index: 0,
+        level: Level::Pt,
+    };
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Cache<const RECENT: usize> {
+    pub(super) key: Option<Key>,
+    pub(super) pages: TablePages,
+    /// Pages in use; page 0 is the root and always is.
+    pub(super) used: u32,
+    /// L1 did an INVEPT since the leaves were filled in.
+    pub(super) stale: bool,
+    /// When this cache was last entered.
+    pub(super) last: u64,
+    /// The leaves put in last, as a ring: `at` is where the next one goes.
+    pub(super) recent: [Recent; RECENT],
+    pub(super) len: usize,
+    pub(super) at: usize,
+    /// Some leaf is in the tables and no longer in the ring.
+    pub(super) forgot: bool,
+}
+
+/// No table page is left.
+pub(super) struct OutOfPages;
+
+/// What putting a leaf in came to.
+pub(super) struct Installed {
+    /// The entry was as wanted before.
+    pub(super) same: bool,
+    /// A table or a leaf of another size gave way: the CPU must not see both.
+    pub(super) resized: bool,
+}
+
+impl<const RECENT: usize> Cache<RECENT> {
+    pub(super) const NEW: Self = Self {
+        key: None,
+        pages: TablePages::new(0, 0),
+        used: 1,
+        stale: false,
+        last: 0,
+        recent: [Recent::NONE; RECENT],
+        len: 0,
+        at: 0,
+        forgot: false,
+    };
+
+    pub(super) fn root(&self) -> u64 {
+        self.pages.base_hpa()
+    }
+
+    pub(super) fn eptp02(&self) -> Eptp {
+        let accessed_dirty = self.key.is_some_and(|k| k.eptp.accessed_dirty());
+        Eptp::own(self.root(), accessed_dirty)
+    }
+
+    /// Empties the tables. The root goes first, so that nothing is reachable
+    /// when the other pages are used again.
+    pub(super) fn reset(&mut self, tables: &mut impl TableMemory) {
+        tables.fill(self.root(), EMPTY);
+        self.used = 1;
+        self.len = 0;
+        self.at = 0;
+        self.forgot = false;
+    }
+
+    pub(super) fn remember(&mut self, recent: Recent) {
+        if self.len == RECENT {
+            self.forgot = true;
+        } else {
+            self.len += 1;
+        }
+        if let Some(slot) = self.recent.get_mut(self.at) {
+            *slot = recent;
+        }
+        self.at += 1;
+        if self.at >= RECENT {
+            self.at = 0;
+        }
+    }
+
+    /// Puts `value` in at `level` for `gpa2`.
+    pub(super) fn install(
+        &mut self,
+        tables: &mut impl TableMemory,
+        gpa2: u64,
+        level: Level,
+        value: u64,
+    ) -> Result<Installed, OutOfPages> {
+        let mut at = Level::Pml4;
+        let mut table = self.root();
+        let mut resized = false;
+        while let Some(below) = at.below() {
+            if at <= level {
+                break;
+            }
+            let index = at.index(gpa2);
+            let entry = Entry(tables.read(table, index));
+            table = match entry.own_table(at) {
+                Some(next) => next,
+                None => {
+                    let next = self.pages.get(self.used).ok_or(OutOfPages)?;
+                    self.used += 1;
+                    tables.fill(next, EMPTY);
+                    tables.write(table, index, Entry::table(next).0);
+                    resized |= entry.is_present();
+                    next
+                }
+            };
+            at = below;
+        }
+        let index = level.index(gpa2);
+        let old = Entry(tables.read(table, index));
+        if old.0 == value {
+            return Ok(Installed {
+                same: true,
+                resized,
+            });
+        }
+        tables.write(table, index, value);
+        if !old.is_own_leaf(level) {
+            resized |= old.is_present();
+            self.remember(Recent {
+                gpa2: level.base(gpa2),
+                table: ((table - self.root()) / PAGE_BYTES) as u16,
+                index: index as u16,
+                level,
+            });
+        }
+        Ok(Installed {
+            same: false,
+            resized,
+        })
+    }
+}

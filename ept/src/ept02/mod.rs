@@ -1,0 +1,330 @@
+//! ept02: what the CPU walks while L2 runs.
+//!
+//! A [`Pool`] belongs to one CPU. It holds a few caches, one for each EPT
+//! pointer that L1 used lately, and each cache has table pages of its own.
+//! A cache starts empty; [`Pool::fill`] answers an EPT violation of the
+//! hardware by walking ept12 and ept01 and putting in one leaf, or by saying
+//! what L1 is to be told. Entries above the leaves allow everything; a leaf
+//! allows the AND of all entries of both walks.
+//!
+//! Nothing is taken out until L1 asks for it (INVEPT), a cache runs out of
+//! pages, or another cache needs the place: the CPU's own caches of ept12
+//! would be no different.
+
+mod cache;
+mod fill;
+mod refill;
+
+use crate::addr::Level;
+use crate::caps::Caps;
+use crate::entry::bit;
+use crate::ept12::{Misconfiguration, Violation};
+use crate::eptp::Eptp;
+use crate::invalidate::{Invalidate, InveptScope};
+use crate::mem::{L1Memory, TableMemory, TablePages};
+use crate::memtype::Merge;
+use cache::{Cache, Key};
+
+/// An entry with nothing behind it. Bit 63 keeps the CPU from turning the
+/// violation into a #VE: only ept12 can say whether it is one.
+pub const EMPTY: u64 = bit::SUPPRESS_VE;
+
+/// Fewest table pages a cache can work with: one for each level.
+pub const MIN_PAGES: u32 = 4;
+
+/// How a pool is laid out and what it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Caches to use, at least 1.
+    pub caches: usize,
+    /// Table pages of each cache, [`MIN_PAGES`] to 65535.
+    pub pages_per_cache: u32,
+    /// Leaves to read anew after an INVEPT; 0 turns refilling off. More than
+    /// the pool remembers counts as all.
+    pub refill: usize,
+    /// How memory types merge.
+    pub merge: Merge,
+    /// What the CPU itself can do.
+    pub hardware: Caps,
+}
+
+/// Why a pool cannot be set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfigError {
+    /// `caches` is 0 or more than the pool has room for, which is this many.
+    Caches {
+        /// Most caches.
+        most: usize,
+    },
+    /// `pages_per_cache` is out of range.
+    PagesPerCache {
+        /// Fewest pages.
+        least: u32,
+        /// Most pages.
+        most: u32,
+    },
+    /// Fewer pages were handed over than `caches * pages_per_cache`.
+    Memory {
+        /// Pages needed.
+        needed: u64,
+    },
+}
+
+/// What was done, since the pool was set up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// L1 entered an L2 whose EPT pointer had a cache.
+    pub hit: u64,
+    /// Leaves filled in because L2 ran into a page without one.
+    pub miss: u64,
+    /// Caches given to another EPT pointer.
+    pub evict: u64,
+    /// Times a cache ran out of pages and was emptied.
+    pub full: u64,
+    /// Leaves put back after an INVEPT.
+    pub refill: u64,
+}
+
+/// What an L2 runs under, by its vmcs12.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Context12 {
+    /// L1's EPT pointer.
+    pub eptp: Eptp,
+    /// What L1 was offered, with vmcs12's mode-based execute control.
+    pub caps: Caps,
+}
+
+/// Page-modification logging of L1, by vmcs12.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pml {
+    /// vmcs12 does not enable it.
+    Off,
+    /// It is on; `full` if the PML index is not in 0..=511.
+    On {
+        /// No entry can be logged.
+        full: bool,
+    },
+}
+
+/// The ept02 to enter L2 with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "vmcs02 needs the EPT pointer"]
+pub struct Active {
+    /// For vmcs02's EPT pointer field.
+    pub eptp: Eptp,
+    /// Owed before the entry.
+    pub invalidate: Invalidate,
+}
+
+/// What became of an EPT violation of ept02.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a violation may have to be reflected"]
+pub enum Outcome {
+    /// The leaf is in: resume L2.
+    Filled {
+        /// Size of the leaf.
+        level: Level,
+        /// Log this L2-physical address (4 KiB aligned) in L1's PML buffer.
+        log: Option<u64>,
+        /// Owed before L2 resumes.
+        invalidate: Invalidate,
+    },
+    /// The leaf was there and allowed the access: resume L2.
+    AlreadyThere,
+    /// L1 is to get an EPT violation, or L2 a #VE.
+    Violation12(Violation),
+    /// L1 is to get an EPT misconfiguration.
+    Misconfig12(Misconfiguration),
+    /// L1 is to get a page-modification log-full exit. Nothing was changed.
+    PmlFull,
+    /// ept01 does not allow the access, or `gpa2` has more than 48 bits. Umbra's
+    /// own ept01 allows everything below the physical-address width, and it
+    /// offers walks of 4 levels, so this is a bug of L0.
+    Denied01 {
+        /// The L1-physical address.
+        gpa1: u64,
+    },
+    /// L1 kept changing ept12 meanwhile: resume L2, it will come back.
+    Retry,
+}
+
+/// Per-CPU caches of ept02: at most `CACHES`, each remembering the `RECENT`
+/// leaves that it filled in last.
+#[derive(Clone, Debug)]
+pub struct Pool<const CACHES: usize = 8, const RECENT: usize = 64> {
+    caches: [Cache<RECENT>; CACHES],
+    count: usize,
+    current: usize,
+    clock: u64,
+    refill: usize,
+    merge: Merge,
+    hardware: Caps,
+    counters: Counters,
+}
+
+impl<const CACHES: usize, const RECENT: usize> Default for Pool<CACHES, RECENT> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
+    /// A pool without memory; [`Pool::configure`] must follow. Made to be put
+    /// in place at compile time, since it is large.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            caches: [const { Cache::NEW }; CACHES],
+            count: 0,
+            current: 0,
+            clock: 0,
+            refill: 0,
+            merge: Merge::Ept12Only,
+            hardware: Caps::from_msr(0, 0),
+            counters: Counters {
+                hit: 0,
+                miss: 0,
+                evict: 0,
+                full: 0,
+                refill: 0,
+            },
+        }
+    }
+
+    /// Hands over the table pages and sets the limits. Whatever was in the
+    /// pool is gone; an all-context INVEPT is owed if L2 ran before.
+    ///
+    /// # Errors
+    /// [`ConfigError`]; the pool is as it was.
+    pub fn configure(&mut self, pages: TablePages, config: &Config) -> Result<(), ConfigError> {
+        if config.caches == 0 || config.caches > CACHES {
+            return Err(ConfigError::Caches { most: CACHES });
+        }
+        let each = config.pages_per_cache;
+        if !(MIN_PAGES..=0xffff).contains(&each) {
+            return Err(ConfigError::PagesPerCache {
+                least: MIN_PAGES,
+                most: 0xffff,
+            });
+        }
+        let needed = config.caches as u64 * u64::from(each);
+        if u64::from(pages.count()) < needed {
+            return Err(ConfigError::Memory { needed });
+        }
+        let mut first = 0;
+        for cache in self.caches.iter_mut().take(config.caches) {
+            *cache = Cache::NEW;
+            cache.pages = pages.part(first, each);
+            first += each;
+        }
+        self.count = config.caches;
+        self.current = 0;
+        self.refill = config.refill.min(RECENT);
+        self.merge = config.merge;
+        self.hardware = config.hardware;
+        Ok(())
+    }
+
+    /// What was done so far.
+    #[must_use]
+    pub const fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Table pages that hold something, over all caches.
+    #[must_use]
+    pub fn pages_used(&self) -> u64 {
+        self.in_use().map(|c| u64::from(c.used)).sum()
+    }
+
+    fn in_use(&self) -> impl Iterator<Item = &Cache<RECENT>> {
+        self.caches
+            .iter()
+            .take(self.count)
+            .filter(|c| c.key.is_some())
+    }
+
+    /// For each entry of L2 and each switch of its EPT pointer: finds the
+    /// cache of L1's EPT pointer, or makes one, and refills it if L1 did an
+    /// INVEPT. Short if nothing changed since the last call.
+    ///
+    /// `None` only for a pool that was not configured.
+    #[inline]
+    pub fn activate(
+        &mut self,
+        context: &Context12,
+        tables: &mut impl TableMemory,
+        l1: &mut impl L1Memory,
+    ) -> Option<Active> {
+        let invalidate = self.select(context, tables)?;
+        self.counters.hit += u64::from(invalidate == Invalidate::None);
+        self.finish(context, invalidate, tables, l1)
+    }
+
+    fn finish(
+        &mut self,
+        context: &Context12,
+        mut invalidate: Invalidate,
+        tables: &mut impl TableMemory,
+        l1: &mut impl L1Memory,
+    ) -> Option<Active> {
+        let stale = self.caches.get(self.current)?.stale;
+        if stale {
+            invalidate = invalidate.and(self.renew(context, tables, l1));
+        }
+        let cache = self.caches.get_mut(self.current)?;
+        self.clock += 1;
+        cache.last = self.clock;
+        Some(Active {
+            eptp: cache.eptp02(),
+            invalidate,
+        })
+    }
+
+    /// Makes the context's cache the current one.
+    fn select(&mut self, context: &Context12, tables: &mut impl TableMemory) -> Option<Invalidate> {
+        let key = Key::of(context);
+        let is_it = |c: &Cache<RECENT>| c.key.is_some_and(|k| k.matches(&key));
+        if self.caches.get(self.current).is_some_and(is_it) {
+            return Some(Invalidate::None);
+        }
+        let caches = self.caches.get_mut(..self.count)?;
+        if let Some(found) = caches.iter().position(is_it) {
+            self.current = found;
+            return Some(Invalidate::None);
+        }
+        // An unused one has never been entered, so it is the oldest too.
+        let (oldest, cache) = caches
+            .iter_mut()
+            .enumerate()
+            .min_by_key(|(_, c)| if c.key.is_some() { c.last } else { 0 })?;
+        self.counters.evict += u64::from(cache.key.is_some());
+        cache.reset(tables);
+        cache.key = Some(key);
+        cache.stale = false;
+        self.current = oldest;
+        Some(Invalidate::Single(cache.eptp02()))
+    }
+
+    /// L1 executed INVEPT with valid operands. What it covers is read anew
+    /// from ept12 before L2 can use it; that happens at the next
+    /// [`Pool::activate`], which also says which INVEPT the hardware needs.
+    pub fn invept(&mut self, scope: InveptScope) {
+        for cache in self.caches.iter_mut().take(self.count) {
+            let Some(key) = cache.key else { continue };
+            cache.stale |= match scope {
+                InveptScope::All => true,
+                InveptScope::Single(eptp) => key.eptp.root() == eptp.root(),
+            };
+        }
+    }
+
+    /// Forgets everything, for when ept01 changed (its types matter under
+    /// [`Merge::MtrrPrecedence`]) or L1 left VMX operation.
+    pub fn drop_all(&mut self) -> Invalidate {
+        for cache in self.caches.iter_mut().take(self.count) {
+            cache.key = None;
+        }
+        Invalidate::All
+    }
+}
