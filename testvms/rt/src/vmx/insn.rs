@@ -71,22 +71,36 @@ pub fn outcome(carry: u8, zero: u8) -> Result<(), VmxError> {
 /// One guarded VMX instruction. The operands are those of `asm!`.
 #[macro_export]
 macro_rules! vmx_insn {
-    ($text:literal $(, $($operand:tt)*)?) => {{
+    ($text:literal, $second:literal $(, $($operand:tt)*)?) => {
+        $crate::vmx_insn!(@lines ($text, $second) $($($operand)*)?)
+    };
+    ($text:literal $(, $($operand:tt)*)?) => {
+        $crate::vmx_insn!(@lines ($text) $($($operand)*)?)
+    };
+    (@lines ($($text:literal),*) $($operand:tt)*) => {{
         let (carry, zero): (u8, u8);
         // SAFETY: the block restores control behind the instruction whether it faults or not, and
         // the caller of the macro answers for what the operands name.
         unsafe {
             core::arch::asm!(
-                $crate::vmx_insn!(@guard), $text, $crate::vmx_insn!(@unguard),
+                $crate::vmx_insn!(@guard), $($text,)* $crate::vmx_insn!(@unguard),
                 "setc {carry}", "setz {zero}",
                 t = out(reg) _, carry = out(reg_byte) carry, zero = out(reg_byte) zero,
-                $($($operand)*)?
+                $($operand)*
             );
         }
         $crate::vmx::insn::outcome(carry, zero)
     }};
     (@guard) => { "lea {t}, [rip + 77f]\nmov [rip + RT_RECOVER_RIP], {t}" };
     (@unguard) => { "77:\nmov qword ptr [rip + RT_RECOVER_RIP], 0" };
+}
+
+/// One guarded VMX instruction directly behind a MOV to SS, whose blocking it meets.
+#[macro_export]
+macro_rules! vmx_insn_movss {
+    ($text:literal) => {
+        $crate::vmx_insn!("mov ss, {s:e}", $text, s = in(reg) u32::from($crate::gdt::DATA))
+    };
 }
 
 /// VMXON with the region at `*pointer`.

@@ -6,6 +6,7 @@ pub mod insn;
 pub mod stub;
 pub mod vm;
 
+pub use crate::{vmx_insn, vmx_insn_movss};
 pub use exit::Exit;
 pub use insn::VmxError;
 pub use vm::{Outcome, Vm};
