@@ -22,7 +22,7 @@ fn first_touch_through_a_large_page_and_a_hole() {
     };
     let mut pool: Pool<2, 8> = Pool::new();
     pool.configure(
-        TablePages::new(0x9000_0000, 16),
+        TablePages::new(common::POOL, 16),
         &Config {
             caches: 2,
             pages_per_cache: 8,
@@ -54,7 +54,7 @@ fn first_touch_through_a_large_page_and_a_hole() {
             matches!(got, Outcome::Filled { level: l, .. } if l == level),
             "{got:?}"
         );
-        assert_eq!(common::walk_own(&t, active.eptp, gpa2).unwrap().0, hpa);
+        assert_eq!(common::walk_own(&t, active.eptp, gpa2).unwrap().hpa, hpa);
     }
     assert_eq!(pool.counters().miss, 3);
 }

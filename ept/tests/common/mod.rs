@@ -35,16 +35,57 @@ const EPT01_PAGES: u64 = 0x1090_0000;
 /// Where tests put L1's tables.
 const L1_TABLES: u64 = 0x2000_0000;
 
-/// Machine memory in units of 8 bytes; what was never written reads 0.
+/// Where tests put the pages of ept02, and how many there may be.
+pub const POOL: u64 = 0x9000_0000;
+const POOL_PAGES: usize = 64;
+
+/// Machine memory in units of 8 bytes; what was never written reads 0. The
+/// pool's pages are kept apart to be quick.
 #[derive(Clone, Default)]
-pub struct Memory(pub Rc<RefCell<HashMap<u64, u64>>>);
+pub struct Cells {
+    map: HashMap<u64, u64>,
+    pool: Vec<u64>,
+}
+
+impl Cells {
+    pub fn get(&self, hpa: u64) -> u64 {
+        match hpa.checked_sub(POOL) {
+            Some(n) if n < (POOL_PAGES as u64) << 12 => {
+                self.pool.get(n as usize / 8).copied().unwrap_or(0)
+            }
+            _ => self.map.get(&hpa).copied().unwrap_or(0),
+        }
+    }
+    pub fn set(&mut self, hpa: u64, value: u64) {
+        match hpa.checked_sub(POOL) {
+            Some(n) if n < (POOL_PAGES as u64) << 12 => {
+                if self.pool.is_empty() {
+                    self.pool.resize(POOL_PAGES * 512, 0);
+                }
+                self.pool[n as usize / 8] = value;
+            }
+            _ => {
+                self.map.insert(hpa, value);
+            }
+        }
+    }
+    /// Forgets the pool's pages, so that a copy is quick and tells what was
+    /// read without being written.
+    pub fn scribble_pool(&mut self, value: u64) {
+        self.pool = vec![value; POOL_PAGES * 512];
+    }
+}
+
+/// Shared machine memory.
+#[derive(Clone, Default)]
+pub struct Memory(pub Rc<RefCell<Cells>>);
 
 impl Memory {
     pub fn get(&self, hpa: u64) -> u64 {
-        self.0.borrow().get(&hpa).copied().unwrap_or(0)
+        self.0.borrow().get(hpa)
     }
     pub fn set(&self, hpa: u64, value: u64) {
-        self.0.borrow_mut().insert(hpa, value);
+        self.0.borrow_mut().set(hpa, value);
     }
 }
 
@@ -174,24 +215,53 @@ impl Machine {
     }
 }
 
-/// Walks tables as a CPU does, for one address: the machine address, the AND
-/// of rights, the leaf entry and its level. `None` if an entry is not present.
-pub fn walk_own(tables: &Tables, eptp: Eptp, address: u64) -> Option<(u64, u64, u64, u32)> {
+/// What a naive walk over tables of Umbra finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub hpa: u64,
+    /// Bits 0, 1, 2 and 10.
+    pub rights: u64,
+    pub entry: u64,
+    pub level: u32,
+}
+
+/// Walks tables as a CPU does, for one address. `None` if an entry is not
+/// present. Asserts that nothing on the way is misconfigured.
+pub fn walk_cells(cells: &Cells, eptp: Eptp, address: u64) -> Option<Found> {
     let mut table = eptp.raw() & 0x000f_ffff_ffff_f000;
     let mut rights = 0x407;
     for level in [4u32, 3, 2, 1] {
         let shift = 12 + 9 * (level - 1);
-        let entry = tables.read(table, (address >> shift & 511) as usize);
+        let entry = cells.get(table + 8 * (address >> shift & 511));
         if entry & 0x407 == 0 {
+            assert!(entry >> 63 == 1, "an empty entry would become a #VE");
             return None;
         }
         rights &= entry;
+        assert!(entry & 3 != 2, "write without read: {entry:#x}");
+        let mask = (1u64 << shift) - 1;
         if level == 1 || (level < 4 && entry & 0x80 != 0) {
-            let mask = (1u64 << shift) - 1;
-            let hpa = entry & 0x000f_ffff_ffff_f000 & !mask | address & mask;
-            return Some((hpa, rights & 0x407, entry, level));
+            assert!(matches!(entry >> 3 & 7, 0 | 1 | 4 | 5 | 6));
+            assert_eq!(
+                entry & 0x000f_ffff_ffff_f000 & mask,
+                0,
+                "reserved: {entry:#x}"
+            );
+            let hpa = entry & 0x000f_ffff_ffff_f000 | address & mask;
+            return Some(Found {
+                hpa,
+                rights: rights & 0x407,
+                entry,
+                level,
+            });
         }
+        assert_eq!(entry & 0xf8, 0, "reserved: {entry:#x}");
         table = entry & 0x000f_ffff_ffff_f000;
     }
     None
+}
+
+/// [`walk_cells`] over the memory behind `tables`.
+pub fn walk_own(tables: &Tables, eptp: Eptp, address: u64) -> Option<Found> {
+    walk_cells(&tables.memory.0.borrow(), eptp, address)
 }
