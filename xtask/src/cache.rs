@@ -5,7 +5,6 @@
 //! time, or one that was interrupted, leave nothing half done.
 
 use std::fs::{self, File};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -86,23 +85,6 @@ fn lock(cache: &Path, name: &str) -> Result<File> {
     Ok(file)
 }
 
-/// The SHA-256 of a file, as 64 lower-case hex digits.
-///
-/// # Errors
-/// The file cannot be read.
-pub fn sha256_file(path: &Path) -> Result<String> {
-    let mut file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        let got = file.read(&mut buffer)?;
-        if got == 0 {
-            return Ok(hex(&hash.finalize()));
-        }
-        hash.update(&buffer[..got]);
-    }
-}
-
 /// The SHA-256 of some bytes, as 64 lower-case hex digits.
 pub fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
@@ -123,14 +105,5 @@ mod tests {
             sha256(b"abc"),
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
         );
-    }
-
-    #[test]
-    fn a_file_hashes_like_its_bytes() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("f");
-        let bytes = vec![7; 200_000];
-        fs::write(&file, &bytes).unwrap();
-        assert_eq!(sha256_file(&file).unwrap(), sha256(&bytes));
     }
 }

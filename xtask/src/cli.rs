@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::{guests, machine};
 
@@ -30,6 +30,30 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+/// The whole command line, its help naming the guests that there are.
+///
+/// `test_vms` are the names of the test VMs.
+pub fn command(test_vms: &[String]) -> Command {
+    let mut guests = String::from("Guests:\n");
+    let width = 12;
+    for name in test_vms {
+        guests.push_str(&format!(
+            "  {name:<width$}  the test VM in testvms/{name}\n"
+        ));
+    }
+    for recipe in guests::RECIPES {
+        guests.push_str(&format!("  {:<width$}  {}\n", recipe.name, recipe.about));
+    }
+    guests.push_str(&format!(
+        "  {:<width$}  any multiboot, multiboot2 or Linux kernel file, gzipped or not",
+        "FILE"
+    ));
+    Cli::command().mut_subcommand("run", |run| {
+        let examples = run.get_after_help().map(ToString::to_string);
+        run.after_help(format!("{guests}\n\n{}", examples.unwrap_or_default()))
+    })
 }
 
 /// The verbs.

@@ -22,7 +22,8 @@ pub const CRASHED: u8 = 4;
 pub struct Fail {
     /// The exit status.
     pub status: u8,
-    /// One line: what was wrong and what to do.
+    /// One line: what was wrong and what to do. Empty where everything has
+    /// been said.
     pub line: String,
 }
 
@@ -49,6 +50,9 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         .map_or(FAILED, |fail| fail.status);
     // The chain in one line: what was tried, then why it did not work.
     let line: Vec<String> = error.chain().map(ToString::to_string).collect();
-    eprintln!("x: {}", line.join(": ").replace('\n', " "));
+    let line = line.join(": ").replace('\n', " ");
+    if !line.is_empty() {
+        eprintln!("x: {line}");
+    }
     ExitCode::from(status)
 }

@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::packages;
 use crate::ui::Step;
-use crate::{fail, packages};
 
 /// The target is named so that the flags reach neither build scripts nor
 /// procedural macros.
@@ -38,6 +38,14 @@ pub enum Image {
 }
 
 impl Image {
+    /// The name that a person knows it by.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Umbra => "umbra",
+            Self::TestVm(name) => name,
+        }
+    }
+
     fn package(&self) -> &str {
         match self {
             Self::Umbra => "umbra",
@@ -95,7 +103,7 @@ impl Image {
     }
 }
 
-/// The names of the test VMs: the folders in `testvms/`.
+/// The names of the test VMs: the folders in `testvms/` that hold a program.
 ///
 /// # Errors
 /// The folder cannot be read.
@@ -105,8 +113,8 @@ pub fn test_vms() -> Result<Vec<String>> {
         .with_context(|| format!("cannot read {}", folder.display()))?
         .filter_map(|entry| {
             let entry = entry.ok()?;
-            let is_package = entry.path().join("Cargo.toml").is_file();
-            is_package.then(|| entry.file_name().to_string_lossy().into_owned())
+            let boots = entry.path().join("src/main.rs").is_file();
+            boots.then(|| entry.file_name().to_string_lossy().into_owned())
         })
         .collect();
     names.sort();
@@ -142,18 +150,6 @@ fn as_32_bit_elf(file: &Path) -> Result<PathBuf> {
     Ok(target)
 }
 
-/// The path of `name` as a usage error where it is no test VM.
-///
-/// # Errors
-/// There is no test VM of this name.
-pub fn test_vm(name: &str) -> Result<Image> {
-    if test_vms()?.iter().any(|known| known == name) {
-        Ok(Image::TestVm(name.to_owned()))
-    } else {
-        Err(fail::usage(format!("{name}: there is no such test VM")))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,7 +166,11 @@ mod tests {
     #[test]
     fn the_checkout_holds_the_workspace() {
         assert!(checkout().join("Cargo.toml").is_file());
-        assert!(test_vms().unwrap().contains(&"lhv".to_owned()));
-        assert!(test_vm("nothing-of-the-kind").is_err());
+        let test_vms = test_vms().unwrap();
+        assert!(test_vms.contains(&"lhv".to_owned()));
+        assert!(
+            !test_vms.contains(&"rt".to_owned()),
+            "a library boots nowhere"
+        );
     }
 }

@@ -18,17 +18,23 @@ mod qemu;
 mod run;
 mod serial;
 mod setup;
+mod test;
 mod ui;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::FromArgMatches;
 use clap::error::ErrorKind;
 
 use crate::cli::{Cli, Verb};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    // Help should work even where the checkout cannot be read.
+    let test_vms = images::test_vms().unwrap_or_default();
+    let parsed = cli::command(&test_vms)
+        .try_get_matches()
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
@@ -36,7 +42,7 @@ fn main() -> ExitCode {
         Verb::Setup => setup::setup(),
         Verb::Run(args) => run::run(args),
         Verb::Iso(args) => run::iso(args),
-        Verb::Test(_) => Ok(()),
+        Verb::Test(args) => test::test(args),
     };
     match done {
         Ok(()) => ExitCode::from(fail::OK),
@@ -77,7 +83,7 @@ fn one_line(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
+    use clap::{CommandFactory, Parser};
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -103,7 +109,13 @@ mod tests {
 
     #[test]
     fn help_names_every_verb_and_status() {
-        let help = Cli::command().render_help().to_string();
+        let mut command = cli::command(&["lhv".to_owned()]);
+        let run = command.find_subcommand_mut("run").unwrap();
+        let run_help = run.render_long_help().to_string();
+        for word in ["Guests:", "testvms/lhv", "kvm ", "--depth", "Examples:"] {
+            assert!(run_help.contains(word), "{word}\n{run_help}");
+        }
+        let help = command.render_help().to_string();
         for word in [
             "setup", "run", "test", "iso", "  0 ", "  2 ", "  3 ", "  4 ",
         ] {

@@ -121,7 +121,10 @@ fn parse_cpu_models(text: &str) -> Vec<String> {
         .skip_while(|line| !line.starts_with("Supported CPU models"))
         .skip(1)
         .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.contains(char::is_whitespace))
+        .filter(|line| {
+            let of_a_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            !line.is_empty() && line.chars().all(of_a_name)
+        })
         .map(str::to_owned)
         .collect()
 }
@@ -131,7 +134,7 @@ mod tests {
     #[test]
     fn cpu_models_are_read_between_the_chatter() {
         let text = "====\n Bochs x86 Emulator 3.0\n====\nSupported CPU models:\n\n\
-            ryzen\ncorei7_skylake_x\n\n00000000000i[SIM   ] quit_sim called\n";
+            ryzen\ncorei7_skylake_x\n\n=====\n00000000000i[SIM   ] quit_sim called\n";
         assert_eq!(super::parse_cpu_models(text), ["ryzen", "corei7_skylake_x"]);
         assert!(super::parse_cpu_models("").is_empty());
     }
