@@ -131,4 +131,15 @@ pub enum Error {
         /// Highest address allowed, inclusive.
         last: u64,
     },
+
+    /// No place for the INT 15h block.
+    #[error(
+        "no {len} bytes are free at the top of base memory, of which the BIOS reports {base_kib} KiB"
+    )]
+    BaseMemory {
+        /// Base memory in KiB, as the BIOS data area says.
+        base_kib: u16,
+        /// Length of the block in bytes.
+        len: u64,
+    },
 }

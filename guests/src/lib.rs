@@ -12,8 +12,8 @@
 //! 3. [`start`] finds out what the first module is ([`identify`]), moves what
 //!    is in the way, loads the kernel, writes what its boot protocol hands
 //!    over, and gives the start state.
-//! 4. `int15` makes the block that answers for the BIOS when an L1 asks for
-//!    the memory map in real mode.
+//! 4. Before that, [`int15`] installs the block that answers for the BIOS when
+//!    an L1 asks for the memory map in real mode.
 //!
 //! Nothing read from a kernel file, a module or the boot loader's information
 //! can make this crate panic, overflow or loop without end; each refusal is
@@ -43,6 +43,7 @@ mod space;
 mod state;
 
 pub mod bootinfo;
+pub mod int15;
 pub mod kernel;
 pub mod rsdp;
 
