@@ -260,4 +260,17 @@ mod tests {
         assert!(parse_uris("'http://mirror/a.deb' a.deb\n").is_empty());
         assert!(parse_uris("'http://mirror/a.deb' a.deb big SHA256:0\n").is_empty());
     }
+
+    #[test]
+    #[ignore = "takes packages from the network; run with --ignored"]
+    fn packages_are_unpacked_with_what_they_depend_on() {
+        let has = |root: &Path, file: &str| root.join(file).symlink_metadata().is_ok();
+        let alone = unpacked(&["bochsbios", "vgabios"], Needs::Nothing).unwrap();
+        assert!(has(&alone, "usr/share/bochs/BIOS-bochs-latest"));
+        assert!(has(&alone, "usr/share/vgabios/vgabios.bin"));
+        let whole = unpacked(&["kmod"], Needs::Dependencies).unwrap();
+        assert!(has(&whole, "bin/kmod") || has(&whole, "usr/bin/kmod"));
+        assert!(has(&whole, "lib/x86_64-linux-gnu/libc.so.6"));
+        assert!(unpacked(&["no-such-package"], Needs::Nothing).is_err());
+    }
 }
