@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use regex::Regex;
 
+use crate::machine::ResetMark;
 use crate::serial::{self, Lines};
 
 /// How often the serial file is looked at.
@@ -42,6 +43,8 @@ pub enum Ending {
     Until,
     /// An Umbra said why it stopped, in this line.
     LastWords(String),
+    /// The guest reset the machine.
+    Reset,
     /// The time ran out.
     TimedOut,
     /// Ctrl-C.
@@ -54,6 +57,8 @@ pub struct Watch<'a> {
     pub until: Option<&'a Regex>,
     /// Ends the run after this time.
     pub timeout: Duration,
+    /// Ends the run when the guest resets the machine.
+    pub reset: Option<ResetMark>,
     /// Takes every byte of the serial line as it comes.
     pub log: Option<File>,
 }
@@ -85,6 +90,7 @@ fn follow_until_ending(
 ) -> Result<Ending> {
     let started = Instant::now();
     let mut input = Tail::new(serial);
+    let mut resets = watch.reset.as_ref().map(Resets::new);
     let mut lines = Lines::default();
     let mut last_byte = started;
     let mut last_words: Option<(String, Instant)> = None;
@@ -134,6 +140,10 @@ fn follow_until_ending(
         if let Some(status) = exited {
             return Ok(Ending::Exited(status.code()));
         }
+        if resets.as_mut().is_some_and(Resets::has_come) {
+            unfinished(&mut lines, print);
+            return Ok(Ending::Reset);
+        }
         if INTERRUPTED.load(Ordering::Relaxed) {
             unfinished(&mut lines, print);
             return Ok(Ending::Interrupted);
@@ -178,6 +188,39 @@ impl<'a> Tail<'a> {
     }
 }
 
+/// Counts the resets of the machine.
+struct Resets<'a> {
+    log: Tail<'a>,
+    lines: Lines,
+    text: &'static str,
+    left: usize,
+}
+
+impl<'a> Resets<'a> {
+    fn new(mark: &'a ResetMark) -> Self {
+        Self {
+            log: Tail::new(&mark.file),
+            lines: Lines::default(),
+            text: mark.text,
+            left: mark.at_power_on,
+        }
+    }
+
+    /// Whether there were more than those of switching on. A log that cannot
+    /// be read tells nothing; the run's end will say what is wrong with it.
+    fn has_come(&mut self) -> bool {
+        for line in self.lines.push(&self.log.read().unwrap_or_default()) {
+            if line.contains(self.text) {
+                match self.left.checked_sub(1) {
+                    Some(left) => self.left = left,
+                    None => return true,
+                }
+            }
+        }
+        false
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,6 +234,7 @@ mod tests {
         let mut child = Command::new("sh")
             .args(["-c", script])
             .env("S", &serial)
+            .env("L", dir.path().join("machine-log"))
             .spawn()
             .unwrap();
         let until = until.map(|text| Regex::new(text).unwrap());
@@ -201,6 +245,11 @@ mod tests {
             Watch {
                 until: until.as_ref(),
                 timeout: Duration::from_millis(timeout_ms),
+                reset: Some(ResetMark {
+                    file: dir.path().join("machine-log"),
+                    text: "Reset(",
+                    at_power_on: 1,
+                }),
                 log: Some(File::create(&log).unwrap()),
             },
             |line| lines.push(line.to_owned()),
@@ -255,6 +304,19 @@ mod tests {
         );
         assert_eq!(ending, Ending::LastWords("umbra: fatal: x".into()));
         assert_eq!(lines, ["umbra: fatal: x", "umbra: dump"]);
+    }
+
+    #[test]
+    fn a_reset_ends_the_run_but_switching_on_does_not() {
+        let script = "echo 'i Reset(HARD)' > $L; sleep 0.1; echo one > $S";
+        assert_eq!(shell(script, None, 20_000).0, Ending::Exited(Some(0)));
+        let (ending, lines, _) = shell(
+            &format!("{script}; sleep 0.1; echo 'i Reset(SOFT)' >> $L; exec sleep 60"),
+            None,
+            20_000,
+        );
+        assert_eq!(ending, Ending::Reset);
+        assert_eq!(lines, ["one"]);
     }
 
     #[test]

@@ -34,6 +34,17 @@ pub enum Verdict {
     Crashed(String),
 }
 
+/// A text in a file that the machine's program writes at each reset.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ResetMark {
+    /// The file.
+    pub file: PathBuf,
+    /// What a line of it holds for a reset.
+    pub text: &'static str,
+    /// How many resets belong to switching the machine on.
+    pub at_power_on: usize,
+}
+
 /// Something that runs a machine: a program whose end is the machine's end.
 pub trait Target {
     /// Refuses a machine that this target cannot provide.
@@ -51,6 +62,10 @@ pub trait Target {
 
     /// The file to which the machine's COM1 goes.
     fn serial(&self, folder: &Path) -> PathBuf;
+
+    /// What tells, while the machine runs, that the guest has reset it: it
+    /// would boot the same guest again, for ever.
+    fn reset_mark(&self, folder: &Path) -> Option<ResetMark>;
 
     /// How the machine ended, given the exit status of its program (`None`
     /// where a signal ended it).

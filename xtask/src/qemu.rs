@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::machine::{CPU_MODEL, Machine, Target, Verdict};
+use crate::machine::{CPU_MODEL, Machine, ResetMark, Target, Verdict};
 use crate::{cmd, fail};
 
 const PROGRAM: &str = "qemu-system-x86_64";
@@ -76,6 +76,11 @@ impl Target for Qemu {
 
     fn serial(&self, folder: &Path) -> PathBuf {
         folder.join("serial.txt")
+    }
+
+    fn reset_mark(&self, _folder: &Path) -> Option<ResetMark> {
+        // `-no-reboot` ends the program instead.
+        None
     }
 
     fn verdict(&self, _folder: &Path, status: Option<i32>) -> Verdict {

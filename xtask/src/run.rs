@@ -62,6 +62,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let watch = Watch {
         until: until.as_ref(),
         timeout: Duration::from_secs(args.timeout),
+        reset: target.reset_mark(&folder.path),
         log,
     };
     let ending = console::follow(&mut child, &target.serial(&folder.path), watch, print_line)?;
@@ -102,6 +103,7 @@ fn conclude(
             Verdict::Crashed(reason) => (fail::CRASHED, reason),
         },
         Ending::LastWords(line) => (fail::CRASHED, line),
+        Ending::Reset => (fail::CRASHED, "the guest reset the machine".to_owned()),
         Ending::TimedOut => (
             fail::TIMED_OUT,
             format!("timed out after {timeout_secs} s (--timeout)"),
@@ -283,6 +285,7 @@ mod tests {
         assert_eq!(status(Ending::Exited(Some(1)), off()), 0);
         assert_eq!(status(Ending::Until, crash()), 0);
         assert_eq!(status(Ending::TimedOut, off()), 3);
+        assert_eq!(status(Ending::Reset, off()), 4);
         assert_eq!(status(Ending::Exited(Some(0)), crash()), 4);
         assert_eq!(
             status(Ending::LastWords("umbra: fatal: x".into()), off()),

@@ -76,7 +76,8 @@ pub fn bochsrc(machine: &Machine, image: &Path, roms: &Roms, serial: &Path, log:
         "clock: sync=none, time0=1".to_owned(),
         "panic: action=fatal".to_owned(),
         "error: action=report".to_owned(),
-        "info: action=ignore".to_owned(),
+        // Resets of the machine, and nothing else.
+        "info: action=ignore, pc_system=report".to_owned(),
         "debug: action=ignore".to_owned(),
         format!("log: {}", log.display()),
     ];
@@ -115,6 +116,7 @@ mod tests {
         has("vgaromimage: file=/v");
         has("ata0-master: type=cdrom, path=/i.iso, status=inserted");
         has("com1: enabled=1, mode=file, dev=/s");
+        has("info: action=ignore, pc_system=report");
         has("log: /l");
     }
 }

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 pub use install::setup;
 
 use crate::fail;
-use crate::machine::{Machine, Target, Verdict};
+use crate::machine::{Machine, ResetMark, Target, Verdict};
 
 /// Bochs as a machine to run on.
 pub struct Bochs {
@@ -104,6 +104,14 @@ impl Target for Bochs {
 
     fn serial(&self, folder: &Path) -> PathBuf {
         folder.join("serial.txt")
+    }
+
+    fn reset_mark(&self, folder: &Path) -> Option<ResetMark> {
+        Some(ResetMark {
+            file: folder.join(LOG),
+            text: "bx_pc_system_c::Reset(",
+            at_power_on: 1,
+        })
     }
 
     fn verdict(&self, folder: &Path, _status: Option<i32>) -> Verdict {
