@@ -8,6 +8,7 @@ use common::{
 use umbra_guests::bootinfo::{BootDevice, BootInfo, Framebuffer, LOADER_MAGIC};
 use umbra_guests::{Error, Handover, KernelKind, MemoryMap, ModuleRef, Region, StartState, start};
 
+const STACK_BYTES: usize = 64 << 10;
 const NAME: &[u8] = b"GRUB 2.06-13+deb12u1";
 
 fn check_protected(state: &StartState, ram: &Ram) {
@@ -450,4 +451,27 @@ fn many_modules_in_the_way_all_arrive() {
         assert!(map.usable_around(m.region).is_some());
         assert!(ram.bytes(m.region.start, m.region.len) == &d[..]);
     }
+}
+
+/// Umbra runs this on its boot stack: it must not need much of it.
+#[test]
+fn little_stack_is_needed() {
+    let small = std::thread::Builder::new().stack_size(STACK_BYTES);
+    let thread = small
+        .spawn(|| {
+            let map = pc_map(16, 4);
+            let mut ram = Ram::new(16 * MIB);
+            ram.put(0x413, &639u16.to_le_bytes());
+            let elf = Elf::umbra_like(&multiboot2_header(&[]));
+            let kernel = ram.put(2 * MIB, &elf.build());
+            let modules = [ModuleRef {
+                region: Region::new(2 * MIB + 0x5000, 0x5000),
+                string: b"m",
+            }; 1];
+            let mut map = map;
+            umbra_guests::int15::install(&mut ram, &mut map, &[]).unwrap();
+            start(&mut ram, &handover(&map, kernel, &modules)).is_ok()
+        })
+        .unwrap();
+    assert!(thread.join().unwrap());
 }
