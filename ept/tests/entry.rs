@@ -1,5 +1,8 @@
 //! Entries against the SDM's tables, by bit pattern.
 
+mod common;
+
+use common::oracle::{Class, expected};
 use umbra_ept::addr::Level;
 use umbra_ept::caps::Caps;
 use umbra_ept::entry::{Decoded, Entry, Why};
@@ -16,48 +19,6 @@ fn caps(bits: u32, maxphyaddr: u8) -> Caps {
     caps.execute_only = bits & 4 != 0;
     caps.mode_based_execute = bits & 8 != 0;
     caps
-}
-
-#[derive(Debug, PartialEq)]
-enum Class {
-    NotPresent,
-    Misconfigured,
-    Table,
-    Leaf,
-}
-
-/// The reserved bits of an entry, from the SDM's table of formats.
-fn reserved(raw: u64, level: Level, caps: &Caps) -> (bool, u64) {
-    let bits = |high: u32, low: u32| ((1u128 << (high + 1)) - (1u128 << low)) as u64;
-    let width = u32::from(caps.maxphyaddr);
-    let beyond = if width < 52 { bits(51, width) } else { 0 };
-    let seven = raw >> 7 & 1 == 1;
-    let (leaf, more) = match level {
-        Level::Pml5 | Level::Pml4 => (false, bits(7, 3)),
-        Level::Pdpt if seven && caps.page_1g => (true, bits(29, 12)),
-        Level::Pd if seven && caps.page_2m => (true, bits(20, 12)),
-        Level::Pdpt | Level::Pd => (false, bits(7, 3)),
-        Level::Pt => (true, 0),
-    };
-    (leaf, beyond | more)
-}
-
-fn expected(raw: u64, level: Level, caps: &Caps) -> Class {
-    let bit = |n: u32| raw >> n & 1 == 1;
-    let executable = bit(2) || caps.mode_based_execute && bit(10);
-    if !bit(0) && !bit(1) && !executable {
-        return Class::NotPresent;
-    }
-    let (leaf, reserved) = reserved(raw, level, caps);
-    let bad = !bit(0) && bit(1)
-        || !bit(0) && !caps.execute_only && executable
-        || raw & reserved != 0
-        || leaf && matches!(raw >> 3 & 7, 2 | 3 | 7);
-    match (bad, leaf) {
-        (true, _) => Class::Misconfigured,
-        (false, true) => Class::Leaf,
-        (false, false) => Class::Table,
-    }
 }
 
 /// Every pattern of bits 0 to 11, with each one of the higher bits and with

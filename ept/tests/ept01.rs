@@ -34,6 +34,9 @@ fn tables() -> Tables {
         memory: common::Memory::default(),
         stores: Default::default(),
         record: false,
+        reads: Default::default(),
+        writes: 0,
+        fills: 0,
     }
 }
 

@@ -2,7 +2,9 @@
 //! naive walker that shares no code with the crate.
 #![allow(dead_code)]
 
-use std::cell::RefCell;
+pub mod oracle;
+
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use umbra_ept::caps::Caps;
@@ -95,20 +97,33 @@ pub struct Tables {
     pub memory: Memory,
     pub stores: Rc<RefCell<Vec<(u64, u64)>>>,
     pub record: bool,
+    pub reads: Rc<Cell<u32>>,
+    pub writes: u32,
+    pub fills: u32,
 }
 
 impl TableMemory for Tables {
     fn read(&self, table_hpa: u64, index: usize) -> u64 {
         assert!(index < 512 && table_hpa & 0xfff == 0);
+        self.reads.set(self.reads.get() + 1);
         self.memory.get(table_hpa + 8 * index as u64)
     }
     fn write(&mut self, table_hpa: u64, index: usize, value: u64) {
         assert!(index < 512 && table_hpa & 0xfff == 0);
         let hpa = table_hpa + 8 * index as u64;
+        self.writes += 1;
         if self.record {
             self.stores.borrow_mut().push((hpa, value));
         }
         self.memory.set(hpa, value);
+    }
+    fn fill(&mut self, table_hpa: u64, value: u64) {
+        self.fills += 1;
+        let before = self.writes;
+        for index in 0..512 {
+            self.write(table_hpa, index, value);
+        }
+        self.writes = before;
     }
 }
 
@@ -120,12 +135,16 @@ pub struct L1 {
     /// Exchanges that fail as if another CPU of L1 had been quicker.
     pub races: u32,
     pub exchanges: u32,
+    pub reads: u32,
+    /// Nothing answers from here on.
+    pub end: u64,
 }
 
 impl L1Memory for L1 {
     fn read_u64(&mut self, gpa1: u64) -> Option<u64> {
         assert_eq!(gpa1 & 7, 0);
-        Some(self.memory.get(self.ept01.redirect(gpa1)))
+        self.reads += 1;
+        (gpa1 < self.end).then(|| self.memory.get(self.ept01.redirect(gpa1)))
     }
     fn compare_exchange_u64(&mut self, gpa1: u64, old: u64, new: u64) -> bool {
         self.exchanges += 1;
@@ -169,6 +188,9 @@ impl Machine {
             memory: memory.clone(),
             stores: Rc::default(),
             record: false,
+            reads: Rc::default(),
+            writes: 0,
+            fills: 0,
         };
         let config = ept01::Config {
             limit: 2 << 30,
@@ -210,6 +232,8 @@ impl Machine {
                 ept01: self.ept01.clone(),
                 races: 0,
                 exchanges: 0,
+                reads: 0,
+                end: u64::MAX,
             },
         )
     }
