@@ -1,13 +1,187 @@
 //! The KVM guest: Debian with KVM and QEMU, booting a Debian kernel as L2.
+//!
+//! Everything that depends on its content is in `guests/recipes/kvm`.
 
-use anyhow::{Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use super::Guest;
+use anyhow::{Context, Result, bail};
 
-/// Assembles the guest.
+use super::initramfs::write_file;
+use super::recipe::Recipe;
+use super::root::Root;
+use super::{Guest, Module};
+use crate::ui::Step;
+use crate::{cache, cmd, debs};
+
+const RECIPE: &str = include_str!("../../../guests/recipes/kvm/recipe.toml");
+const L1_INIT: &str = include_str!("../../../guests/recipes/kvm/l1-init");
+const L2_INIT: &str = include_str!("../../../guests/recipes/kvm/l2-init");
+const TICKS: &str = include_str!("../../../guests/recipes/kvm/ticks.rs");
+
+/// Assembles the guest, out of the cache where nothing has changed.
 ///
 /// # Errors
-/// Always, until the recipe is here.
+/// The Debian packages cannot be had or lack something, or `rustc` fails.
 pub fn assemble() -> Result<Guest> {
-    bail!("the KVM guest cannot be assembled yet");
+    let recipe = Recipe::parse(RECIPE)?;
+    let names: Vec<&str> = recipe.packages.iter().map(String::as_str).collect();
+    let packages = debs::unpacked(&names, debs::Needs::Dependencies)
+        .context("the guest `kvm` is made of Debian packages")?;
+    let root = Root::new(&packages);
+    let kernel = kernel(&root)?;
+
+    let l2 = recipe.l2.initramfs(&root, L2_INIT)?.to_bytes()?;
+    let mut l1 = recipe.l1.initramfs(&root, L1_INIT)?;
+    l1.copy("bin/ticks", 0o755, &ticks()?);
+    l1.copy("l2/vmlinuz", 0o644, &kernel);
+    l1.bytes("l2/initrd", 0o644, l2);
+
+    let key = cache::sha256(l1.fingerprint()?.as_bytes());
+    let entry = cache::entry(&format!("guests/kvm-{}", short(&key)), |folder| {
+        let step = Step::start("assembling the guest kvm");
+        // Uncompressed: under an emulator, unpacking costs more instructions
+        // than the longer file takes to read.
+        write_file(&l1, &folder.join("initrd"))?;
+        step.done();
+        Ok(())
+    })?;
+    Ok(Guest {
+        name: "kvm".to_owned(),
+        kernel,
+        cmdline: recipe.cmdline,
+        modules: vec![Module {
+            path: entry.join("initrd"),
+            args: String::new(),
+        }],
+    })
+}
+
+/// The one kernel in the packages.
+fn kernel(root: &Root) -> Result<PathBuf> {
+    let folder = root
+        .directory("boot")
+        .context("the Debian packages hold no kernel")?;
+    let mut kernels = Vec::new();
+    for entry in
+        std::fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?
+    {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with("vmlinuz-") {
+            kernels.push(entry.path());
+        }
+    }
+    match kernels.as_slice() {
+        [kernel] => Ok(kernel.clone()),
+        other => bail!(
+            "{} should hold one kernel (vmlinuz-*), and holds {}",
+            folder.display(),
+            other.len()
+        ),
+    }
+}
+
+/// The program that prints the time-stamp counter, compiled if it is not in
+/// the cache.
+fn ticks() -> Result<PathBuf> {
+    let key = cache::sha256(TICKS.as_bytes());
+    let entry = cache::entry(&format!("guests/ticks-{}", short(&key)), |folder| {
+        compile(TICKS, &folder.join("ticks"), folder)
+    })?;
+    Ok(entry.join("ticks"))
+}
+
+/// Compiles a program of one source text, which uses no library and no
+/// start-up code.
+fn compile(source: &str, program: &Path, folder: &Path) -> Result<()> {
+    let file = folder.join("source.rs");
+    std::fs::write(&file, source).with_context(|| format!("cannot write {}", file.display()))?;
+    // Inside of cargo this is the compiler that cargo uses.
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let mut command = Command::new(rustc);
+    command.args([
+        "--edition=2024",
+        "--crate-type=bin",
+        "--crate-name=ticks",
+        "--target=x86_64-unknown-linux-gnu",
+        "-Copt-level=2",
+        "-Cpanic=abort",
+        "-Crelocation-model=static",
+        "-Cstrip=symbols",
+    ]);
+    for arg in ["-nostartfiles", "-nostdlib", "-static", "-no-pie"] {
+        command.arg(format!("-Clink-arg={arg}"));
+    }
+    cmd::run(command.arg("-o").arg(program).arg(&file))
+        .context("cannot compile a program of the guest kvm")
+}
+
+/// As much of a hash as a name needs.
+fn short(hash: &str) -> &str {
+    hash.get(..12).unwrap_or(hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// Every program that a script calls by a bare name has to be an applet
+    /// of the recipe: a missing one shows only when the guest runs.
+    #[test]
+    fn the_applets_that_the_scripts_call_are_there() {
+        let recipe = Recipe::parse(RECIPE).unwrap();
+        for (script, system) in [(L1_INIT, &recipe.l1), (L2_INIT, &recipe.l2)] {
+            for applet in &system.applets {
+                assert!(script.contains(applet.as_str()), "{applet} is not used");
+            }
+            for known in [
+                "awk", "cat", "cp", "cut", "dmesg", "grep", "head", "insmod", "ls", "mkdir",
+                "mount", "poweroff", "sed", "sleep", "tail", "tr",
+            ] {
+                let called = script
+                    .lines()
+                    .filter(|line| !line.trim_start().starts_with('#'))
+                    .flat_map(|line| line.split(['|', '(', ';', '&']))
+                    .any(|command| command.split_whitespace().next() == Some(known));
+                assert!(
+                    !called || system.applets.iter().any(|applet| applet == known),
+                    "{known} is called and is no applet"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn ticks_counts_upwards() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("ticks");
+        compile(TICKS, &program, dir.path()).unwrap();
+        let read = || -> u64 {
+            cmd::output(&mut Command::new(&program))
+                .unwrap()
+                .strip_suffix('\n')
+                .unwrap()
+                .parse()
+                .unwrap()
+        };
+        let first = read();
+        assert!(read() > first);
+    }
+
+    #[test]
+    fn no_kernel_or_two_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path());
+        assert!(kernel(&root).is_err());
+        let boot = dir.path().join("boot");
+        fs::create_dir(&boot).unwrap();
+        fs::write(boot.join("config-1"), "").unwrap();
+        assert!(kernel(&root).unwrap_err().to_string().contains("holds 0"));
+        fs::write(boot.join("vmlinuz-1"), "").unwrap();
+        assert_eq!(kernel(&root).unwrap(), boot.join("vmlinuz-1"));
+        fs::write(boot.join("vmlinuz-2"), "").unwrap();
+        assert!(kernel(&root).unwrap_err().to_string().contains("holds 2"));
+    }
 }

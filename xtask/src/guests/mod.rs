@@ -10,7 +10,12 @@ use anyhow::Result;
 
 use crate::{fail, images};
 
+mod elf;
+mod initramfs;
+mod kmod;
 pub mod kvm;
+mod recipe;
+mod root;
 
 /// The guest where none is named.
 pub const DEFAULT: &str = "lhv";
