@@ -47,7 +47,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
         On::Qemu => Box::new(Qemu::get()?),
     };
     target.check(&machine)?;
-    let prepared = prepare(&args.what)?;
+    let prepared = prepare(&args.what, Some(args.on))?;
     let image = folder.path.join("image.iso");
     write_image(&prepared, &folder.path, &image)?;
 
@@ -77,7 +77,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
 /// A usage error, or what went wrong while building.
 pub fn iso(args: &IsoArgs) -> Result<()> {
     check_what(&args.what)?;
-    let prepared = prepare(&args.what)?;
+    let prepared = prepare(&args.what, None)?;
     let folder = RunFolder::new(None)?;
     write_image(&prepared, &folder.path, &args.output)
 }
@@ -160,13 +160,16 @@ fn check_what(what: &WhatArgs) -> Result<()> {
     Ok(())
 }
 
-/// Builds or assembles everything that goes on the CD image.
-fn prepare(what: &WhatArgs) -> Result<Prepared> {
+/// Builds or assembles everything that goes on the CD image, for the target
+/// `on` where that is known.
+fn prepare(what: &WhatArgs, on: Option<On>) -> Result<Prepared> {
     let depth = if what.native { 0 } else { what.depth };
     let mut guest = guests::find(&what.guest)?;
     let (kind, kernel) = kernel::read(&guest.kernel)?;
-    if let Some(append) = &what.append {
-        guest.cmdline = format!("{} {append}", guest.cmdline).trim().to_owned();
+    // What the person says comes last, since a later word wins in Linux.
+    let on_bochs = (on == Some(On::Bochs)).then_some(&guest.cmdline_on_bochs);
+    for words in on_bochs.into_iter().chain(&what.append) {
+        guest.cmdline = format!("{} {words}", guest.cmdline).trim().to_owned();
     }
     for module in &what.module {
         guest.modules.push(guests::parse_module(module)?);

@@ -7,6 +7,10 @@ use anyhow::{Result, bail};
 use crate::debs;
 use crate::machine::Machine;
 
+/// How many instructions make a second of the machine's time, for which a CPU
+/// advances its TSC by as many ticks.
+pub const TICKS_PER_SECOND: u32 = 100_000_000;
+
 /// The ROM images that Bochs needs (packages bochsbios and vgabios).
 pub struct Roms {
     bios: PathBuf,
@@ -60,8 +64,8 @@ pub fn bochsrc(machine: &Machine, image: &Path, roms: &Roms, serial: &Path, log:
     } = machine;
     let lines = [
         format!(
-            "cpu: model={cpu_model}, count={cpus}, ips=100000000, reset_on_triple_fault=0, \
-             ignore_bad_msrs=1"
+            "cpu: model={cpu_model}, count={cpus}, ips={TICKS_PER_SECOND}, \
+             reset_on_triple_fault=0, ignore_bad_msrs=1"
         ),
         format!("memory: guest={mem_mb}, host={mem_mb}"),
         format!("romimage: file={}", roms.bios.display()),

@@ -12,7 +12,7 @@ use super::recipe::Recipe;
 use super::root::Root;
 use super::{Guest, Module};
 use crate::ui::Step;
-use crate::{cache, cmd, debs};
+use crate::{bochs, cache, cmd, debs};
 
 const RECIPE: &str = include_str!("../../../guests/recipes/kvm/recipe.toml");
 const L1_INIT: &str = include_str!("../../../guests/recipes/kvm/l1-init");
@@ -50,11 +50,21 @@ pub fn assemble() -> Result<Guest> {
         name: "kvm".to_owned(),
         kernel,
         cmdline: recipe.cmdline,
+        cmdline_on_bochs: linux_on_bochs(),
         modules: vec![Module {
             path: entry.join("initrd"),
             args: String::new(),
         }],
     })
+}
+
+/// What Linux has to be told about the clock of Bochs.
+///
+/// The TSC advances by one tick an instruction there, and the CPUID leaves say
+/// that it is as fast as on the chip. Linux believes them, and its timers then
+/// fire dozens of times more often than it wants them.
+fn linux_on_bochs() -> String {
+    format!("tsc_early_khz={}", bochs::TICKS_PER_SECOND / 1000)
 }
 
 /// The one kernel in the packages.

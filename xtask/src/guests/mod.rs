@@ -39,6 +39,8 @@ pub struct Guest {
     pub kernel: PathBuf,
     /// The kernel's command line, before what `--append` adds.
     pub cmdline: String,
+    /// What the command line has besides where the machine is Bochs.
+    pub cmdline_on_bochs: String,
     /// The modules, in order, before those of `--module`.
     pub modules: Vec<Module>,
 }
@@ -78,6 +80,7 @@ pub fn find(name: &str) -> Result<Guest> {
             name: name.to_owned(),
             kernel: images::Image::TestVm(name.to_owned()).build()?,
             cmdline: String::new(),
+            cmdline_on_bochs: String::new(),
             modules: Vec::new(),
         });
     }
@@ -87,6 +90,7 @@ pub fn find(name: &str) -> Result<Guest> {
             name: name.to_owned(),
             kernel: path,
             cmdline: String::new(),
+            cmdline_on_bochs: String::new(),
             modules: Vec::new(),
         });
     }
