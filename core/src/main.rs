@@ -1,2 +1,27 @@
-//! Placeholder.
-fn main() {}
+//! The image: boot, VM entry and exit, the platform.
+//!
+//! The only package of Umbra with unsafe code and assembly. What needs
+//! neither is in the library `umbra_core` beside it.
+#![no_std]
+#![no_main]
+#![deny(clippy::multiple_unsafe_ops_per_block)]
+
+mod arch;
+mod boot;
+mod console;
+mod current;
+mod exit;
+mod l1;
+mod ledger;
+mod machine;
+mod mem;
+mod nmi;
+mod panic;
+mod percpu;
+mod platform;
+mod run;
+mod sync;
+mod vmcs01;
+mod vmentry;
+mod vmx_exits;
+mod vmx_on;

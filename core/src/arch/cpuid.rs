@@ -1,0 +1,28 @@
+//! CPUID.
+
+pub use core::arch::x86_64::CpuidResult;
+
+/// Executes CPUID with EAX = `leaf`, ECX = `subleaf`.
+pub fn cpuid(leaf: u32, subleaf: u32) -> CpuidResult {
+    core::arch::x86_64::__cpuid_count(leaf, subleaf)
+}
+
+/// As [`cpuid`], with zeros for a leaf above the highest one of its range.
+pub fn cpuid_or_zero(leaf: u32, subleaf: u32) -> CpuidResult {
+    let max = cpuid(leaf & 0x8000_0000, 0).eax;
+    if leaf > max || max & 0x8000_0000 != leaf & 0x8000_0000 {
+        return CpuidResult {
+            eax: 0,
+            ebx: 0,
+            ecx: 0,
+            edx: 0,
+        };
+    }
+    cpuid(leaf, subleaf)
+}
+
+/// The number of this CPU's physical-address bits.
+pub fn physical_address_bits() -> u32 {
+    let bits = cpuid_or_zero(0x8000_0008, 0).eax & 0xff;
+    if bits == 0 { 36 } else { bits.min(52) }
+}

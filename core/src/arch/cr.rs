@@ -1,0 +1,83 @@
+//! Control registers and XCR0.
+
+use crate::fixup_row;
+use core::arch::asm;
+
+/// CR4.VMXE.
+pub const CR4_VMXE: u64 = 1 << 13;
+/// CR4.OSXSAVE.
+pub const CR4_OSXSAVE: u64 = 1 << 18;
+
+macro_rules! reader {
+    ($read:ident, $name:literal) => {
+        #[doc = concat!("Reads ", $name, ".")]
+        pub fn $read() -> u64 {
+            let value: u64;
+            // SAFETY: reads a register.
+            unsafe {
+                asm!(
+                    concat!("mov {}, ", $name),
+                    out(reg) value,
+                    options(nomem, nostack, preserves_flags)
+                );
+            }
+            value
+        }
+    };
+}
+
+macro_rules! writer {
+    ($write:ident, $name:literal) => {
+        #[doc = concat!("Writes ", $name, ".")]
+        ///
+        /// # Safety
+        /// L0 must be able to go on with the new value.
+        pub unsafe fn $write(value: u64) {
+            // SAFETY: the caller's promise.
+            unsafe {
+                asm!(
+                    concat!("mov ", $name, ", {}"),
+                    in(reg) value,
+                    options(nostack, preserves_flags)
+                );
+            }
+        }
+    };
+}
+
+reader!(cr0, "cr0");
+reader!(cr3, "cr3");
+reader!(cr4, "cr4");
+writer!(set_cr0, "cr0");
+writer!(set_cr4, "cr4");
+
+/// Executes XSETBV; `false` when the CPU answers with #GP.
+///
+/// # Safety
+/// CR4.OSXSAVE must be set, and L0 must not depend on XCR0.
+pub unsafe fn xsetbv_safe(index: u32, value: u64) -> bool {
+    let failed: u32;
+    // SAFETY: changes which state components are enabled and no memory; a #GP
+    // lands at 3 with `failed` = 1.
+    unsafe {
+        asm!(
+            "mov {failed:e}, 1",
+            "2: xsetbv",
+            "mov {failed:e}, 0",
+            "3:",
+            fixup_row!(),
+            failed = out(reg) failed,
+            in("ecx") index,
+            in("eax") value as u32,
+            in("edx") (value >> 32) as u32,
+            options(nostack, preserves_flags),
+        );
+    }
+    failed == 0
+}
+
+/// Writes back and invalidates this CPU's caches.
+pub fn wbinvd() {
+    // SAFETY: loses nothing.
+    unsafe { asm!("wbinvd", options(nostack, preserves_flags)) }
+}

@@ -1,0 +1,47 @@
+//! Exceptions in L0. See `exception.S`.
+
+use crate::percpu::PerCpu;
+use core::arch::global_asm;
+use core::mem::offset_of;
+
+global_asm!(
+    include_str!("exception.S"),
+    NMI_COUNT = const offset_of!(PerCpu, shared.nmi_count),
+    options(att_syntax)
+);
+
+/// Bytes from one stub to the next in `exception_stubs`.
+pub const STUB_BYTES: u64 = 16;
+
+unsafe extern "C" {
+    /// The first of 32 stubs, one a vector.
+    pub safe static exception_stubs: u8;
+    /// The NMI's own.
+    pub safe static nmi_stub: u8;
+}
+
+/// What `exception_common` pushed, lowest address first.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Frame {
+    gprs: [u64; 15],
+    vector: u64,
+    error_code: u64,
+    rip: u64,
+    cs: u64,
+    rflags: u64,
+    rsp: u64,
+    ss: u64,
+}
+
+/// An exception that nothing accounts for: L0's own bug.
+#[unsafe(no_mangle)]
+extern "C" fn umbra_exception(frame: &Frame) -> ! {
+    let cr2: u64;
+    // SAFETY: reads a register.
+    unsafe { core::arch::asm!("mov {}, cr2", out(reg) cr2, options(nomem, nostack)) }
+    crate::panic::fatal(format_args!(
+        "exception {} in Umbra at {:#x}, error code {:#x}, RSP {:#x}, CR2 {:#x}",
+        frame.vector, frame.rip, frame.error_code, frame.rsp, cr2
+    ))
+}

@@ -1,0 +1,182 @@
+//! The VMX instructions. Each takes its verdict (CF, ZF) in the same `asm!`
+//! block as the instruction. SDM "VMX Instruction Reference", "Conventions".
+
+use core::arch::asm;
+use umbra_vmcs::Field;
+use umbra_vmcs::field;
+
+/// How a VMX instruction failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VmFail {
+    /// VMfailInvalid: there is no current VMCS.
+    Invalid,
+    /// VMfailValid, with the VM-instruction error number.
+    Valid(u32),
+}
+
+/// Makes a result of the flags that an instruction left.
+fn verdict(carry: u8, zero: u8) -> Result<(), VmFail> {
+    match (carry, zero) {
+        (0, 0) => Ok(()),
+        (1, _) => Err(VmFail::Invalid),
+        _ => Err(VmFail::Valid(instruction_error())),
+    }
+}
+
+/// The current VMCS's VM-instruction error field; 0 when it cannot be read.
+pub fn instruction_error() -> u32 {
+    let (value, failed): (u64, u8);
+    // SAFETY: VMREAD with a register operand touches no memory.
+    unsafe {
+        asm!("vmread {value}, {encoding}", "setbe {failed}",
+             value = out(reg) value,
+             encoding = in(reg) u64::from(field::VM_INSTRUCTION_ERROR.encoding()),
+             failed = out(reg_byte) failed,
+             options(nomem, nostack));
+    }
+    if failed != 0 { 0 } else { value as u32 }
+}
+
+macro_rules! with_address {
+    ($(#[$doc:meta])* $name:ident, $mnemonic:literal) => {
+        $(#[$doc])*
+        ///
+        /// # Errors
+        /// The CPU's VMfail.
+        ///
+        /// # Safety
+        /// `region` must be the physical address of a page that is L0's own and
+        /// used for nothing else, and CR4.VMXE must be set.
+        pub unsafe fn $name(region: u64) -> Result<(), VmFail> {
+            let (carry, zero): (u8, u8);
+            // SAFETY: the operand is a live local; the region is the caller's promise.
+            unsafe {
+                asm!(concat!($mnemonic, " [{at}]"), "setc {carry}", "setz {zero}",
+                     at = in(reg) &raw const region,
+                     carry = out(reg_byte) carry,
+                     zero = out(reg_byte) zero,
+                     options(nostack));
+            }
+            verdict(carry, zero)
+        }
+    };
+}
+
+with_address!(
+    /// VMXON: enters VMX root operation.
+    vmxon, "vmxon");
+with_address!(
+    /// VMCLEAR: writes a VMCS to memory and makes its launch state "clear".
+    vmclear, "vmclear");
+with_address!(
+    /// VMPTRLD: makes a VMCS current.
+    vmptrld, "vmptrld");
+
+/// VMREAD.
+///
+/// # Errors
+/// No current VMCS, or a field that this CPU lacks.
+#[inline]
+pub fn vmread(from: Field) -> Result<u64, VmFail> {
+    let value: u64;
+    let (carry, zero): (u8, u8);
+    // SAFETY: a register operand: no memory but the VMCS is read.
+    unsafe {
+        asm!("vmread {value}, {encoding}", "setc {carry}", "setz {zero}",
+             value = out(reg) value,
+             encoding = in(reg) u64::from(from.encoding()),
+             carry = out(reg_byte) carry,
+             zero = out(reg_byte) zero,
+             options(nomem, nostack));
+    }
+    verdict(carry, zero).map(|()| value)
+}
+
+/// VMWRITE.
+///
+/// # Errors
+/// No current VMCS, a field that this CPU lacks, or a read-only one.
+///
+/// # Safety
+/// A wrong value in the current VMCS can make the next VM entry or exit
+/// break L0's isolation; the caller vouches for the field and the value.
+#[inline]
+pub unsafe fn vmwrite(to: Field, value: u64) -> Result<(), VmFail> {
+    let (carry, zero): (u8, u8);
+    // SAFETY: touches the current VMCS alone.
+    unsafe {
+        asm!("vmwrite {encoding}, {value}", "setc {carry}", "setz {zero}",
+             value = in(reg) value,
+             encoding = in(reg) u64::from(to.encoding()),
+             carry = out(reg_byte) carry,
+             zero = out(reg_byte) zero,
+             options(nostack));
+    }
+    verdict(carry, zero)
+}
+
+/// The operand of INVEPT and INVVPID.
+#[repr(C, align(16))]
+struct Descriptor([u64; 2]);
+
+/// Which mappings INVEPT drops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum InveptType {
+    /// Those of one EPTP.
+    SingleContext = 1,
+    /// Those of every EPTP.
+    AllContexts = 2,
+}
+
+/// INVEPT.
+///
+/// # Errors
+/// A type that this CPU lacks, or an EPTP that it would not accept.
+pub fn invept(kind: InveptType, eptp: u64) -> Result<(), VmFail> {
+    let descriptor = Descriptor([eptp, 0]);
+    let (carry, zero): (u8, u8);
+    // SAFETY: drops cached translations; the operand is a live local.
+    unsafe {
+        asm!("invept {kind}, [{at}]", "setc {carry}", "setz {zero}",
+             kind = in(reg) kind as u64,
+             at = in(reg) &raw const descriptor,
+             carry = out(reg_byte) carry,
+             zero = out(reg_byte) zero,
+             options(nostack));
+    }
+    verdict(carry, zero)
+}
+
+/// Which mappings INVVPID drops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum InvvpidType {
+    /// One linear address of one VPID.
+    IndividualAddress = 0,
+    /// One VPID.
+    SingleContext = 1,
+    /// Every VPID but 0.
+    AllContexts = 2,
+    /// One VPID, except global translations.
+    SingleContextRetainingGlobals = 3,
+}
+
+/// INVVPID.
+///
+/// # Errors
+/// A type that this CPU lacks, VPID 0, or an address that is not canonical.
+pub fn invvpid(kind: InvvpidType, vpid: u16, linear: u64) -> Result<(), VmFail> {
+    let descriptor = Descriptor([u64::from(vpid), linear]);
+    let (carry, zero): (u8, u8);
+    // SAFETY: drops cached translations; the operand is a live local.
+    unsafe {
+        asm!("invvpid {kind}, [{at}]", "setc {carry}", "setz {zero}",
+             kind = in(reg) kind as u64,
+             at = in(reg) &raw const descriptor,
+             carry = out(reg_byte) carry,
+             zero = out(reg_byte) zero,
+             options(nostack));
+    }
+    verdict(carry, zero)
+}

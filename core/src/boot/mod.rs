@@ -1,0 +1,145 @@
+//! From the boot loader to L1. See `docs/boot.md`.
+
+mod handover;
+mod loader_info;
+mod plan;
+mod relocate;
+
+use crate::arch::{cpuid, cr, desc, msr};
+use crate::machine::{Machine, machine};
+use crate::mem::L1Physical;
+use crate::platform::{mtrr, probe};
+use crate::{cannot_start, console, machine as machine_facts, mem, percpu, say, vmcs01};
+use core::arch::global_asm;
+use umbra_core::{acpi, options};
+use umbra_ept::caps::Caps;
+use umbra_guests::{BootInfo, Kind, MemoryMap};
+
+global_asm!(include_str!("entry.S"), options(att_syntax));
+
+/// Rust begins here: 64-bit mode, early tables, boot stack, at the place where
+/// the boot loader put the image.
+#[unsafe(no_mangle)]
+extern "C" fn umbra_boot(magic: u32, info_address: u64) -> ! {
+    console::init();
+    let info = loader_info::copy(magic, info_address);
+    let options = match options::parse(info.command_line()) {
+        Ok(options) => options,
+        Err(word) => cannot_start!("{word}"),
+    };
+    let (vmx, feature_control) = probe::require_features();
+    let map = match info.memory_map() {
+        Ok(map) => map,
+        Err(error) => cannot_start!("{error}"),
+    };
+    // What the boot loader gave is L0's from here on: no more early exits for
+    // what a person typed.
+    let rsdp = umbra_guests::rsdp::find(&L1Physical::early());
+    let physical_address_bits = cpuid::physical_address_bits();
+    machine_facts::set(Machine {
+        options,
+        vmx,
+        ept: Caps::from_msr(vmx.ept_vpid, physical_address_bits as u8),
+        physical_address_bits,
+        feature_control,
+        acpi: read_acpi(rsdp),
+        ram_end: ram_end(&map),
+        host_cr4: host_cr4(),
+    });
+    enable_no_execute();
+    let mtrrs = mtrr::of_this_cpu();
+    let plan = plan::make(&map, &info, info_address, &mtrrs);
+    let (mut pool, mut space) = relocate::move_image(&plan);
+    // From here on at the top of RAM; the old place is L1's.
+    for (index, &apic_id) in (0u32..).zip(&machine().acpi.apic_ids) {
+        percpu::create(&mut pool, &mut space, index, apic_id);
+    }
+    desc::make_idt();
+    // SAFETY: the area of CPU 0 was created just now; this is CPU 0.
+    let cpu = unsafe { percpu::adopt(0) };
+    say!(
+        "version {}: {} CPU{}, {} KiB at {:#x}",
+        env!("CARGO_PKG_VERSION"),
+        machine().cpu_count(),
+        if machine().cpu_count() == 1 { "" } else { "s" },
+        mem::layout().hidden_bytes >> 10,
+        mem::layout().hidden_start
+    );
+    let state = handover::load_l1(&map, &info, rsdp);
+    crate::vmx_on::enter_vmx_operation(cpu);
+    vmcs01::set_up(cpu, &state);
+    crate::run::first_entry(cpu)
+}
+
+/// The tables, with this CPU first among those listed.
+fn read_acpi(rsdp: Option<u64>) -> acpi::Machine {
+    let mut found = match rsdp {
+        None => acpi::Machine::default(),
+        Some(at) => match acpi::read(&L1Physical::early(), at) {
+            Ok(found) => found,
+            Err(error) => cannot_start!("{error}"),
+        },
+    };
+    let own = own_apic_id();
+    match found.apic_ids.iter().position(|&id| id == own) {
+        Some(at) => found.apic_ids.swap(0, at),
+        None => {
+            // Without a MADT there is one CPU. With one that does not list
+            // this CPU the others cannot be trusted either.
+            found.apic_ids.clear();
+            let _ = found.apic_ids.push(own);
+        }
+    }
+    found
+}
+
+/// The local APIC id of the CPU that runs this.
+fn own_apic_id() -> u32 {
+    let topology = cpuid::cpuid_or_zero(0xb, 0);
+    if topology.ebx != 0 {
+        return topology.edx;
+    }
+    cpuid::cpuid(1, 0).ebx >> 24
+}
+
+/// The end of the highest RAM, in bytes; ACPI's memory counts.
+fn ram_end(map: &MemoryMap) -> u64 {
+    map.entries()
+        .iter()
+        .filter(|e| matches!(e.kind, Kind::USABLE | Kind::ACPI | Kind::ACPI_NVS))
+        .map(|e| e.last.saturating_add(1))
+        .max()
+        .unwrap_or(0)
+}
+
+/// CR4 while L0 runs: 64-bit mode, SSE, VMX, and XSETBV where the CPU has it.
+fn host_cr4() -> u64 {
+    let has_xsave = cpuid::cpuid(1, 0).ecx & 1 << 26 != 0;
+    cr::cr4() | cr::CR4_VMXE | if has_xsave { cr::CR4_OSXSAVE } else { 0 }
+}
+
+/// Turns on execute-disable bits in page tables; `probe` found that the CPU
+/// has them.
+fn enable_no_execute() {
+    let efer = msr::read(msr::IA32_EFER);
+    // SAFETY: no table in use has bit 63 set in an entry.
+    unsafe { msr::write(msr::IA32_EFER, efer | 1 << 11) };
+}
+
+/// Stops with a line that begins `cannot start: the memory map ...`.
+fn too_many_entries(_: umbra_guests::TooManyEntries) -> ! {
+    cannot_start!(
+        "the memory map has more than {} entries once Umbra's own memory is in it",
+        umbra_guests::MAX_ENTRIES
+    )
+}
+
+/// The regions in which the boot loader put something.
+fn loader_regions<'a>(
+    info: &BootInfo<'a>,
+    info_address: u64,
+    info_bytes: u64,
+) -> impl Iterator<Item = umbra_guests::Region> + use<'a> {
+    let own = umbra_guests::Region::new(info_address, info_bytes);
+    info.modules().map(|module| module.region).chain([own])
+}

@@ -1,0 +1,27 @@
+//! CPUID.
+
+use crate::arch::cpuid;
+use crate::current::read;
+use crate::machine::machine;
+use crate::percpu::Cpu;
+use crate::run::Action;
+use crate::vmentry::gpr;
+use umbra_vmcs::field;
+
+/// The CPU answers, and what L1 could not use is taken out.
+pub fn handle(cpu: &mut Cpu) -> Action {
+    let gprs = &mut cpu.regs.gprs;
+    let (leaf, subleaf) = (gprs[gpr::RAX] as u32, gprs[gpr::RCX] as u32);
+    let result = cpuid::cpuid(leaf, subleaf);
+    let mut words = [result.eax, result.ebx, result.ecx, result.edx];
+    // The two bits that are mirrored are not L0's in CR4.
+    let cr4 = read(field::GUEST_CR4);
+    umbra_core::cpuid::for_l1(leaf, subleaf, cr4, &machine().vmx, &mut words);
+    for (register, value) in [gpr::RAX, gpr::RBX, gpr::RCX, gpr::RDX]
+        .into_iter()
+        .zip(words)
+    {
+        gprs[register] = u64::from(value);
+    }
+    Action::Skip
+}

@@ -1,0 +1,131 @@
+//! INIT signals and start-up IPIs. SDM "Processor State After Reset or INIT",
+//! "MP Initialization Protocol Algorithm".
+
+use crate::arch::{cpuid, msr};
+use crate::current::{read, write};
+use crate::percpu::Cpu;
+use crate::run::Action;
+use crate::vmcs01;
+use crate::vmentry::{Registers, gpr};
+use umbra_core::control_registers::cr0;
+use umbra_vmcs::field;
+
+/// "Wait for SIPI" in the activity-state field.
+const WAIT_FOR_SIPI: u64 = 3;
+/// IA32_APIC_BASE bit 8: the CPU that booted.
+const BOOTSTRAP: u64 = 1 << 8;
+
+/// INIT: the CPU's registers go to their INIT state. The one that booted goes
+/// on at the reset vector, any other waits for a start-up IPI.
+pub fn init(cpu: &mut Cpu) -> Action {
+    write_init_state(cpu);
+    let is_bootstrap = msr::read(msr::IA32_APIC_BASE) & BOOTSTRAP != 0;
+    let state = if is_bootstrap { 0 } else { WAIT_FOR_SIPI };
+    write(field::GUEST_ACTIVITY_STATE, state);
+    Action::Restart
+}
+
+/// A start-up IPI to a CPU that waits for it.
+pub fn sipi(vector: u8) -> Action {
+    write(field::GUEST_CS_SELECTOR, u64::from(vector) << 8);
+    write(field::GUEST_CS_BASE, u64::from(vector) << 12);
+    write(field::GUEST_RIP, 0);
+    write(field::GUEST_ACTIVITY_STATE, 0);
+    Action::Restart
+}
+
+/// Puts L1's registers on this CPU into the state after INIT: what INIT leaves
+/// alone (MSRs, the caches' bits of CR0, x87 and SSE state) stays.
+pub fn write_init_state(cpu: &mut Cpu) {
+    let kept = read(field::GUEST_CR0) & (cr0::CD | cr0::NW);
+    let xmm = cpu.regs.xmm;
+    cpu.regs = Registers {
+        xmm,
+        ..Registers::default()
+    };
+    // RDX holds the CPU's signature.
+    cpu.regs.gprs[gpr::RDX] = u64::from(cpuid::cpuid(1, 0).eax);
+    cpu.is_l1_in_vmx = false;
+    vmcs01::write_cr0(cpu, kept | cr0::ET);
+    vmcs01::write_cr4(0);
+    vmcs01::write_efer(0);
+    let data = [
+        (
+            field::GUEST_ES_SELECTOR,
+            field::GUEST_ES_BASE,
+            field::GUEST_ES_LIMIT,
+            field::GUEST_ES_ACCESS_RIGHTS,
+        ),
+        (
+            field::GUEST_SS_SELECTOR,
+            field::GUEST_SS_BASE,
+            field::GUEST_SS_LIMIT,
+            field::GUEST_SS_ACCESS_RIGHTS,
+        ),
+        (
+            field::GUEST_DS_SELECTOR,
+            field::GUEST_DS_BASE,
+            field::GUEST_DS_LIMIT,
+            field::GUEST_DS_ACCESS_RIGHTS,
+        ),
+        (
+            field::GUEST_FS_SELECTOR,
+            field::GUEST_FS_BASE,
+            field::GUEST_FS_LIMIT,
+            field::GUEST_FS_ACCESS_RIGHTS,
+        ),
+        (
+            field::GUEST_GS_SELECTOR,
+            field::GUEST_GS_BASE,
+            field::GUEST_GS_LIMIT,
+            field::GUEST_GS_ACCESS_RIGHTS,
+        ),
+    ];
+    for (selector, base, limit, rights) in data {
+        write(selector, 0);
+        write(base, 0);
+        write(limit, 0xffff);
+        write(rights, 0x93);
+    }
+    for (to, value) in [
+        (field::GUEST_CS_SELECTOR, 0xf000),
+        (field::GUEST_CS_BASE, 0xffff_0000),
+        (field::GUEST_CS_LIMIT, 0xffff),
+        (field::GUEST_CS_ACCESS_RIGHTS, 0x9b),
+        (field::GUEST_LDTR_SELECTOR, 0),
+        (field::GUEST_LDTR_BASE, 0),
+        (field::GUEST_LDTR_LIMIT, 0xffff),
+        (field::GUEST_LDTR_ACCESS_RIGHTS, 0x82),
+        (field::GUEST_TR_SELECTOR, 0),
+        (field::GUEST_TR_BASE, 0),
+        (field::GUEST_TR_LIMIT, 0xffff),
+        (field::GUEST_TR_ACCESS_RIGHTS, 0x8b),
+        (field::GUEST_GDTR_BASE, 0),
+        (field::GUEST_GDTR_LIMIT, 0xffff),
+        (field::GUEST_IDTR_BASE, 0),
+        (field::GUEST_IDTR_LIMIT, 0xffff),
+        (field::GUEST_RIP, 0xfff0),
+        (field::GUEST_RSP, 0),
+        (field::GUEST_RFLAGS, 2),
+        (field::GUEST_CR3, 0),
+        (field::GUEST_DR7, 0x400),
+        (field::GUEST_INTERRUPTIBILITY_STATE, 0),
+        (field::GUEST_PENDING_DEBUG_EXCEPTIONS, 0),
+        (field::VM_ENTRY_INTERRUPTION_INFORMATION, 0),
+    ] {
+        write(to, value);
+    }
+    // SAFETY: L0 uses no breakpoints: DR0-3 and DR6 are L1's.
+    unsafe {
+        core::arch::asm!(
+            "mov dr0, {zero}",
+            "mov dr1, {zero}",
+            "mov dr2, {zero}",
+            "mov dr3, {zero}",
+            "mov dr6, {dr6}",
+            zero = in(reg) 0u64,
+            dr6 = in(reg) 0xffff_0ff0u64,
+            options(nomem, nostack)
+        );
+    }
+}

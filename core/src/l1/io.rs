@@ -1,0 +1,62 @@
+//! Port I/O that exits: it goes out as L1 meant it, and L0 takes note of where
+//! L1 stands on the serial line and whether it is ending the run.
+
+use crate::arch::io;
+use crate::console::{self, COM1};
+use crate::exit::IoAccess;
+use crate::ledger;
+use crate::percpu::Cpu;
+use crate::run::Action;
+use crate::vmentry::gpr;
+use umbra_core::line::register;
+
+/// Handles the access.
+pub fn handle(cpu: &mut Cpu, access: IoAccess) -> Action {
+    if access.is_string {
+        return super::string_io::handle(cpu, access);
+    }
+    if access.is_input {
+        let value = input(access);
+        let rax = &mut cpu.regs.gprs[gpr::RAX];
+        *rax = match access.bytes {
+            1 => *rax & !0xff | u64::from(value & 0xff),
+            2 => *rax & !0xffff | u64::from(value & 0xffff),
+            _ => u64::from(value),
+        };
+    } else {
+        output(cpu, access, cpu.regs.gprs[gpr::RAX] as u32);
+    }
+    Action::Skip
+}
+
+/// IN.
+pub fn input(access: IoAccess) -> u32 {
+    match access.bytes {
+        1 => u32::from(io::in8(access.port)),
+        2 => u32::from(io::in16(access.port)),
+        _ => io::in32(access.port),
+    }
+}
+
+/// OUT, with whatever L0 has to do before and after.
+pub fn output(cpu: &mut Cpu, access: IoAccess, value: u32) {
+    let bytes = value.to_le_bytes();
+    let ports = || (0..access.bytes).map(|i| access.port.wrapping_add(u16::from(i)));
+    for (port, byte) in ports().zip(bytes) {
+        if cpu.watch.about_to_write(port, byte).is_some() {
+            ledger::print();
+            console::flush();
+        }
+    }
+    match access.bytes {
+        1 => io::out8(access.port, value as u8),
+        2 => io::out16(access.port, value as u16),
+        _ => io::out32(access.port, value),
+    }
+    for (port, byte) in ports().zip(bytes) {
+        let offset = port.wrapping_sub(COM1);
+        if offset == register::DATA || offset == register::LINE_CONTROL {
+            console::l1_wrote(offset, byte);
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! What L0 does when L1 exits: one file a family.
+
+mod cpuid;
+mod cr;
+mod ept;
+mod init_sipi;
+mod io;
+mod msr;
+mod stop;
+mod string_io;
+mod xsetbv;
+
+use crate::exit::Exit;
+use crate::percpu::Cpu;
+use crate::run::{Action, Event};
+use crate::{nmi, vmx_exits};
+
+/// Handles one exit.
+pub fn handle(cpu: &mut Cpu, exit: Exit) -> Action {
+    match exit {
+        Exit::Nmi => {
+            nmi::arrived(cpu);
+            Action::Resume
+        }
+        // `nmi::deliver` does it on the way out.
+        Exit::NmiWindow => Action::Resume,
+        Exit::TripleFault => stop::triple_fault(cpu),
+        Exit::Init => init_sipi::init(cpu),
+        Exit::Sipi(vector) => init_sipi::sipi(vector),
+        Exit::TaskSwitch { qualification } => stop::task_switch(cpu, qualification),
+        Exit::Cpuid => cpuid::handle(cpu),
+        // SMX is hidden and CR4.SMXE cannot be set.
+        Exit::Getsec => Action::Inject(Event::INVALID_OPCODE),
+        Exit::Invd => {
+            // INVD would lose what L0 has in its caches.
+            crate::arch::cr::wbinvd();
+            Action::Skip
+        }
+        Exit::CrAccess(access) => cr::handle(cpu, access),
+        Exit::Io(access) => io::handle(cpu, access),
+        Exit::Rdmsr => msr::read(cpu),
+        Exit::Wrmsr => msr::write(cpu),
+        Exit::Xsetbv => xsetbv::handle(cpu),
+        Exit::EptViolation { gpa, qualification } => ept::violation(cpu, gpa, qualification),
+        Exit::Vmx(reason) => vmx_exits::handle(cpu, reason),
+        Exit::Unexpected(reason) => stop::unexpected(cpu, reason.name()),
+        Exit::Unknown(number) => stop::unknown(cpu, number),
+    }
+}

@@ -1,0 +1,22 @@
+//! XSETBV. The CPU has checked CPL and CR4.OSXSAVE before the exit.
+
+use crate::arch::cr;
+use crate::machine::machine;
+use crate::percpu::Cpu;
+use crate::run::{Action, Event};
+use crate::vmentry::gpr;
+
+/// L0 executes it: XCR0 is L1's, and the CPU knows best what it takes.
+pub fn handle(cpu: &mut Cpu) -> Action {
+    let index = cpu.regs.gprs[gpr::RCX] as u32;
+    if machine().host_cr4 & cr::CR4_OSXSAVE == 0 {
+        return Action::Inject(Event::INVALID_OPCODE);
+    }
+    // SAFETY: CR4.OSXSAVE is set; L0 uses SSE registers by legacy instructions,
+    // which XCR0 does not govern.
+    if unsafe { cr::xsetbv_safe(index, cpu.regs.edx_eax()) } {
+        Action::Skip
+    } else {
+        Action::Inject(Event::GENERAL_PROTECTION)
+    }
+}

@@ -1,0 +1,81 @@
+//! The ledger: every VM exit counted, by CPU, level, reason and why.
+
+use crate::percpu;
+use crate::say;
+use core::sync::atomic::{AtomicU64, Ordering};
+use umbra_vmcs::exit::Reason;
+
+/// Who was running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Level {
+    /// L1.
+    L1,
+    /// L2.
+    L2,
+}
+
+/// Why the exit happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Why {
+    /// L1 asked for it: its own control bits, or an instruction of VMX.
+    L1Asked,
+    /// L0 needs it.
+    L0Needs,
+    /// ept01 or ept02 had no entry yet.
+    CacheMiss,
+}
+
+const LEVELS: usize = 2;
+const WHYS: usize = 3;
+/// Reasons have numbers below this; the last row is for those that do not.
+const REASONS: usize = 81;
+
+/// One CPU's counters. Only that CPU writes them.
+#[derive(Debug)]
+pub struct Ledger {
+    counts: [[[AtomicU64; WHYS]; REASONS]; LEVELS],
+}
+
+impl Ledger {
+    /// Counts one exit.
+    #[inline]
+    pub fn count(&self, level: Level, reason: u16, why: Why) {
+        let row = usize::from(reason).min(REASONS - 1);
+        let counter = &self.counts[level as usize][row][why as usize];
+        // One writer: no locked instruction is needed.
+        counter.store(
+            counter.load(Ordering::Relaxed).wrapping_add(1),
+            Ordering::Relaxed,
+        );
+    }
+
+    fn get(&self, level: Level, row: usize, why: Why) -> u64 {
+        self.counts[level as usize][row][why as usize].load(Ordering::Relaxed)
+    }
+}
+
+/// Prints one line for each combination that occurred, summed over all CPUs.
+pub fn print() {
+    for (level, level_name) in [(Level::L1, "L1"), (Level::L2, "L2")] {
+        for row in 0..REASONS {
+            for (why, why_name) in [
+                (Why::L1Asked, "l1-asked"),
+                (Why::L0Needs, "l0-needs"),
+                (Why::CacheMiss, "cache-miss"),
+            ] {
+                let sum: u64 = percpu::all()
+                    .map(|shared| shared.ledger.get(level, row, why))
+                    .sum();
+                if sum == 0 {
+                    continue;
+                }
+                match Reason::from_number(row as u16) {
+                    Some(reason) => say!("exits {level_name} {} {why_name} {sum}", reason.name()),
+                    None => say!("exits {level_name} reason-{row} {why_name} {sum}"),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! The part of Umbra's core that needs no hardware: decisions as plain
+//! functions over plain data, tested on any host.
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+#[path = "policy/acpi.rs"]
+pub mod acpi;
+#[path = "policy/control_registers.rs"]
+pub mod control_registers;
+#[path = "policy/cpuid.rs"]
+pub mod cpuid;
+#[path = "policy/ending.rs"]
+pub mod ending;
+#[path = "policy/features.rs"]
+pub mod features;
+#[path = "policy/line.rs"]
+pub mod line;
+#[path = "policy/options.rs"]
+pub mod options;

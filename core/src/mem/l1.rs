@@ -1,0 +1,191 @@
+//! L1's physical memory. L1 sees the machine's, except that Umbra's own is a
+//! void to it: reads give zeros here, writes are lost.
+
+use super::{LOW_BYTES, Layout, layout, pointer};
+use umbra_guests::{PhysMemory, Unreachable};
+
+/// L1's physical memory.
+#[derive(Clone, Copy, Debug)]
+pub struct L1Physical(&'static Layout);
+
+/// Before the move: the early tables show the low 4 GiB, and nothing is
+/// hidden.
+static EARLY: Layout = Layout {
+    hidden_start: 0,
+    hidden_bytes: 0,
+    mapped_bytes: LOW_BYTES,
+    void_page: 0,
+};
+
+/// Whether `bytes` bytes at `address` are mapped.
+fn check(layout: &Layout, address: u64, bytes: u64) -> Result<(), Unreachable> {
+    match address.checked_add(bytes) {
+        Some(end) if end <= layout.mapped_bytes => Ok(()),
+        _ => Err(Unreachable { address }),
+    }
+}
+
+/// Splits `bytes` bytes at `address` at the borders of pages: calls `each`
+/// with the address, the offset in the whole and the length of each piece that
+/// L1 really owns, and skips those that are Umbra's.
+fn pieces(layout: &Layout, address: u64, bytes: usize, mut each: impl FnMut(u64, usize, usize)) {
+    let mut done = 0;
+    while done < bytes {
+        let at = address + done as u64;
+        let to_border = (super::PAGE_BYTES - at % super::PAGE_BYTES) as usize;
+        let length = to_border.min(bytes - done);
+        if !layout.touches_hidden(at, length as u64) {
+            each(at, done, length);
+        }
+        done += length;
+    }
+}
+
+impl L1Physical {
+    /// The machine's memory before Umbra has moved: for reading what firmware
+    /// and boot loader left.
+    pub fn early() -> Self {
+        Self(&EARLY)
+    }
+
+    /// L1's memory, once the layout is settled.
+    pub fn new() -> Self {
+        Self(layout())
+    }
+
+    /// Fills `bytes` from physical address `address` on; Umbra's own memory
+    /// reads as zeros.
+    ///
+    /// # Errors
+    /// [`Unreachable`] when any byte is beyond what L0 maps.
+    pub fn read_bytes(self, address: u64, bytes: &mut [u8]) -> Result<(), Unreachable> {
+        let layout = self.0;
+        check(layout, address, bytes.len() as u64)?;
+        if layout.touches_hidden(address, bytes.len() as u64) {
+            bytes.fill(0);
+        }
+        let to = bytes.as_mut_ptr();
+        pieces(layout, address, bytes.len(), |at, offset, length| {
+            // SAFETY: the source is mapped and no Rust object of L0's; the
+            // destination is inside `bytes`. What L1 changes meanwhile is read
+            // either way, which is what L1 asked for.
+            unsafe { core::ptr::copy_nonoverlapping(pointer(at), to.wrapping_add(offset), length) };
+        });
+        Ok(())
+    }
+
+    /// Writes `bytes` at physical address `address`; what falls on Umbra's own
+    /// memory is lost.
+    ///
+    /// # Errors
+    /// [`Unreachable`] when any byte is beyond what L0 maps.
+    pub fn write_bytes(self, address: u64, bytes: &[u8]) -> Result<(), Unreachable> {
+        let layout = self.0;
+        check(layout, address, bytes.len() as u64)?;
+        pieces(layout, address, bytes.len(), |at, offset, length| {
+            // SAFETY: the destination is mapped and not L0's; the source is
+            // inside `bytes`.
+            unsafe {
+                core::ptr::copy_nonoverlapping(
+                    bytes.as_ptr().wrapping_add(offset),
+                    pointer(at),
+                    length,
+                )
+            };
+        });
+        Ok(())
+    }
+
+    /// Reads 64 bits at an 8-byte aligned address, in one access. Umbra's own
+    /// memory reads as zero.
+    ///
+    /// # Errors
+    /// [`Unreachable`] for an address beyond what L0 maps, or a misaligned one.
+    pub fn read_u64(self, address: u64) -> Result<u64, Unreachable> {
+        let layout = self.0;
+        check(layout, address, 8)?;
+        if !address.is_multiple_of(8) {
+            return Err(Unreachable { address });
+        }
+        if layout.touches_hidden(address, 8) {
+            return Ok(0);
+        }
+        // SAFETY: mapped, aligned, not L0's.
+        Ok(unsafe { pointer(address).cast::<u64>().read_volatile() })
+    }
+
+    /// Stores `new` at an 8-byte aligned address if it holds `old`, in one
+    /// locked access; says whether it did. A store to Umbra's own memory is
+    /// lost and counts as done.
+    ///
+    /// # Errors
+    /// [`Unreachable`] for an address beyond what L0 maps, or a misaligned one.
+    pub fn compare_exchange_u64(
+        self,
+        address: u64,
+        old: u64,
+        new: u64,
+    ) -> Result<bool, Unreachable> {
+        use core::sync::atomic::{AtomicU64, Ordering};
+        let layout = self.0;
+        check(layout, address, 8)?;
+        if !address.is_multiple_of(8) {
+            return Err(Unreachable { address });
+        }
+        if layout.touches_hidden(address, 8) {
+            return Ok(true);
+        }
+        // SAFETY: mapped, aligned, not L0's; L1 may access it at the same
+        // time, through the same kind of locked access or plainly.
+        let word = unsafe { AtomicU64::from_ptr(pointer(address).cast()) };
+        Ok(word
+            .compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok())
+    }
+}
+
+impl Default for L1Physical {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl PhysMemory for L1Physical {
+    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), Unreachable> {
+        self.read_bytes(address, bytes)
+    }
+
+    fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), Unreachable> {
+        self.write_bytes(address, bytes)
+    }
+
+    fn zero(&mut self, address: u64, len_bytes: u64) -> Result<(), Unreachable> {
+        let layout = self.0;
+        check(layout, address, len_bytes)?;
+        if layout.touches_hidden(address, len_bytes) {
+            return Err(Unreachable { address });
+        }
+        // SAFETY: mapped and wholly L1's.
+        unsafe { core::ptr::write_bytes(pointer(address), 0, len_bytes as usize) };
+        Ok(())
+    }
+
+    fn copy_within(
+        &mut self,
+        destination: u64,
+        source: u64,
+        len_bytes: u64,
+    ) -> Result<(), Unreachable> {
+        let layout = self.0;
+        for address in [destination, source] {
+            check(layout, address, len_bytes)?;
+            if layout.touches_hidden(address, len_bytes) {
+                return Err(Unreachable { address });
+            }
+        }
+        // SAFETY: both ranges are mapped and wholly L1's; `copy` allows them
+        // to overlap.
+        unsafe { core::ptr::copy(pointer(source), pointer(destination), len_bytes as usize) };
+        Ok(())
+    }
+}

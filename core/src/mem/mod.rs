@@ -1,0 +1,58 @@
+//! Physical memory: where L0 sees it, which of it is L0's, and how L1's is
+//! read and written.
+
+pub mod l1;
+pub mod pages;
+pub mod paging;
+
+pub use l1::L1Physical;
+pub use pages::{OwnedPages, PagePool};
+
+/// Bytes of the smallest page.
+pub const PAGE_BYTES: u64 = 4096;
+
+/// Where physical address 0 is mapped. All RAM and the low 4 GiB follow.
+pub const PHYSMAP: u64 = 0xffff_8000_0000_0000;
+
+/// The low 4 GiB, mapped whatever the memory map says: the local APICs and
+/// most devices are there.
+pub const LOW_BYTES: u64 = 1 << 32;
+
+/// Where L0 sees the physical address given. Only addresses below
+/// [`Layout::mapped_bytes`] are mapped.
+pub fn pointer(physical: u64) -> *mut u8 {
+    PHYSMAP.wrapping_add(physical) as *mut u8
+}
+
+/// Where things are in physical memory, once Umbra has moved.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    /// First byte of L0's one block of memory.
+    pub hidden_start: u64,
+    /// Its length in bytes.
+    pub hidden_bytes: u64,
+    /// How much of physical memory [`PHYSMAP`] shows, in bytes from 0.
+    pub mapped_bytes: u64,
+    /// The one page that L1 finds wherever L0's memory is.
+    pub void_page: u64,
+}
+
+impl Layout {
+    /// Whether any of the `bytes` bytes at `physical` is L0's.
+    pub fn touches_hidden(&self, physical: u64, bytes: u64) -> bool {
+        physical < self.hidden_start.saturating_add(self.hidden_bytes)
+            && self.hidden_start < physical.saturating_add(bytes)
+    }
+}
+
+static LAYOUT: crate::sync::BootCell<Layout> = crate::sync::BootCell::new();
+
+/// Settles the layout; once, after the move.
+pub fn set_layout(layout: Layout) {
+    LAYOUT.set(layout);
+}
+
+/// The layout.
+pub fn layout() -> &'static Layout {
+    LAYOUT.get()
+}

@@ -1,0 +1,288 @@
+//! The machine as `umbra-nested` sees it: one CPU, its VMCSs and L1's memory.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use umbra_ept::ept01::{Ept01, OnDemand};
+use umbra_ept::invalidate::Invalidate;
+use umbra_ept::mem::{L1Memory, Leaf01};
+use umbra_nested::slots::SLOTS;
+use umbra_nested::{Current, Hardware, MsrFault};
+use umbra_vmcs::Field;
+
+use crate::arch::{cr, vmx};
+use crate::mem::{L1Physical, PAGE_BYTES, layout, pointer};
+use crate::percpu::{Cpu, Tables, VMCS02_PAGES};
+use crate::{current, vmcs01};
+
+// Each slot of `nested` has a vmcs02 of its own.
+const _: () = assert!(SLOTS as u64 <= VMCS02_PAGES);
+
+/// Which VMCS the CPU has current, and which vmcs02s were launched.
+#[derive(Debug)]
+pub struct VmcsState {
+    current: Current,
+    is_launched: [bool; SLOTS],
+}
+
+impl VmcsState {
+    /// vmcs01 is current.
+    pub const fn new() -> Self {
+        Self {
+            current: Current::Vmcs01,
+            is_launched: [false; SLOTS],
+        }
+    }
+}
+
+impl Cpu {
+    /// Whether the next VM entry is a VMLAUNCH; it counts as done.
+    pub fn next_entry_launches(&mut self) -> bool {
+        let launched = match self.vmcs.current {
+            Current::Vmcs01 => &mut self.is_vmcs01_launched,
+            Current::Vmcs02(number) => &mut self.vmcs.is_launched[number % SLOTS],
+        };
+        !core::mem::replace(launched, true)
+    }
+
+    /// The current VMCS's VMLAUNCH did not take place after all.
+    pub fn entry_did_not_launch(&mut self) {
+        match self.vmcs.current {
+            Current::Vmcs01 => self.is_vmcs01_launched = false,
+            Current::Vmcs02(number) => self.vmcs.is_launched[number % SLOTS] = false,
+        }
+    }
+
+    fn vmcs02(&self, number: usize) -> u64 {
+        self.pages.vmcs02.base() + (number % SLOTS) as u64 * PAGE_BYTES
+    }
+
+    /// The page for the MSR bitmap that L2 runs with.
+    fn merged_bitmap(&self) -> u64 {
+        self.pages.nested.base()
+    }
+}
+
+/// L1's memory, with ept01 in front.
+pub struct L1View<'a>(&'a Ept01);
+
+impl L1Memory for L1View<'_> {
+    fn read_u64(&mut self, gpa1: u64) -> Option<u64> {
+        L1Physical::new().read_u64(gpa1).ok()
+    }
+
+    fn compare_exchange_u64(&mut self, gpa1: u64, old: u64, new: u64) -> bool {
+        // Where nothing answers, a store is lost.
+        L1Physical::new().compare_exchange_u64(gpa1, old, new).unwrap_or(true)
+    }
+
+    fn lookup01(&mut self, gpa1: u64) -> Option<Leaf01> {
+        self.0.lookup(&Tables, gpa1)
+    }
+}
+
+/// Whether `bytes` aligned bytes at `gpa` are RAM of L1 that L0 has mapped.
+fn is_l1_ram(gpa: u64, bytes: u64) -> bool {
+    let layout = layout();
+    gpa.checked_add(bytes).is_some_and(|end| end <= layout.mapped_bytes)
+        && !layout.touches_hidden(gpa, bytes)
+}
+
+impl Hardware for Cpu {
+    type Tables = Tables;
+    type Memory<'a> = L1View<'a>;
+
+    fn ept(&mut self) -> (Tables, L1View<'_>) {
+        (Tables, L1View(&self.ept01))
+    }
+
+    #[inline]
+    fn read(&mut self, field: Field) -> u64 {
+        current::read(field)
+    }
+
+    #[inline]
+    fn write(&mut self, field: Field, value: u64) {
+        current::write(field, value);
+    }
+
+    fn switch_to(&mut self, which: Current) {
+        if self.vmcs.current == which {
+            return;
+        }
+        let region = match which {
+            Current::Vmcs01 => self.pages.vmcs01.base(),
+            Current::Vmcs02(number) => self.vmcs02(number),
+        };
+        // SAFETY: the region is a page of this CPU's own, made a VMCS by
+        // `vmcs01::create` or `reset_vmcs02`.
+        if let Err(fail) = unsafe { vmx::vmptrld(region) } {
+            panic!("VMPTRLD of {which:?}: {fail:?}");
+        }
+        self.vmcs.current = which;
+    }
+
+    fn reset_vmcs02(&mut self, number: usize) {
+        let region = self.vmcs02(number);
+        vmcs01::make_vmcs02(self, region);
+        self.vmcs.current = Current::Vmcs02(number);
+        self.vmcs.is_launched[number % SLOTS] = false;
+    }
+
+    #[inline]
+    fn gpr(&self, number: usize) -> u64 {
+        self.regs.gprs[number % 16]
+    }
+
+    #[inline]
+    fn set_gpr(&mut self, number: usize, value: u64) {
+        self.regs.gprs[number % 16] = value;
+    }
+
+    fn set_cr2(&mut self, value: u64) {
+        cr::set_cr2(value);
+    }
+
+    fn pkru(&mut self) -> u32 {
+        cr::pkru()
+    }
+
+    fn read_l1(&self, gpa: u64, bytes: &mut [u8]) {
+        if L1Physical::new().read_bytes(gpa, bytes).is_err() {
+            // Nothing answers there: the bus floats.
+            bytes.fill(0xff);
+        }
+    }
+
+    fn write_l1(&mut self, gpa: u64, bytes: &[u8]) {
+        // Where nothing answers, a write is lost.
+        let _ = L1Physical::new().write_bytes(gpa, bytes);
+    }
+
+    fn set_bits_l1(&mut self, gpa: u64, wide: bool, expected: u64, bits: u64) -> bool {
+        let bytes = if wide { 8 } else { 4 };
+        if gpa % bytes != 0 || !is_l1_ram(gpa, bytes) {
+            return true;
+        }
+        let at = pointer(gpa);
+        if wide {
+            // SAFETY: mapped RAM of L1, aligned, no Rust object of L0's; L1 may
+            // access it at the same time.
+            let word = unsafe { AtomicU64::from_ptr(at.cast()) };
+            word.compare_exchange(expected, expected | bits, Ordering::SeqCst, Ordering::SeqCst)
+                .is_ok()
+        } else {
+            // SAFETY: as above.
+            let word = unsafe { AtomicU32::from_ptr(at.cast()) };
+            let (old, new) = (expected as u32, (expected | bits) as u32);
+            word.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        }
+    }
+
+    fn backing(&mut self, gpa: u64) -> u64 {
+        self.ept01.redirect(gpa)
+    }
+
+    fn merge_msr_bitmap(&mut self, gpa: u64) -> u64 {
+        let merged = self.merged_bitmap();
+        let own = self.pages.msr_bitmap.base();
+        let gpa = gpa & !(PAGE_BYTES - 1);
+        if !is_l1_ram(gpa, PAGE_BYTES) {
+            // All ones, as a bus with nothing on it reads: all accesses exit.
+            // SAFETY: a page of this CPU's own that nothing else refers to.
+            unsafe { core::ptr::write_bytes(pointer(merged), 0xff, PAGE_BYTES as usize) };
+            return merged;
+        }
+        let from = pointer(gpa).cast::<[u64; 2]>();
+        let own = pointer(own).cast::<[u64; 2]>();
+        let to = pointer(merged).cast::<[u64; 2]>();
+        for n in 0..PAGE_BYTES as usize / 16 {
+            // SAFETY: three pages of 256 aligned pairs each: L1's RAM, and two of
+            // this CPU's own. L1 may be writing its page: each pair is read
+            // once, whatever it then is.
+            unsafe {
+                let theirs = from.add(n).read_volatile();
+                let ours = own.add(n).read();
+                to.add(n).write([theirs[0] | ours[0], theirs[1] | ours[1]]);
+            }
+        }
+        merged
+    }
+
+    fn rdmsr_l1(&mut self, index: u32) -> Result<u64, MsrFault> {
+        crate::l1::msr::read(self, index).ok_or(MsrFault)
+    }
+
+    fn wrmsr_l1(&mut self, index: u32, value: u64) -> Result<(), MsrFault> {
+        if crate::l1::msr::write(self, index, value) { Ok(()) } else { Err(MsrFault) }
+    }
+
+    fn tsc(&mut self) -> u64 {
+        cr::tsc()
+    }
+
+    fn invvpid_single(&mut self, vpid: u16) {
+        invvpid(vmx::InvvpidType::SingleContext, vpid, 0);
+    }
+
+    fn invvpid_address(&mut self, vpid: u16, linear: u64) {
+        invvpid(vmx::InvvpidType::IndividualAddress, vpid, linear);
+    }
+
+    fn invvpid_single_retaining_globals(&mut self, vpid: u16) {
+        invvpid(vmx::InvvpidType::SingleContextRetainingGlobals, vpid, 0);
+    }
+
+    fn invvpid_all(&mut self) {
+        invvpid(vmx::InvvpidType::AllContexts, 0, 0);
+    }
+
+    fn invept_single(&mut self, eptp: u64) {
+        invept(vmx::InveptType::SingleContext, eptp);
+    }
+
+    fn invept_all(&mut self) {
+        invept(vmx::InveptType::AllContexts, 0);
+    }
+
+    fn ept01_pointer(&self) -> u64 {
+        self.ept01.eptp().raw()
+    }
+
+    fn map_ept01(&mut self, gpa: u64) {
+        map_on_demand(self, gpa);
+    }
+}
+
+/// Maps an address in ept01 that so far was left out. An address beyond the
+/// machine's width stays unmapped: L1 comes back for ever, as it would wait
+/// for a bus that does not answer.
+pub fn map_on_demand(cpu: &mut Cpu, gpa: u64) {
+    // The second try has room: the first made it.
+    for _ in 0..2 {
+        match cpu.ept01.map_on_demand(&mut Tables, gpa) {
+            Ok(()) | Err(OnDemand::Never) => return,
+            Err(OnDemand::NoPages(owed)) => {
+                match owed {
+                    Invalidate::None => {}
+                    Invalidate::Single(eptp) => cpu.invept_single(eptp.raw()),
+                    Invalidate::All => cpu.invept_all(),
+                }
+                cpu.ept01.invalidated(&mut Tables);
+            }
+        }
+    }
+}
+
+/// The operands come from `nested`, which has checked them: a failure is L0's
+/// own bug.
+fn invvpid(kind: vmx::InvvpidType, vpid: u16, linear: u64) {
+    if let Err(fail) = vmx::invvpid(kind, vpid, linear) {
+        panic!("INVVPID {kind:?} of {vpid:#x}: {fail:?}");
+    }
+}
+
+fn invept(kind: vmx::InveptType, eptp: u64) {
+    if let Err(fail) = vmx::invept(kind, eptp) {
+        panic!("INVEPT {kind:?} of {eptp:#x}: {fail:?}");
+    }
+}

@@ -1,0 +1,316 @@
+//! What belongs to one CPU.
+//!
+//! Each CPU has an area of its own in linear memory, found by the GS base,
+//! with an unmapped page below each stack:
+//!
+//! ```text
+//! CPU_AREAS + index * CPU_AREA_BYTES
+//!   +0x00000  unmapped
+//!   +0x01000  stack of VM exits       (STACK_PAGES)
+//!             unmapped
+//!             stack of NMIs           (NMI_STACK_PAGES)
+//!             unmapped
+//!             stack of #DF and #MC    (FATAL_STACK_PAGES)
+//!             unmapped
+//!             PerCpu
+//! ```
+
+use crate::arch::desc::{Gdt, TaskState};
+use crate::ledger::Ledger;
+use crate::machine::machine;
+use crate::mem::paging::{Access, AddressSpace, PageSize, pages};
+use crate::mem::{OwnedPages, PAGE_BYTES, PagePool, pointer};
+use crate::vmentry::Registers;
+use core::mem::offset_of;
+use core::sync::atomic::{AtomicBool, AtomicU32};
+use umbra_core::ending::Watch;
+use umbra_ept::ept01::Ept01;
+use umbra_ept::mtrr::Mtrrs;
+
+/// Where the areas begin.
+pub const CPU_AREAS: u64 = 0xffff_ff00_0000_0000;
+/// From one CPU's area to the next, in bytes.
+pub const CPU_AREA_BYTES: u64 = 1 << 20;
+
+const STACK_PAGES: u64 = 16;
+const NMI_STACK_PAGES: u64 = 2;
+const FATAL_STACK_PAGES: u64 = 4;
+
+const STACK: u64 = PAGE_BYTES;
+const STACK_TOP: u64 = STACK + STACK_PAGES * PAGE_BYTES;
+const NMI_STACK: u64 = STACK_TOP + PAGE_BYTES;
+const NMI_STACK_TOP: u64 = NMI_STACK + NMI_STACK_PAGES * PAGE_BYTES;
+const FATAL_STACK: u64 = NMI_STACK_TOP + PAGE_BYTES;
+const FATAL_STACK_TOP: u64 = FATAL_STACK + FATAL_STACK_PAGES * PAGE_BYTES;
+const PER_CPU: u64 = FATAL_STACK_TOP + PAGE_BYTES;
+
+/// Everything at the end of a CPU's area. The assembly stubs know `this`,
+/// `shared.nmi_count` and `cpu.regs`.
+#[repr(C)]
+pub struct PerCpu {
+    /// Linear address of this object, for code that has only GS.
+    pub this: u64,
+    gdt: Gdt,
+    task: TaskState,
+    /// What other CPUs and the NMI handler may look at.
+    pub shared: Shared,
+    /// What only this CPU's exit handlers touch.
+    pub cpu: Cpu,
+}
+
+const _: () = assert!(PER_CPU + size_of::<PerCpu>() as u64 <= CPU_AREA_BYTES);
+// The stubs move XMM registers with aligned instructions.
+const _: () = assert!(offset_of!(PerCpu, cpu.regs.xmm) % 16 == 0);
+
+/// What other CPUs and the NMI handler may look at: atomics alone.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Shared {
+    /// NMIs that arrived while L0 ran and were not delivered yet. Incremented
+    /// by `nmi_stub`.
+    pub nmi_count: AtomicU32,
+    /// Whether the CPU is in VMX operation.
+    pub is_vmx_on: AtomicBool,
+    /// Whether the CPU has entered L1 for the first time, or is about to.
+    pub is_running: AtomicBool,
+    /// The exits counted.
+    pub ledger: Ledger,
+}
+
+/// Pages that each CPU gets.
+#[derive(Debug)]
+pub struct CpuPages {
+    /// VMXON region.
+    pub vmxon: OwnedPages,
+    /// vmcs01.
+    pub vmcs01: OwnedPages,
+    /// vmcs01's MSR bitmap.
+    pub msr_bitmap: OwnedPages,
+    /// vmcs01's two I/O bitmaps.
+    pub io_bitmaps: OwnedPages,
+    /// vmcs02 regions.
+    pub vmcs02: OwnedPages,
+    /// For nested VMX: merged bitmaps, lists and the like.
+    pub nested: OwnedPages,
+    /// For ept02 caches.
+    pub ept02: OwnedPages,
+}
+
+/// How many vmcs02 regions a CPU has.
+pub const VMCS02_PAGES: u64 = 16;
+/// How many pages a CPU has for nested VMX besides.
+pub const NESTED_PAGES: u64 = 64;
+
+/// One CPU, as its exit handlers see it.
+#[repr(C)]
+pub struct Cpu {
+    /// The registers of L1 or L2.
+    pub regs: Registers,
+    /// The part that others see.
+    pub shared: &'static Shared,
+    /// Number of the CPU, 0 for the one that booted.
+    pub index: u32,
+    /// Its local APIC id.
+    pub apic_id: u32,
+    /// Whether vmcs01 was launched since it was last cleared.
+    pub is_vmcs01_launched: bool,
+    /// Whether L1 is in VMX operation.
+    pub is_l1_in_vmx: bool,
+    /// Whether an NMI for L1 waits for its NMI window.
+    pub is_nmi_waiting: bool,
+    /// L1's IA32_FEATURE_CONTROL.
+    pub feature_control: u64,
+    /// L1's MTRRs. The CPU's own stay as the firmware set them.
+    pub mtrrs: Mtrrs,
+    /// L1's view of memory.
+    pub ept01: Ept01,
+    /// L1's port writes that end the run.
+    pub watch: Watch,
+    /// The pages.
+    pub pages: CpuPages,
+}
+
+/// How many pages one CPU takes, without its ept01 and page tables.
+pub const fn fixed_pages(ept02_pages: u64) -> u64 {
+    STACK_PAGES
+        + NMI_STACK_PAGES
+        + FATAL_STACK_PAGES
+        + pages(size_of::<PerCpu>() as u64)
+        + 5
+        + VMCS02_PAGES
+        + NESTED_PAGES
+        + ept02_pages
+}
+
+fn area(index: u32) -> u64 {
+    CPU_AREAS + u64::from(index) * CPU_AREA_BYTES
+}
+
+fn of(index: u32) -> *mut PerCpu {
+    (area(index) + PER_CPU) as *mut PerCpu
+}
+
+/// Maps and fills the area of CPU `index`: stacks, tables, pages.
+// Its one unsafe block fills one object, field by field.
+#[allow(clippy::multiple_unsafe_ops_per_block)]
+pub fn create(pool: &mut PagePool, space: &mut AddressSpace, index: u32, apic_id: u32) {
+    let area = area(index);
+    let per_cpu_pages = pages(size_of::<PerCpu>() as u64);
+    for (at, count) in [
+        (STACK, STACK_PAGES),
+        (NMI_STACK, NMI_STACK_PAGES),
+        (FATAL_STACK, FATAL_STACK_PAGES),
+        (PER_CPU, per_cpu_pages),
+    ] {
+        let run = pool.take(count);
+        space.map(
+            pool,
+            area + at,
+            run.base(),
+            count * PAGE_BYTES,
+            PageSize::Small,
+            Access::Write,
+        );
+    }
+    let options = &machine().options;
+    let pages = CpuPages {
+        vmxon: pool.take(1),
+        vmcs01: pool.take(1),
+        msr_bitmap: pool.take(1),
+        io_bitmaps: pool.take(2),
+        vmcs02: pool.take(VMCS02_PAGES),
+        nested: pool.take(NESTED_PAGES),
+        ept02: pool.take(u64::from(options.max_active_ept) * u64::from(options.ept02_pages)),
+    };
+    let mtrrs = crate::platform::mtrr::of_this_cpu();
+    let ept01 = crate::platform::ept01::build(pool, &mtrrs);
+    let this = of(index);
+    // SAFETY: the area was mapped just now with zeroed pages and belongs to
+    // this CPU alone; zeroed memory is a valid `Shared` (atomics alone). Each
+    // field is written before anything refers to it.
+    unsafe {
+        (&raw mut (*this).this).write(this as u64);
+        (&raw mut (*this).task).write(TaskState::new(area + NMI_STACK_TOP, area + FATAL_STACK_TOP));
+        (&raw mut (*this).gdt).write(Gdt::new(&(*this).task));
+        (&raw mut (*this).cpu).write(Cpu {
+            regs: Registers::default(),
+            shared: &(*this).shared,
+            index,
+            apic_id,
+            is_vmcs01_launched: false,
+            is_l1_in_vmx: false,
+            is_nmi_waiting: false,
+            feature_control: machine().feature_control,
+            mtrrs,
+            ept01,
+            watch: Watch::new(machine().acpi.pm1_control),
+            pages,
+        });
+    }
+}
+
+/// Makes CPU `index`'s area that of the CPU that runs this: GDT, TSS, IDT, GS.
+///
+/// # Safety
+/// [`create`] was called for `index`, and no other CPU uses that area.
+pub unsafe fn adopt(index: u32) -> &'static mut Cpu {
+    let this = of(index);
+    // SAFETY: the area is complete and this CPU's alone (the caller's
+    // promise), so this is the one reference to the GDT.
+    let gdt = unsafe { &mut (*this).gdt };
+    // SAFETY: the GDT and the TSS stay in the area for good.
+    unsafe { gdt.load() };
+    // SAFETY: GS is only used to find the area.
+    unsafe { crate::arch::msr::write(crate::arch::msr::IA32_GS_BASE, this as u64) };
+    crate::arch::desc::load_idt();
+    // SAFETY: as above: the one reference to this CPU's private part.
+    unsafe { &mut (*this).cpu }
+}
+
+/// HOST_RSP of CPU `index`.
+pub fn host_rsp(index: u32) -> u64 {
+    area(index) + STACK_TOP
+}
+
+/// Linear addresses of the GDT and the TSS of CPU `index`, for the host state.
+pub fn host_tables(index: u32) -> (u64, u64) {
+    let this = of(index) as u64;
+    (
+        this + offset_of!(PerCpu, gdt) as u64,
+        this + offset_of!(PerCpu, task) as u64,
+    )
+}
+
+/// GS base of CPU `index`.
+pub fn host_gs_base(index: u32) -> u64 {
+    of(index) as u64
+}
+
+/// The shared part of CPU `index`, which must have been created.
+pub fn shared(index: u32) -> &'static Shared {
+    assert!(index < machine().cpu_count(), "CPU {index} does not exist");
+    // SAFETY: areas of all CPUs are created before anyone asks, and the shared
+    // part consists of atomics.
+    unsafe { &(*of(index)).shared }
+}
+
+/// The shared parts of all CPUs.
+pub fn all() -> impl Iterator<Item = &'static Shared> {
+    (0..machine().cpu_count()).map(shared)
+}
+
+/// Whether the CPU that runs this is in VMX operation.
+pub fn is_vmx_on() -> bool {
+    use core::sync::atomic::Ordering;
+    let base = crate::arch::msr::read_safe(crate::arch::msr::IA32_GS_BASE).unwrap_or(0);
+    if base < CPU_AREAS {
+        return false;
+    }
+    // SAFETY: GS points at this CPU's area since `adopt`.
+    unsafe {
+        (*(base as *const PerCpu))
+            .shared
+            .is_vmx_on
+            .load(Ordering::Relaxed)
+    }
+}
+
+/// The private part of the CPU at `this`, for the exit stub.
+///
+/// # Safety
+/// `this` is what GS points at, and no other reference to it exists: the stub
+/// calls its handler once at a time.
+pub unsafe fn from_stub<'a>(this: *mut PerCpu) -> &'a mut Cpu {
+    // SAFETY: the caller's promise.
+    unsafe { &mut (*this).cpu }
+}
+
+/// L0's table pages, for the EPT builders.
+#[derive(Clone, Copy, Debug)]
+pub struct Tables;
+
+impl umbra_ept::mem::TableMemory for Tables {
+    fn read(&self, table_hpa: u64, index: usize) -> u64 {
+        assert!(index < 512);
+        // SAFETY: the EPT code only names pages that it was given, which are
+        // L0's, mapped and aligned.
+        unsafe {
+            pointer(table_hpa)
+                .cast::<u64>()
+                .wrapping_add(index)
+                .read_volatile()
+        }
+    }
+
+    fn write(&mut self, table_hpa: u64, index: usize, value: u64) {
+        assert!(index < 512);
+        // SAFETY: as `read`; a volatile store is one store, and x86 keeps
+        // stores in order.
+        unsafe {
+            pointer(table_hpa)
+                .cast::<u64>()
+                .wrapping_add(index)
+                .write_volatile(value)
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Which MSRs of L1 exit, and what it gets then.
+//!
+//! An MSR that the bitmap lets through is L1's own: the VMCS switches it, or
+//! L0 has no use for it. One outside the bitmap's two ranges always exits.
+
+use crate::arch::msr;
+use crate::machine::machine;
+use crate::percpu::{Cpu, Tables};
+use umbra_core::features::feature_control;
+use umbra_ept::invalidate::Invalidate;
+use umbra_ept::mtrr::Mtrrs;
+use umbra_vmcs::caps::msr as vmx_msr;
+
+/// IA32_BIOS_UPDT_TRIG: loads a microcode update.
+const MICROCODE_UPDATE: u32 = 0x79;
+/// The MSRs of Intel PT, which writes to physical addresses that EPT does not
+/// check; hidden in CPUID as well.
+const INTEL_PT: core::ops::RangeInclusive<u32> = 0x560..=0x58f;
+
+/// The access causes #GP(0).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GeneralProtection;
+
+/// Sets a bit in one of the MSR bitmap's quarters: reads of low MSRs, of high
+/// ones, then writes. SDM "MSR-Bitmap Address".
+fn intercept(bitmap: &mut [u8], index: u32, is_write: bool) {
+    let (quarter, bit) = match index {
+        0..=0x1fff => (0, index),
+        0xc000_0000..=0xc000_1fff => (1024, index & 0x1fff),
+        _ => return,
+    };
+    let half = if is_write { 2048 } else { 0 };
+    bitmap[half + quarter + (bit / 8) as usize] |= 1 << (bit % 8);
+}
+
+/// Fills vmcs01's MSR bitmap, a page of zeros.
+pub fn fill_bitmap(bitmap: &mut [u8], mtrrs: &Mtrrs) {
+    let both = mtrrs
+        .msrs()
+        .chain([msr::IA32_FEATURE_CONTROL])
+        .chain(vmx_msr::BASIC..=vmx_msr::EXIT_CTLS2)
+        .chain(INTEL_PT);
+    for index in both {
+        intercept(bitmap, index, false);
+        intercept(bitmap, index, true);
+    }
+    for index in [MICROCODE_UPDATE, msr::IA32_APIC_BASE] {
+        intercept(bitmap, index, true);
+    }
+}
+
+/// RDMSR of L1.
+///
+/// # Errors
+/// [`GeneralProtection`] where the CPU, as L1 sees it, lacks the MSR.
+pub fn read(cpu: &Cpu, index: u32) -> Result<u64, GeneralProtection> {
+    if let Some(value) = cpu.mtrrs.read_msr(index) {
+        return Ok(value);
+    }
+    match index {
+        msr::IA32_FEATURE_CONTROL => Ok(cpu.feature_control),
+        vmx_msr::BASIC..=vmx_msr::EXIT_CTLS2 => machine().vmx.msr(index).ok_or(GeneralProtection),
+        _ if INTEL_PT.contains(&index) => Err(GeneralProtection),
+        _ => msr::read_safe(index).ok_or(GeneralProtection),
+    }
+}
+
+/// WRMSR of L1.
+///
+/// # Errors
+/// [`GeneralProtection`] where the CPU, as L1 sees it, lacks the MSR or
+/// refuses the value.
+pub fn write(cpu: &mut Cpu, index: u32, value: u64) -> Result<(), GeneralProtection> {
+    if cpu.mtrrs.read_msr(index).is_some() {
+        return write_mtrr(cpu, index, value);
+    }
+    match index {
+        msr::IA32_FEATURE_CONTROL => write_feature_control(cpu, value),
+        vmx_msr::BASIC..=vmx_msr::EXIT_CTLS2 => Err(GeneralProtection),
+        // L1 reads the CPU's own revision afterwards and finds nothing newer.
+        MICROCODE_UPDATE => Ok(()),
+        msr::IA32_APIC_BASE => write_apic_base(value),
+        _ if INTEL_PT.contains(&index) => Err(GeneralProtection),
+        // What the bitmap does not cover: no register that L0 depends on.
+        _ => {
+            // SAFETY: see above; the CPU itself refuses what it lacks.
+            if unsafe { msr::write_safe(index, value) } {
+                Ok(())
+            } else {
+                Err(GeneralProtection)
+            }
+        }
+    }
+}
+
+fn write_feature_control(cpu: &mut Cpu, value: u64) -> Result<(), GeneralProtection> {
+    // Without SMX in CPUID, only these two bits are there to be set.
+    let known = feature_control::LOCK | feature_control::VMX_OUTSIDE_SMX;
+    if cpu.feature_control & feature_control::LOCK != 0 || value & !known != 0 {
+        return Err(GeneralProtection);
+    }
+    cpu.feature_control = value;
+    Ok(())
+}
+
+/// L1 may move its APIC, but not over L0's memory: L0's own accesses would
+/// reach the APIC then.
+fn write_apic_base(value: u64) -> Result<(), GeneralProtection> {
+    let base = value & 0x000f_ffff_ffff_f000;
+    if crate::mem::layout().touches_hidden(base, crate::mem::PAGE_BYTES) {
+        return Err(GeneralProtection);
+    }
+    // SAFETY: L0 does not use the APIC while L1 runs; the CPU itself refuses
+    // what it does not support.
+    if unsafe { msr::write_safe(msr::IA32_APIC_BASE, value) } {
+        Ok(())
+    } else {
+        Err(GeneralProtection)
+    }
+}
+
+/// L1's own copy changes, and ept01's memory types with it.
+fn write_mtrr(cpu: &mut Cpu, index: u32, value: u64) -> Result<(), GeneralProtection> {
+    cpu.mtrrs
+        .write_msr(index, value)
+        .map_err(|_| GeneralProtection)?;
+    let owed = cpu.ept01.retype(&mut Tables, &cpu.mtrrs);
+    settle(owed);
+    cpu.ept01.invalidated(&mut Tables);
+    Ok(())
+}
+
+/// Does the INVEPT that a change of tables calls for, on this CPU.
+pub fn settle(owed: Invalidate) {
+    use crate::arch::vmx::{InveptType, invept};
+    let done = match owed {
+        Invalidate::None => Ok(()),
+        Invalidate::Single(eptp) => invept(InveptType::SingleContext, eptp.raw()),
+        Invalidate::All => invept(InveptType::AllContexts, 0),
+    };
+    if let Err(fail) = done {
+        panic!("INVEPT for {owed:?}: {fail:?}");
+    }
+}

@@ -1,0 +1,26 @@
+//! L1's MTRRs begin as the CPU's own.
+
+use crate::arch::{cpuid, msr};
+use crate::machine::machine;
+use umbra_ept::mtrr::{MSR_CAP, Mtrrs};
+
+/// CPUID.1:EDX bit 12.
+const CPUID_MTRR: u32 = 1 << 12;
+
+/// The MTRRs of the CPU that runs this.
+pub fn of_this_cpu() -> Mtrrs {
+    let has_mtrrs = cpuid::cpuid(1, 0).edx & CPUID_MTRR != 0;
+    let capability = if has_mtrrs { msr::read(MSR_CAP) } else { 0 };
+    let mut mtrrs = Mtrrs::new(capability, machine().physical_address_bits as u8);
+    if has_mtrrs {
+        for index in mtrrs.msrs() {
+            let value = msr::read(index);
+            if mtrrs.write_msr(index, value).is_err() {
+                // A type that the model does not know: leave the register at
+                // 0, which can only make memory less cacheable for L1.
+                crate::say!("MTRR {index:#x} holds {value:#x}, which is reserved: ignored");
+            }
+        }
+    }
+    mtrrs
+}

@@ -1,0 +1,37 @@
+//! Is this a machine that Umbra can run on?
+
+use crate::arch::{cpuid, msr};
+use crate::cannot_start;
+use umbra_core::features::{self, feature_control};
+use umbra_vmcs::VmxCaps;
+
+/// Stops with one line unless the CPU has all that Umbra needs. Gives the VMX
+/// capabilities, and IA32_FEATURE_CONTROL as the firmware left it.
+pub fn require_features() -> (VmxCaps, u64) {
+    let leaf_1 = cpuid::cpuid(1, 0);
+    let extended = cpuid::cpuid_or_zero(0x8000_0001, 0);
+    if let Err(what) = features::check_cpuid(leaf_1.ecx, extended.edx) {
+        cannot_start!("this CPU has no {what}");
+    }
+    let control = msr::read(msr::IA32_FEATURE_CONTROL);
+    if features::vmx_is_locked_off(control) {
+        cannot_start!(
+            "the firmware has locked VMX off (IA32_FEATURE_CONTROL is {control:#x}): switch virtualization on in its set-up"
+        );
+    }
+    let caps = VmxCaps::read(msr::read);
+    if let Err(what) = features::check_vmx(&caps) {
+        cannot_start!("this CPU has no {what}");
+    }
+    (caps, control)
+}
+
+/// Allows VMXON outside SMX on this CPU, if the firmware left that open.
+pub fn unlock_vmx() {
+    let control = msr::read(msr::IA32_FEATURE_CONTROL);
+    if control & feature_control::LOCK == 0 {
+        let value = control | feature_control::LOCK | feature_control::VMX_OUTSIDE_SMX;
+        // SAFETY: allows VMXON and forbids further changes.
+        unsafe { msr::write(msr::IA32_FEATURE_CONTROL, value) };
+    }
+}

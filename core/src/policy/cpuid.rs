@@ -1,0 +1,116 @@
+//! What L1 reads of CPUID: the bare CPU, less what it could not use.
+
+use umbra_vmcs::VmxCaps;
+use umbra_vmcs::controls::Proc2;
+
+/// EAX, EBX, ECX, EDX.
+pub type Words = [u32; 4];
+
+const EAX: usize = 0;
+const EBX: usize = 1;
+const ECX: usize = 2;
+const EDX: usize = 3;
+
+const CR4_OSXSAVE: u64 = 1 << 18;
+const CR4_PKE: u64 = 1 << 22;
+
+/// Changes what the CPU itself answered in L0 into what L1 is to see. `cr4` is
+/// L1's.
+///
+/// Two bits follow L1's CR4. A feature is hidden when L1 could not use it
+/// because the VM-execution control that lets its instructions through is
+/// missing, or because it would write to physical addresses that EPT does not
+/// check (Intel PT), or because no guest can have it (SMX).
+pub fn for_l1(leaf: u32, subleaf: u32, cr4: u64, caps: &VmxCaps, words: &mut Words) {
+    let hide = |words: &mut Words, register: usize, bit: u32, has: bool| {
+        if !has {
+            words[register] &= !(1 << bit);
+        }
+    };
+    let mirror = |words: &mut Words, bit: u32, is_on: bool| {
+        words[ECX] = words[ECX] & !(1 << bit) | u32::from(is_on) << bit;
+    };
+    match (leaf, subleaf) {
+        (1, _) => {
+            mirror(words, 27, cr4 & CR4_OSXSAVE != 0);
+            hide(words, ECX, 6, false);
+        }
+        (7, 0) => {
+            mirror(words, 4, cr4 & CR4_PKE != 0);
+            hide(words, EBX, 10, caps.offers_proc2(Proc2::ENABLE_INVPCID));
+            hide(words, EBX, 25, false);
+            hide(
+                words,
+                ECX,
+                5,
+                caps.offers_proc2(Proc2::ENABLE_USER_WAIT_AND_PAUSE),
+            );
+            hide(words, EDX, 18, false);
+        }
+        (0xd, 1) => hide(
+            words,
+            EAX,
+            3,
+            caps.offers_proc2(Proc2::ENABLE_XSAVES_XRSTORS),
+        ),
+        (0x14, _) => *words = [0; 4],
+        (0x8000_0001, _) => hide(words, EDX, 27, caps.offers_proc2(Proc2::ENABLE_RDTSCP)),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use umbra_vmcs::caps::Allowed;
+
+    fn with(proc2: Proc2) -> VmxCaps {
+        let mut caps = VmxCaps {
+            proc_plain: Allowed(1 << 63),
+            ..VmxCaps::default()
+        };
+        caps.proc2 = Allowed(u64::from(proc2.bits()) << 32);
+        caps
+    }
+
+    #[test]
+    fn osxsave_and_ospke_follow_l1() {
+        let caps = with(Proc2::all());
+        let mut words = [0, 0, 1 << 27, 0];
+        for_l1(1, 0, 0, &caps, &mut words);
+        assert_eq!(words[ECX], 0);
+        for_l1(1, 7, CR4_OSXSAVE, &caps, &mut words);
+        assert_eq!(words[ECX], 1 << 27);
+        let mut words = [0; 4];
+        for_l1(7, 0, CR4_PKE, &caps, &mut words);
+        assert_eq!(words[ECX], 1 << 4);
+        // Other subleaves have no such bit.
+        let mut words = [0; 4];
+        for_l1(7, 1, CR4_PKE, &caps, &mut words);
+        assert_eq!(words, [0; 4]);
+    }
+
+    #[test]
+    fn a_feature_without_its_control_is_hidden() {
+        for (leaf, subleaf, register, bit, control) in [
+            (7, 0, EBX, 10, Proc2::ENABLE_INVPCID),
+            (7, 0, ECX, 5, Proc2::ENABLE_USER_WAIT_AND_PAUSE),
+            (0xd, 1, EAX, 3, Proc2::ENABLE_XSAVES_XRSTORS),
+            (0x8000_0001, 0, EDX, 27, Proc2::ENABLE_RDTSCP),
+        ] {
+            let mut words = [u32::MAX; 4];
+            for_l1(leaf, subleaf, 0, &with(Proc2::all()), &mut words);
+            assert!(words[register] & 1 << bit != 0, "{leaf:#x} with");
+            let mut words = [u32::MAX; 4];
+            for_l1(leaf, subleaf, 0, &with(Proc2::all() - control), &mut words);
+            assert!(words[register] & 1 << bit == 0, "{leaf:#x} without");
+        }
+    }
+
+    #[test]
+    fn other_leaves_are_the_cpus_own() {
+        let mut words = [1, 2, 3, 4];
+        for_l1(0x4000_0000, 0, u64::MAX, &with(Proc2::empty()), &mut words);
+        assert_eq!(words, [1, 2, 3, 4]);
+    }
+}

@@ -1,0 +1,133 @@
+//! Writes to ports by which L1 ends the run, seen before they take effect.
+
+/// What a write is about to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// ACPI sleep: PM1 control with SLP_EN (ACPI Specification, "PM1 Control
+    /// Registers").
+    Sleep,
+    /// Bochs's shutdown port: the last letter of its word.
+    Word,
+    /// The reset control register at 0xcf9, with the reset bit.
+    ResetRegister,
+    /// The keyboard controller's pulse on the reset line.
+    Keyboard,
+}
+
+/// Port that takes the letters of [`WORD`].
+pub const WORD_PORT: u16 = 0x8900;
+/// What has to be written there, letter by letter.
+const WORD: &[u8] = b"Shutdown";
+/// The reset control register.
+pub const RESET_PORT: u16 = 0xcf9;
+/// The keyboard controller's command port.
+pub const KEYBOARD_PORT: u16 = 0x64;
+/// Command: pulse output bit 0, the reset line.
+const PULSE_RESET: u8 = 0xfe;
+/// SLP_EN, in the high byte of PM1 control.
+const SLEEP_ENABLE_HIGH: u8 = 1 << 5;
+
+/// Watches L1's port writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Watch {
+    letters: usize,
+    /// PM1a and PM1b control; 0 where the machine has none.
+    pm1_control: [u16; 2],
+}
+
+impl Watch {
+    /// A watch on a machine with these PM1 control ports (0: none).
+    pub const fn new(pm1_control: [u16; 2]) -> Self {
+        Self {
+            letters: 0,
+            pm1_control,
+        }
+    }
+
+    /// The ports to watch.
+    pub fn ports(&self) -> impl Iterator<Item = u16> + use<> {
+        let pm1 = self
+            .pm1_control
+            .into_iter()
+            .filter(|&port| port != 0)
+            .flat_map(|port| [port, port.wrapping_add(1)]);
+        [WORD_PORT, RESET_PORT, KEYBOARD_PORT]
+            .into_iter()
+            .chain(pm1)
+    }
+
+    /// L1 is about to write the byte `value` to `port`.
+    pub fn about_to_write(&mut self, port: u16, value: u8) -> Option<Ending> {
+        match port {
+            WORD_PORT => {
+                if WORD.get(self.letters) == Some(&value) {
+                    self.letters += 1;
+                } else {
+                    self.letters = usize::from(value == WORD[0]);
+                }
+                if self.letters == WORD.len() {
+                    self.letters = 0;
+                    return Some(Ending::Word);
+                }
+                None
+            }
+            RESET_PORT if value & 4 != 0 => Some(Ending::ResetRegister),
+            KEYBOARD_PORT if value == PULSE_RESET => Some(Ending::Keyboard),
+            _ => {
+                let is_high = self
+                    .pm1_control
+                    .iter()
+                    .any(|&p| p != 0 && p.wrapping_add(1) == port);
+                (is_high && value & SLEEP_ENABLE_HIGH != 0).then_some(Ending::Sleep)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write_all(watch: &mut Watch, text: &[u8]) -> usize {
+        text.iter()
+            .filter(|&&b| watch.about_to_write(WORD_PORT, b) == Some(Ending::Word))
+            .count()
+    }
+
+    #[test]
+    fn the_word_ends_the_run_once() {
+        let mut watch = Watch::new([0, 0]);
+        assert_eq!(write_all(&mut watch, b"Shutdow"), 0);
+        assert_eq!(write_all(&mut watch, b"n"), 1);
+        assert_eq!(write_all(&mut watch, b"n"), 0);
+        assert_eq!(write_all(&mut watch, b"ShutShutdown"), 1);
+        assert_eq!(write_all(&mut watch, b"SShutdown"), 1);
+    }
+
+    #[test]
+    fn sleep_needs_its_enable_bit() {
+        let mut watch = Watch::new([0xb004, 0]);
+        assert_eq!(watch.about_to_write(0xb004, 0xff), None);
+        assert_eq!(watch.about_to_write(0xb005, 0x14), None);
+        assert_eq!(watch.about_to_write(0xb005, 0x34), Some(Ending::Sleep));
+        // No PM1b: port 1 is nothing.
+        assert_eq!(watch.about_to_write(1, 0x34), None);
+        assert!(watch.ports().any(|p| p == 0xb005));
+        assert!(!watch.ports().any(|p| p == 0 || p == 1));
+    }
+
+    #[test]
+    fn resets_are_seen() {
+        let mut watch = Watch::new([0, 0]);
+        assert_eq!(watch.about_to_write(RESET_PORT, 2), None);
+        assert_eq!(
+            watch.about_to_write(RESET_PORT, 6),
+            Some(Ending::ResetRegister)
+        );
+        assert_eq!(watch.about_to_write(KEYBOARD_PORT, 0xd1), None);
+        assert_eq!(
+            watch.about_to_write(KEYBOARD_PORT, 0xfe),
+            Some(Ending::Keyboard)
+        );
+    }
+}

@@ -1,0 +1,220 @@
+//! One exit, start to end: the stub comes here with L1's registers stored,
+//! and goes out again with what this returns.
+
+use crate::current::{read, write};
+use crate::exit::Exit;
+use crate::ledger::{Level, Why};
+use crate::panic::fatal;
+use crate::percpu::{self, Cpu, PerCpu};
+use crate::vmentry::{Outcome, umbra_first_entry};
+use crate::{l1, nmi};
+use core::sync::atomic::Ordering;
+use umbra_vmcs::InsnError;
+use umbra_vmcs::exit::ENTRY_FAILURE;
+use umbra_vmcs::field;
+
+/// An event for L1, in the form of the VM-entry interruption-information
+/// field. SDM "VM-Entry Controls for Event Injection".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// With the valid bit.
+    pub information: u32,
+    /// For the kinds that have one.
+    pub error_code: u32,
+    /// For software interrupts and exceptions, in bytes.
+    pub instruction_bytes: u32,
+}
+
+impl Event {
+    const VALID: u32 = 1 << 31;
+    const HAS_ERROR_CODE: u32 = 1 << 11;
+    const NMI: u32 = 2 << 8;
+    const HARDWARE_EXCEPTION: u32 = 3 << 8;
+
+    /// A hardware exception without an error code.
+    pub const fn exception(vector: u8) -> Self {
+        Self {
+            information: Self::VALID | Self::HARDWARE_EXCEPTION | vector as u32,
+            error_code: 0,
+            instruction_bytes: 0,
+        }
+    }
+
+    /// A hardware exception with one.
+    pub const fn exception_with_code(vector: u8, error_code: u32) -> Self {
+        Self {
+            information: Self::exception(vector).information | Self::HAS_ERROR_CODE,
+            error_code,
+            instruction_bytes: 0,
+        }
+    }
+
+    /// #UD.
+    pub const INVALID_OPCODE: Self = Self::exception(6);
+    /// #GP(0).
+    pub const GENERAL_PROTECTION: Self = Self::exception_with_code(13, 0);
+    /// An NMI.
+    pub const NON_MASKABLE: Self = Self {
+        information: Self::VALID | Self::NMI | 2,
+        error_code: 0,
+        instruction_bytes: 0,
+    };
+}
+
+/// What a handler decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Action {
+    /// Go on where L1 was; an event whose delivery the exit interrupted is
+    /// delivered anew.
+    Resume,
+    /// L1's state was replaced: nothing of what the exit interrupted counts.
+    Restart,
+    /// The instruction is done: go on behind it.
+    Skip,
+    /// Deliver an event at the instruction.
+    Inject(Event),
+}
+
+/// Called by the stub; see `vmentry.S`. Gives 0 for VMRESUME, 1 for VMLAUNCH.
+#[unsafe(no_mangle)]
+extern "C" fn umbra_handle_exit(this: *mut PerCpu, outcome: u64) -> u64 {
+    // SAFETY: the stub passes this CPU's own area, once at a time.
+    let cpu = unsafe { percpu::from_stub(this) };
+    handle(cpu, Outcome::from_stub(outcome));
+    u64::from(!cpu.is_vmcs01_launched)
+}
+
+/// Enters L1 for the first time.
+pub fn first_entry(cpu: &mut Cpu) -> ! {
+    cpu.shared.is_running.store(true, Ordering::Release);
+    // SAFETY: vmcs01 is current and complete, the CPU's area adopted; the
+    // stack that is left behind is not used again.
+    unsafe { umbra_first_entry(percpu::host_rsp(cpu.index), 1) }
+}
+
+fn handle(cpu: &mut Cpu, outcome: Outcome) {
+    if outcome != Outcome::Exited {
+        entry_refused(cpu, outcome);
+    }
+    let raw = read(field::EXIT_REASON) as u32;
+    if raw & ENTRY_FAILURE != 0 {
+        fatal(format_args!(
+            "CPU {}: VM entry of L1 failed, exit reason {raw:#x}, qualification {:#x}",
+            cpu.index,
+            read(field::EXIT_QUALIFICATION)
+        ));
+    }
+    cpu.is_vmcs01_launched = true;
+    let number = raw as u16;
+    let exit = Exit::decode(number);
+    let why = match exit {
+        Exit::EptViolation { .. } => Why::CacheMiss,
+        Exit::Vmx(_) => Why::L1Asked,
+        _ => Why::L0Needs,
+    };
+    cpu.shared.ledger.count(Level::L1, number, why);
+    match l1::handle(cpu, exit) {
+        Action::Resume => redeliver(),
+        Action::Restart => {}
+        Action::Skip => skip_instruction(),
+        Action::Inject(event) => inject(event),
+    }
+    nmi::deliver(cpu);
+}
+
+/// VMLAUNCH or VMRESUME of vmcs01 failed at once: a bug of L0's.
+fn entry_refused(cpu: &Cpu, outcome: Outcome) -> ! {
+    match outcome {
+        Outcome::VmFailValid => {
+            let number = crate::arch::vmx::instruction_error();
+            fatal(format_args!(
+                "CPU {}: VM entry of L1 refused: {number}, {}",
+                cpu.index,
+                InsnError::describe(number)
+            ))
+        }
+        Outcome::VmFailInvalid | Outcome::Exited => fatal(format_args!(
+            "CPU {}: VM entry of L1 without a current VMCS",
+            cpu.index
+        )),
+    }
+}
+
+/// The next entry delivers `event`.
+pub fn inject(event: Event) {
+    write(
+        field::VM_ENTRY_INTERRUPTION_INFORMATION,
+        u64::from(event.information),
+    );
+    if event.information & Event::HAS_ERROR_CODE != 0 {
+        write(
+            field::VM_ENTRY_EXCEPTION_ERROR_CODE,
+            u64::from(event.error_code),
+        );
+    }
+    // Software interrupts and exceptions: types 4, 5 and 6.
+    if matches!(event.information >> 8 & 7, 4..=6) {
+        write(
+            field::VM_ENTRY_INSTRUCTION_LENGTH,
+            u64::from(event.instruction_bytes),
+        );
+    }
+}
+
+/// Delivers anew what the exit interrupted. SDM "Information for VM Exits That
+/// Occur During Event Delivery".
+fn redeliver() {
+    let vectoring = read(field::IDT_VECTORING_INFORMATION) as u32;
+    if vectoring & Event::VALID == 0 {
+        return;
+    }
+    // Bit 12 is undefined on the way in.
+    let event = Event {
+        information: vectoring & !(1 << 12),
+        error_code: read(field::IDT_VECTORING_ERROR_CODE) as u32,
+        instruction_bytes: read(field::VM_EXIT_INSTRUCTION_LENGTH) as u32,
+    };
+    if vectoring >> 8 & 7 == 2 {
+        // The delivery blocked NMIs already; it will do so again.
+        const NMI_BLOCKING: u64 = 1 << 3;
+        let state = read(field::GUEST_INTERRUPTIBILITY_STATE);
+        write(field::GUEST_INTERRUPTIBILITY_STATE, state & !NMI_BLOCKING);
+    }
+    inject(event);
+}
+
+/// Moves L1 behind the instruction that exited, as if it had been executed:
+/// the one place where RIP advances. Blocking by STI and MOV SS ends, and a
+/// single step is due.
+pub fn skip_instruction() {
+    const RFLAGS_TF: u64 = 1 << 8;
+    const RFLAGS_RF: u64 = 1 << 16;
+    const DEBUGCTL_BTF: u64 = 1 << 1;
+    const PENDING_BS: u64 = 1 << 14;
+    const STI_OR_MOV_SS: u64 = 3;
+    // Bit 13: CS.L.
+    const LONG_CODE: u64 = 1 << 13;
+
+    let mut rip = read(field::GUEST_RIP).wrapping_add(read(field::VM_EXIT_INSTRUCTION_LENGTH));
+    if rip >> 32 != 0 {
+        let is_64_bit = read(field::GUEST_CS_ACCESS_RIGHTS) & LONG_CODE != 0
+            && read(field::GUEST_IA32_EFER) & 1 << 10 != 0;
+        if !is_64_bit {
+            rip &= 0xffff_ffff;
+        }
+    }
+    write(field::GUEST_RIP, rip);
+    let state = read(field::GUEST_INTERRUPTIBILITY_STATE);
+    if state & STI_OR_MOV_SS != 0 {
+        write(field::GUEST_INTERRUPTIBILITY_STATE, state & !STI_OR_MOV_SS);
+    }
+    let rflags = read(field::GUEST_RFLAGS);
+    if rflags & RFLAGS_RF != 0 {
+        write(field::GUEST_RFLAGS, rflags & !RFLAGS_RF);
+    }
+    if rflags & RFLAGS_TF != 0 && read(field::GUEST_IA32_DEBUGCTL) & DEBUGCTL_BTF == 0 {
+        let pending = read(field::GUEST_PENDING_DEBUG_EXCEPTIONS);
+        write(field::GUEST_PENDING_DEBUG_EXCEPTIONS, pending | PENDING_BS);
+    }
+}

@@ -1,0 +1,296 @@
+//! vmcs01: how L1 runs. SDM "VM-Execution Control Fields", "Guest-State Area",
+//! "Host-State Area".
+//!
+//! External interrupts, NMIs, exceptions, HLT, CR3 and the like are L1's own
+//! and cause no exit. What does exit is in `l1/`.
+
+use crate::arch::{cr, desc, msr, vmx};
+use crate::current::{write, write_host};
+use crate::machine::machine;
+use crate::percpu::{self, Cpu};
+use crate::platform::msr_policy;
+use crate::vmentry::{gpr, umbra_vm_exit};
+use umbra_core::control_registers::{cr0, cr4, efer};
+use umbra_core::line::register;
+use umbra_guests::{Segment, StartState};
+use umbra_vmcs::controls::{Entry, Exit, Pin, Proc, Proc2};
+use umbra_vmcs::field;
+
+/// L1's VPID.
+pub const L1_VPID: u16 = 0xffff;
+
+/// CR0 bits that L1 needs at 1 only while it is in VMX operation.
+pub const CR0_IN_VMX: u64 = cr0::PE | cr0::NE | cr0::PG;
+
+/// The bits of CR0 that L0 owns: NE always, since VMX operation of L0 needs it
+/// at 1 while L1 may clear it.
+pub fn cr0_mask(is_l1_in_vmx: bool) -> u64 {
+    if is_l1_in_vmx { CR0_IN_VMX } else { cr0::NE }
+}
+
+/// The bits of CR4 that L0 owns: VMXE, as NE in CR0; SMXE, since no guest can
+/// have SMX.
+pub const CR4_MASK: u64 = cr4::VMXE | cr4::SMXE;
+
+/// Makes vmcs01 this CPU's current VMCS, with L1 in the state given. The CPU
+/// is in VMX root operation.
+pub fn set_up(cpu: &mut Cpu, state: &StartState) {
+    let region = cpu.pages.vmcs01.base();
+    // SAFETY: a page of this CPU's own with the revision id in it.
+    if let Err(fail) = unsafe { vmx::vmclear(region) } {
+        panic!("VMCLEAR of vmcs01: {fail:?}");
+    }
+    // SAFETY: as above.
+    if let Err(fail) = unsafe { vmx::vmptrld(region) } {
+        panic!("VMPTRLD of vmcs01: {fail:?}");
+    }
+    cpu.is_vmcs01_launched = false;
+    write_controls(cpu);
+    write_host_state(cpu);
+    write_start_state(cpu, state);
+}
+
+fn write_controls(cpu: &mut Cpu) {
+    let caps = &machine().vmx;
+    write(
+        field::PIN_BASED_CONTROLS,
+        u64::from(caps.pin().adjust(Pin::empty().bits())),
+    );
+    let primary = Proc::USE_MSR_BITMAPS | Proc::USE_IO_BITMAPS | Proc::ACTIVATE_SECONDARY_CONTROLS;
+    write(
+        field::PRIMARY_PROCESSOR_BASED_CONTROLS,
+        u64::from(caps.proc().adjust(primary.bits())),
+    );
+    // The second line lets instructions through that would raise #UD; CPUID
+    // agrees (`umbra_core::cpuid`).
+    let secondary = Proc2::ENABLE_EPT
+        | Proc2::ENABLE_VPID
+        | Proc2::UNRESTRICTED_GUEST
+        | Proc2::ENABLE_RDTSCP
+        | Proc2::ENABLE_INVPCID
+        | Proc2::ENABLE_XSAVES_XRSTORS
+        | Proc2::ENABLE_USER_WAIT_AND_PAUSE;
+    write(
+        field::SECONDARY_PROCESSOR_BASED_CONTROLS,
+        u64::from(caps.proc2.adjust(secondary.bits())),
+    );
+    let exit = Exit::HOST_ADDRESS_SPACE_SIZE
+        | Exit::SAVE_EFER
+        | Exit::LOAD_EFER
+        | Exit::SAVE_PAT
+        | Exit::LOAD_PAT
+        | Exit::SAVE_DEBUG_CONTROLS;
+    write(
+        field::PRIMARY_VM_EXIT_CONTROLS,
+        u64::from(caps.exit().adjust(exit.bits())),
+    );
+    let entry = Entry::LOAD_EFER | Entry::LOAD_PAT | Entry::LOAD_DEBUG_CONTROLS;
+    write(
+        field::VM_ENTRY_CONTROLS,
+        u64::from(caps.entry().adjust(entry.bits())),
+    );
+    if caps.offers_proc2(Proc2::ENABLE_XSAVES_XRSTORS) {
+        write(field::XSS_EXITING_BITMAP, 0);
+    }
+    for zero in [
+        field::EXCEPTION_BITMAP,
+        field::PAGE_FAULT_ERROR_CODE_MASK,
+        field::PAGE_FAULT_ERROR_CODE_MATCH,
+        field::CR3_TARGET_COUNT,
+        field::VM_EXIT_MSR_STORE_COUNT,
+        field::VM_EXIT_MSR_LOAD_COUNT,
+        field::VM_ENTRY_MSR_LOAD_COUNT,
+        field::VM_ENTRY_INTERRUPTION_INFORMATION,
+        field::TSC_OFFSET,
+    ] {
+        write(zero, 0);
+    }
+    write(field::VIRTUAL_PROCESSOR_ID, u64::from(L1_VPID));
+    write(field::EPT_POINTER, cpu.ept01.eptp().raw());
+    msr_policy::fill_bitmap(cpu.pages.msr_bitmap.bytes_mut(), &cpu.mtrrs);
+    write(field::MSR_BITMAP, cpu.pages.msr_bitmap.base());
+    fill_io_bitmaps(cpu);
+    write(field::IO_BITMAP_A, cpu.pages.io_bitmaps.page(0));
+    write(field::IO_BITMAP_B, cpu.pages.io_bitmaps.page(1));
+    write(field::CR4_GUEST_HOST_MASK, CR4_MASK);
+}
+
+fn fill_io_bitmaps(cpu: &mut Cpu) {
+    let com1 = [
+        crate::console::COM1 + register::DATA,
+        crate::console::COM1 + register::LINE_CONTROL,
+    ];
+    let ports = cpu.watch.ports();
+    let bits = cpu.pages.io_bitmaps.bytes_mut();
+    for port in ports.chain(com1) {
+        bits[usize::from(port / 8)] |= 1 << (port % 8);
+    }
+}
+
+fn write_host_state(cpu: &Cpu) {
+    let (gdt, task) = percpu::host_tables(cpu.index);
+    let host = [
+        (field::HOST_CR0, cr::cr0()),
+        (field::HOST_CR3, cr::cr3()),
+        (field::HOST_CR4, cr::cr4()),
+        (field::HOST_CS_SELECTOR, u64::from(desc::CODE)),
+        (field::HOST_SS_SELECTOR, u64::from(desc::DATA)),
+        (field::HOST_DS_SELECTOR, u64::from(desc::DATA)),
+        (field::HOST_ES_SELECTOR, u64::from(desc::DATA)),
+        (field::HOST_FS_SELECTOR, 0),
+        (field::HOST_GS_SELECTOR, 0),
+        (field::HOST_TR_SELECTOR, u64::from(desc::TSS)),
+        (field::HOST_FS_BASE, 0),
+        (field::HOST_GS_BASE, percpu::host_gs_base(cpu.index)),
+        (field::HOST_TR_BASE, task),
+        (field::HOST_GDTR_BASE, gdt),
+        (field::HOST_IDTR_BASE, desc::idt_base()),
+        (field::HOST_IA32_SYSENTER_CS, 0),
+        (field::HOST_IA32_SYSENTER_ESP, 0),
+        (field::HOST_IA32_SYSENTER_EIP, 0),
+        (field::HOST_IA32_PAT, msr::read(msr::IA32_PAT)),
+        (field::HOST_IA32_EFER, msr::read(msr::IA32_EFER)),
+        (field::HOST_RSP, percpu::host_rsp(cpu.index)),
+        (field::HOST_RIP, &raw const umbra_vm_exit as u64),
+    ];
+    for (to, value) in host {
+        // SAFETY: the registers as L0 runs with them now, this CPU's own
+        // tables and stack, and the exit stub.
+        unsafe { write_host(to, value) };
+    }
+}
+
+/// Puts the current VMCS, vmcs01, and the stored registers into the state
+/// given.
+pub fn write_start_state(cpu: &mut Cpu, state: &StartState) {
+    let g = &state.gpr;
+    cpu.regs = crate::vmentry::Registers::default();
+    let gprs = &mut cpu.regs.gprs;
+    gprs[gpr::RAX] = g.rax;
+    gprs[gpr::RBX] = g.rbx;
+    gprs[gpr::RCX] = g.rcx;
+    gprs[gpr::RDX] = g.rdx;
+    gprs[gpr::RSI] = g.rsi;
+    gprs[gpr::RDI] = g.rdi;
+    gprs[gpr::RBP] = g.rbp;
+    write(field::GUEST_RSP, g.rsp);
+    write(field::GUEST_RIP, state.rip);
+    write(field::GUEST_RFLAGS, state.rflags);
+    write_cr0(cpu, state.cr0);
+    write(field::GUEST_CR3, state.cr3);
+    write_cr4(state.cr4);
+    write_efer(state.efer);
+    write_segments(state);
+    write(field::GUEST_GDTR_BASE, state.gdtr.base);
+    write(field::GUEST_GDTR_LIMIT, u64::from(state.gdtr.limit));
+    write(field::GUEST_IDTR_BASE, state.idtr.base);
+    write(field::GUEST_IDTR_LIMIT, u64::from(state.idtr.limit));
+    write(field::GUEST_IA32_PAT, msr::read(msr::IA32_PAT));
+    write(field::GUEST_DR7, 0x400);
+    write(field::VMCS_LINK_POINTER, u64::MAX);
+    for zero in [
+        field::GUEST_IA32_DEBUGCTL,
+        field::GUEST_IA32_SYSENTER_CS,
+        field::GUEST_IA32_SYSENTER_ESP,
+        field::GUEST_IA32_SYSENTER_EIP,
+        field::GUEST_INTERRUPTIBILITY_STATE,
+        field::GUEST_ACTIVITY_STATE,
+        field::GUEST_PENDING_DEBUG_EXCEPTIONS,
+    ] {
+        write(zero, 0);
+    }
+}
+
+/// Gives L1 a CR0: `value` as L1 reads it.
+pub fn write_cr0(cpu: &Cpu, value: u64) {
+    let mask = cr0_mask(cpu.is_l1_in_vmx);
+    write(field::CR0_GUEST_HOST_MASK, mask);
+    write(field::CR0_READ_SHADOW, value);
+    write(field::GUEST_CR0, value | cr0::NE);
+}
+
+/// Gives L1 a CR4: `value` as L1 reads it.
+pub fn write_cr4(value: u64) {
+    write(field::CR4_READ_SHADOW, value);
+    write(field::GUEST_CR4, value & !cr4::SMXE | cr4::VMXE);
+}
+
+/// Gives L1 an IA32_EFER; "IA-32e mode guest" follows LMA.
+pub fn write_efer(value: u64) {
+    write(field::GUEST_IA32_EFER, value);
+    let bit = u64::from(Entry::IA32E_MODE_GUEST.bits());
+    let (set, clear) = if value & efer::LMA != 0 {
+        (bit, 0)
+    } else {
+        (0, bit)
+    };
+    crate::current::change(field::VM_ENTRY_CONTROLS, set, clear);
+}
+
+fn write_segments(state: &StartState) {
+    use umbra_vmcs::Field;
+    let rows: [(&Segment, Field, Field, Field, Field); 8] = [
+        (
+            &state.es,
+            field::GUEST_ES_SELECTOR,
+            field::GUEST_ES_BASE,
+            field::GUEST_ES_LIMIT,
+            field::GUEST_ES_ACCESS_RIGHTS,
+        ),
+        (
+            &state.cs,
+            field::GUEST_CS_SELECTOR,
+            field::GUEST_CS_BASE,
+            field::GUEST_CS_LIMIT,
+            field::GUEST_CS_ACCESS_RIGHTS,
+        ),
+        (
+            &state.ss,
+            field::GUEST_SS_SELECTOR,
+            field::GUEST_SS_BASE,
+            field::GUEST_SS_LIMIT,
+            field::GUEST_SS_ACCESS_RIGHTS,
+        ),
+        (
+            &state.ds,
+            field::GUEST_DS_SELECTOR,
+            field::GUEST_DS_BASE,
+            field::GUEST_DS_LIMIT,
+            field::GUEST_DS_ACCESS_RIGHTS,
+        ),
+        (
+            &state.fs,
+            field::GUEST_FS_SELECTOR,
+            field::GUEST_FS_BASE,
+            field::GUEST_FS_LIMIT,
+            field::GUEST_FS_ACCESS_RIGHTS,
+        ),
+        (
+            &state.gs,
+            field::GUEST_GS_SELECTOR,
+            field::GUEST_GS_BASE,
+            field::GUEST_GS_LIMIT,
+            field::GUEST_GS_ACCESS_RIGHTS,
+        ),
+        (
+            &state.ldtr,
+            field::GUEST_LDTR_SELECTOR,
+            field::GUEST_LDTR_BASE,
+            field::GUEST_LDTR_LIMIT,
+            field::GUEST_LDTR_ACCESS_RIGHTS,
+        ),
+        (
+            &state.tr,
+            field::GUEST_TR_SELECTOR,
+            field::GUEST_TR_BASE,
+            field::GUEST_TR_LIMIT,
+            field::GUEST_TR_ACCESS_RIGHTS,
+        ),
+    ];
+    for (segment, selector, base, limit, rights) in rows {
+        write(selector, u64::from(segment.selector));
+        write(base, segment.base);
+        write(limit, u64::from(segment.limit));
+        write(rights, u64::from(segment.access_rights));
+    }
+}
