@@ -1,3 +1,32 @@
 //! VMX for L1: its instructions, nested VM entry and exit.
+//!
+//! L0 is Umbra, L1 the hypervisor it gives the machine to, L2 a guest of L1.
+//! vmcs01 runs L1, vmcs12 is what L1 wrote, vmcs02 runs L2 for L1. Everything
+//! that touches the CPU goes through [`hw::Hardware`].
 #![no_std]
 #![forbid(unsafe_code)]
+
+pub mod bits;
+mod compose;
+mod entry;
+mod event;
+mod exit;
+pub mod fault;
+mod host_state;
+pub mod hw;
+pub mod insn;
+mod l2_ept;
+mod msr_list;
+pub mod offer;
+pub mod operand;
+pub mod paging;
+pub mod slots;
+pub mod state;
+mod vmfunc;
+mod wants;
+
+pub use exit::L2Done;
+pub use fault::Fault;
+pub use hw::{Current, Hardware, MsrFault};
+pub use insn::Done;
+pub use state::Nested;

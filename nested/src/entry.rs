@@ -1,0 +1,259 @@
+//! Nested VM entry, once the rules have passed.
+//!
+//! SDM "Loading Guest State", "Loading MSRs", "VM-Entry Failures During or
+//! After Loading Guest State".
+
+use umbra_ept::ept02::{Context12, Pml};
+use umbra_ept::eptp::Eptp;
+use umbra_ept::invalidate::Invalidate;
+use umbra_vmcs::controls::{Entry, Pin, Proc, Proc2};
+use umbra_vmcs::exit::Reason;
+use umbra_vmcs::field::{self, FieldSet};
+
+use crate::bits::*;
+use crate::hw::{Current, Hardware};
+use crate::insn::Done;
+use crate::state::Nested;
+
+/// L1's registers that L2 starts with unless vmcs12 loads its own.
+struct Inherited {
+    efer: u64,
+    pat: u64,
+    debugctl: u64,
+    dr7: u64,
+}
+
+impl Nested {
+    /// Enters L2: leaves vmcs02 current and complete. vmcs01 is current.
+    pub(crate) fn enter_l2(&mut self, hw: &mut impl Hardware, number: usize) -> Done {
+        let inherited = Inherited {
+            efer: hw.read(field::GUEST_IA32_EFER),
+            pat: hw.read(field::GUEST_IA32_PAT),
+            debugctl: hw.read(field::GUEST_IA32_DEBUGCTL),
+            dr7: hw.read(field::GUEST_DR7),
+        };
+        let slot = self.slots.get(number);
+        if slot.needs_reset {
+            hw.reset_vmcs02(number);
+            slot.needs_reset = false;
+            slot.dirty = FieldSet::FULL;
+        } else {
+            hw.switch_to(Current::Vmcs02(number));
+        }
+        self.compose(hw, number);
+        self.load_unsaved_state(hw, number, &inherited);
+        self.use_bitmap(hw, number);
+        self.use_vpid(hw, number);
+        if !self.use_ept(hw, number) {
+            // The rules let no such EPT pointer through.
+            return self.entry_failure(hw, number, Reason::EntryGuestState, 0);
+        }
+        self.start_timer(hw, number);
+        if let Err(entry) = self.load_entry_msrs(hw, number) {
+            return self.entry_failure(hw, number, Reason::EntryMsrLoading, entry);
+        }
+        self.slots.get(number).is_launched = true;
+        self.in_l2 = true;
+        if core::mem::take(&mut self.init_latched) {
+            // Blocked in VMX root operation, an INIT exits at once in VMX
+            // non-root operation.
+            return match self.reflect(hw, Reason::Init as u32) {
+                crate::L2Done::Abort(indicator) => Done::Abort(indicator),
+                _ => Done::Switched,
+            };
+        }
+        Done::Switched
+    }
+
+    /// The state that vmcs02 saves at each exit though vmcs12 may not: EFER,
+    /// PAT, DR7 and IA32_DEBUGCTL, and PDPTEs without EPT.
+    fn load_unsaved_state(&mut self, hw: &mut impl Hardware, number: usize, l1: &Inherited) {
+        let slot = self.slots.get(number);
+        let v = &slot.vmcs12;
+        let cr0 = v.get(field::GUEST_CR0);
+        let efer = if slot.entry(Entry::LOAD_EFER) {
+            v.get(field::GUEST_IA32_EFER)
+        } else {
+            // SDM "Loading Guest Control Registers, Debug Registers, and MSRs":
+            // LMA follows the control, and LME does too where paging is on.
+            let mut efer = l1.efer & !EFER_LMA;
+            if cr0 & CR0_PG != 0 {
+                efer &= !EFER_LME;
+            }
+            if slot.entry(Entry::IA32E_MODE_GUEST) {
+                efer |= EFER_LMA | EFER_LME;
+            }
+            efer
+        };
+        hw.write(field::GUEST_IA32_EFER, efer);
+        let pat = match slot.entry(Entry::LOAD_PAT) {
+            true => v.get(field::GUEST_IA32_PAT),
+            false => l1.pat,
+        };
+        hw.write(field::GUEST_IA32_PAT, pat);
+        let (debugctl, dr7) = match slot.entry(Entry::LOAD_DEBUG_CONTROLS) {
+            true => (v.get(field::GUEST_IA32_DEBUGCTL), v.get(field::GUEST_DR7)),
+            false => (l1.debugctl, l1.dr7),
+        };
+        hw.write(field::GUEST_IA32_DEBUGCTL, debugctl);
+        hw.write(field::GUEST_DR7, dr7);
+        if slot.entry(Entry::LOAD_PERF_GLOBAL_CTRL) {
+            // A CPU may have the control and not the MSR.
+            let value = v.get(field::GUEST_IA32_PERF_GLOBAL_CTRL);
+            let _ = hw.wrmsr_l1(MSR_IA32_PERF_GLOBAL_CTRL, value);
+        }
+
+        let is_pae = cr0 & CR0_PG != 0
+            && v.get(field::GUEST_CR4) & CR4_PAE != 0
+            && !slot.entry(Entry::IA32E_MODE_GUEST);
+        if is_pae && !slot.proc2(Proc2::ENABLE_EPT) {
+            // vmcs02 uses EPT, so the CPU takes the PDPTEs from vmcs02; for L1
+            // they come from memory.
+            load_pdptes(hw, v.get(field::GUEST_CR3));
+        }
+    }
+
+    fn use_bitmap(&mut self, hw: &mut impl Hardware, number: usize) {
+        let slot = self.slots.get(number);
+        if slot.proc(Proc::USE_MSR_BITMAPS) {
+            let address = slot.vmcs12.get(field::MSR_BITMAP);
+            let merged = hw.merge_msr_bitmap(address);
+            hw.write(field::MSR_BITMAP, merged);
+        }
+    }
+
+    fn use_vpid(&mut self, hw: &mut impl Hardware, number: usize) {
+        let slot = self.slots.get(number);
+        let vpid12 = match slot.proc2(Proc2::ENABLE_VPID) {
+            true => Some(slot.vmcs12.get(field::VIRTUAL_PROCESSOR_ID) as u16),
+            false => None,
+        };
+        let assigned = self.vpids.enter(vpid12);
+        hw.write(field::VIRTUAL_PROCESSOR_ID, u64::from(assigned.hardware));
+        if assigned.flush_needed {
+            hw.invvpid_single(assigned.hardware);
+        }
+    }
+
+    /// What the pool has to know of L2; `None` if L1 does not use EPT for it.
+    pub(crate) fn context12(&mut self, number: usize) -> Option<Context12> {
+        let ept_caps = self.ept_caps;
+        let slot = self.slots.get(number);
+        if !slot.proc2(Proc2::ENABLE_EPT) {
+            return None;
+        }
+        let mode_based = slot.proc2(Proc2::MODE_BASED_EXECUTE_CONTROL);
+        let caps = ept_caps.with_mode_based_execute(mode_based);
+        let eptp = Eptp::new(slot.vmcs12.get(field::EPT_POINTER), &caps).ok()?;
+        Some(Context12 { eptp, caps })
+    }
+
+    /// Page-modification logging as vmcs12 asks for it.
+    pub(crate) fn pml12(&mut self, number: usize) -> Pml {
+        let slot = self.slots.get(number);
+        if !slot.proc2(Proc2::ENABLE_PML) {
+            return Pml::Off;
+        }
+        Pml::On {
+            full: slot.vmcs12.get(field::PML_INDEX) > 511,
+        }
+    }
+
+    /// Gives vmcs02 its EPT pointer; false if vmcs12's is not one.
+    pub(crate) fn use_ept(&mut self, hw: &mut impl Hardware, number: usize) -> bool {
+        let uses_ept = self.slots.get(number).proc2(Proc2::ENABLE_EPT);
+        if !uses_ept {
+            let pointer = hw.ept01_pointer();
+            hw.write(field::EPT_POINTER, pointer);
+            return true;
+        }
+        let Some(context) = self.context12(number) else {
+            return false;
+        };
+        let active = {
+            let (mut tables, mut memory) = hw.ept();
+            self.pool.activate(&context, &mut tables, &mut memory)
+        };
+        let Some(active) = active else { return false };
+        hw.write(field::EPT_POINTER, active.eptp.raw());
+        invalidate(hw, active.invalidate);
+        true
+    }
+
+    fn start_timer(&mut self, hw: &mut impl Hardware, number: usize) {
+        let slot = self.slots.get(number);
+        self.timer_end = None;
+        if slot.pin(Pin::ACTIVATE_PREEMPTION_TIMER) {
+            let value = slot.vmcs12.get(field::VMX_PREEMPTION_TIMER_VALUE);
+            let now = hw.tsc() >> (self.caps.misc & 0x1f);
+            self.timer_end = Some(now.wrapping_add(value));
+            hw.write(field::VMX_PREEMPTION_TIMER_VALUE, value);
+        }
+    }
+
+    /// Before L0 resumes L2 by itself: the timer has gone on meanwhile.
+    pub(crate) fn continue_timer(&mut self, hw: &mut impl Hardware) {
+        if let Some(end) = self.timer_end {
+            let now = hw.tsc() >> (self.caps.misc & 0x1f);
+            hw.write(
+                field::VMX_PREEMPTION_TIMER_VALUE,
+                end.saturating_sub(now).min(0xffff_ffff),
+            );
+        }
+    }
+
+    /// A VM entry that failed after the checks on host state: an exit to L1
+    /// that saves nothing of L2. Whichever VMCS is current.
+    pub(crate) fn entry_failure(
+        &mut self,
+        hw: &mut impl Hardware,
+        number: usize,
+        reason: Reason,
+        qualification: u64,
+    ) -> Done {
+        self.in_l2 = false;
+        hw.switch_to(Current::Vmcs01);
+        // The CPU stored the outcome, no field besides; guest state and the
+        // valid bit of the entry's event stay as they are.
+        let slot = self.slots.get(number);
+        let reason = u64::from(reason as u32 | umbra_vmcs::exit::ENTRY_FAILURE);
+        slot.vmcs12.set(field::EXIT_REASON, reason);
+        slot.vmcs12.set(field::EXIT_QUALIFICATION, qualification);
+        slot.stale.remove(field::EXIT_REASON);
+        slot.stale.remove(field::EXIT_QUALIFICATION);
+        match self.load_host_state(hw, number, None) {
+            Ok(()) => Done::Switched,
+            Err(indicator) => Done::Abort(indicator),
+        }
+    }
+}
+
+/// Reads the four PDPTEs at `cr3` into the current VMCS. The rules have seen
+/// that they may be loaded, or the caller does.
+pub(crate) fn load_pdptes(hw: &mut impl Hardware, cr3: u64) -> [u64; 4] {
+    let mut bytes = [0; 32];
+    hw.read_l1(cr3 & 0xffff_ffe0, &mut bytes);
+    let fields = [
+        field::GUEST_PDPTE0,
+        field::GUEST_PDPTE1,
+        field::GUEST_PDPTE2,
+        field::GUEST_PDPTE3,
+    ];
+    let mut pdptes = [0; 4];
+    for ((pdpte, field), chunk) in pdptes.iter_mut().zip(fields).zip(bytes.chunks_exact(8)) {
+        let mut value = [0; 8];
+        value.copy_from_slice(chunk);
+        *pdpte = u64::from_le_bytes(value);
+        hw.write(field, *pdpte);
+    }
+    pdptes
+}
+
+/// Carries out the INVEPT that a change of ept02 is followed by.
+pub(crate) fn invalidate(hw: &mut impl Hardware, what: Invalidate) {
+    match what {
+        Invalidate::None => {}
+        Invalidate::Single(eptp) => hw.invept_single(eptp.raw()),
+        Invalidate::All => hw.invept_all(),
+    }
+}

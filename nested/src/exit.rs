@@ -1,0 +1,337 @@
+//! An exit of L2: L0's own, or L1's to see.
+//!
+//! SDM "VM Exits": recording exit information, saving guest state, loading
+//! host state.
+
+use umbra_vmcs::controls::{Exit, Pin, Proc2};
+use umbra_vmcs::exit::{ENTRY_FAILURE, Reason};
+use umbra_vmcs::field::{self, FieldSet};
+
+use crate::bits::*;
+use crate::fault::Fault;
+use crate::host_state::{LeftByL2, abort};
+use crate::hw::{Current, Hardware};
+use crate::state::Nested;
+
+/// What becomes of an exit of L2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum L2Done {
+    /// L0 dealt with it: L2 goes on.
+    Resume,
+    /// L1 runs next, with the exit in vmcs12.
+    Reflected,
+    /// A VMX abort, with this indicator: the CPU is in the shutdown state.
+    Abort(u32),
+}
+
+/// Guest state that L1 is likely to look at, read back at once.
+const EAGER: [umbra_vmcs::Field; 8] = [
+    field::GUEST_RIP,
+    field::GUEST_RSP,
+    field::GUEST_RFLAGS,
+    field::GUEST_CR0,
+    field::GUEST_CR3,
+    field::GUEST_CR4,
+    field::GUEST_CS_ACCESS_RIGHTS,
+    field::GUEST_ACTIVITY_STATE,
+];
+
+/// Guest state that is read back when L1 asks.
+const LAZY: FieldSet = FieldSet::of(&[
+    field::GUEST_ES_SELECTOR,
+    field::GUEST_CS_SELECTOR,
+    field::GUEST_SS_SELECTOR,
+    field::GUEST_DS_SELECTOR,
+    field::GUEST_FS_SELECTOR,
+    field::GUEST_GS_SELECTOR,
+    field::GUEST_LDTR_SELECTOR,
+    field::GUEST_TR_SELECTOR,
+    field::GUEST_ES_LIMIT,
+    field::GUEST_CS_LIMIT,
+    field::GUEST_SS_LIMIT,
+    field::GUEST_DS_LIMIT,
+    field::GUEST_FS_LIMIT,
+    field::GUEST_GS_LIMIT,
+    field::GUEST_LDTR_LIMIT,
+    field::GUEST_TR_LIMIT,
+    field::GUEST_GDTR_LIMIT,
+    field::GUEST_IDTR_LIMIT,
+    field::GUEST_ES_ACCESS_RIGHTS,
+    field::GUEST_SS_ACCESS_RIGHTS,
+    field::GUEST_DS_ACCESS_RIGHTS,
+    field::GUEST_FS_ACCESS_RIGHTS,
+    field::GUEST_GS_ACCESS_RIGHTS,
+    field::GUEST_LDTR_ACCESS_RIGHTS,
+    field::GUEST_TR_ACCESS_RIGHTS,
+    field::GUEST_IA32_SYSENTER_CS,
+    field::GUEST_IA32_SYSENTER_ESP,
+    field::GUEST_IA32_SYSENTER_EIP,
+    field::GUEST_ES_BASE,
+    field::GUEST_CS_BASE,
+    field::GUEST_SS_BASE,
+    field::GUEST_DS_BASE,
+    field::GUEST_FS_BASE,
+    field::GUEST_GS_BASE,
+    field::GUEST_LDTR_BASE,
+    field::GUEST_TR_BASE,
+    field::GUEST_GDTR_BASE,
+    field::GUEST_IDTR_BASE,
+    field::GUEST_PENDING_DEBUG_EXCEPTIONS,
+]);
+
+/// Exit information, read back when L1 asks, but for what is read at once.
+const LAZY_INFORMATION: FieldSet = FieldSet::of(&[
+    field::VM_EXIT_INTERRUPTION_ERROR_CODE,
+    field::IDT_VECTORING_ERROR_CODE,
+    field::VM_EXIT_INSTRUCTION_INFORMATION,
+    field::GUEST_LINEAR_ADDRESS,
+    field::IO_RCX,
+    field::IO_RSI,
+    field::IO_RDI,
+    field::IO_RIP,
+]);
+
+/// Exit information that L1 looks at after every exit.
+const EAGER_INFORMATION: [umbra_vmcs::Field; 4] = [
+    field::EXIT_QUALIFICATION,
+    field::VM_EXIT_INTERRUPTION_INFORMATION,
+    field::IDT_VECTORING_INFORMATION,
+    field::VM_EXIT_INSTRUCTION_LENGTH,
+];
+
+const PDPTES: FieldSet = FieldSet::of(&[
+    field::GUEST_PDPTE0,
+    field::GUEST_PDPTE1,
+    field::GUEST_PDPTE2,
+    field::GUEST_PDPTE3,
+]);
+
+impl Nested {
+    /// Deals with an exit of L2. vmcs02 is current; afterwards the VMCS of
+    /// whichever level runs next.
+    pub fn l2_exit(&mut self, hw: &mut impl Hardware) -> L2Done {
+        let Some(number) = self.current else {
+            // L2 runs only with a current VMCS.
+            return L2Done::Resume;
+        };
+        let raw = hw.read(field::EXIT_REASON) as u32;
+        if raw & ENTRY_FAILURE != 0 {
+            return self.l2_entry_failed(hw, number, raw);
+        }
+        match Reason::from_number(raw as u16) {
+            Some(Reason::EptViolation) => self.l2_ept_violation(hw, number),
+            Some(Reason::EptMisconfiguration) => self.l2_ept_violation(hw, number),
+            Some(Reason::Rdmsr) => self.l2_msr(hw, number, false),
+            Some(Reason::Wrmsr) => self.l2_msr(hw, number, true),
+            Some(Reason::Vmfunc) => self.l2_vmfunc(hw, number),
+            // Every other exit has its cause in a control of vmcs12 or has no
+            // control at all: L1's. So is a reason that Umbra does not know.
+            _ => self.reflect(hw, raw),
+        }
+    }
+
+    /// The CPU refused a vmcs02 whose vmcs12 the rules had let through: L1
+    /// learns what the CPU said.
+    fn l2_entry_failed(&mut self, hw: &mut impl Hardware, number: usize, raw: u32) -> L2Done {
+        let qualification = hw.read(field::EXIT_QUALIFICATION);
+        let reason = Reason::from_number(raw as u16).unwrap_or(Reason::EntryGuestState);
+        self.slots.get(number).dirty = FieldSet::FULL;
+        match self.entry_failure(hw, number, reason, qualification) {
+            crate::Done::Abort(indicator) => L2Done::Abort(indicator),
+            _ => L2Done::Reflected,
+        }
+    }
+
+    /// VMLAUNCH or VMRESUME of vmcs02 ended in VMfailValid with this error:
+    /// like [`l2_exit`](Self::l2_exit) for a vmcs12 that the rules let through
+    /// and the CPU does not. L1's instruction ends in the same failure.
+    pub fn l2_vmfail(&mut self, hw: &mut impl Hardware, error: u32) {
+        let Some(number) = self.current else { return };
+        self.in_l2 = false;
+        let slot = self.slots.get(number);
+        slot.dirty = FieldSet::FULL;
+        slot.unchecked = FieldSet::FULL;
+        slot.vmcs12
+            .set(field::VM_INSTRUCTION_ERROR, u64::from(error));
+        hw.switch_to(Current::Vmcs01);
+        let rflags = hw.read(field::GUEST_RFLAGS) & !RFLAGS_STATUS;
+        hw.write(field::GUEST_RFLAGS, rflags | RFLAGS_ZF);
+    }
+
+    /// RDMSR or WRMSR of L2: L1's if its bitmap says so; else L0 intercepts
+    /// the MSR for itself and does what L1's own access would do.
+    fn l2_msr(&mut self, hw: &mut impl Hardware, number: usize, is_write: bool) -> L2Done {
+        let index = hw.gpr(1) as u32;
+        if self.l1_wants_msr(hw, number, index, is_write) {
+            let reason = if is_write {
+                Reason::Wrmsr
+            } else {
+                Reason::Rdmsr
+            };
+            return self.reflect(hw, reason as u32);
+        }
+        let result = if is_write {
+            let value = hw.gpr(2) << 32 | hw.gpr(0) & 0xffff_ffff;
+            hw.wrmsr_l1(index, value)
+        } else {
+            hw.rdmsr_l1(index).map(|value| {
+                hw.set_gpr(0, value & 0xffff_ffff);
+                hw.set_gpr(2, value >> 32);
+            })
+        };
+        match result {
+            Ok(()) => self.skip_in_l2(hw),
+            Err(_) => {
+                if !self.raise_in_l2(hw, number, Fault::GP) {
+                    return self.reflect_event(hw, Reason::ExceptionOrNmi as u32);
+                }
+            }
+        }
+        self.continue_timer(hw);
+        L2Done::Resume
+    }
+
+    /// Moves L2 past the instruction that exited: no STI or MOV-SS blocking
+    /// any more, and a single step is pending if TF asks for it.
+    pub(crate) fn skip_in_l2(&mut self, hw: &mut impl Hardware) {
+        let length = hw.read(field::VM_EXIT_INSTRUCTION_LENGTH);
+        let mut rip = hw.read(field::GUEST_RIP).wrapping_add(length);
+        let is_64_bit = hw.read(field::GUEST_IA32_EFER) & EFER_LMA != 0
+            && hw.read(field::GUEST_CS_ACCESS_RIGHTS) & 1 << 13 != 0;
+        if !is_64_bit {
+            rip &= 0xffff_ffff;
+        }
+        hw.write(field::GUEST_RIP, rip);
+        let state = hw.read(field::GUEST_INTERRUPTIBILITY_STATE);
+        if state & (BLOCKING_BY_STI | BLOCKING_BY_MOV_SS) != 0 {
+            let state = state & !(BLOCKING_BY_STI | BLOCKING_BY_MOV_SS);
+            hw.write(field::GUEST_INTERRUPTIBILITY_STATE, state);
+        }
+        if hw.read(field::GUEST_RFLAGS) & RFLAGS_TF != 0 {
+            let pending = hw.read(field::GUEST_PENDING_DEBUG_EXCEPTIONS);
+            hw.write(field::GUEST_PENDING_DEBUG_EXCEPTIONS, pending | 1 << 14);
+        }
+    }
+
+    /// Reflects the exit that vmcs02 recorded, under `reason`.
+    pub(crate) fn reflect(&mut self, hw: &mut impl Hardware, reason: u32) -> L2Done {
+        let Some(number) = self.current else {
+            return L2Done::Resume;
+        };
+        let has_gpa = self.fields.contains(field::GUEST_PHYSICAL_ADDRESS);
+        let slot = self.slots.get(number);
+        for f in EAGER_INFORMATION {
+            let value = hw.read(f);
+            slot.vmcs12.set(f, value);
+        }
+        slot.stale = slot.stale.union(LAZY_INFORMATION);
+        if has_gpa {
+            slot.stale.insert(field::GUEST_PHYSICAL_ADDRESS);
+        }
+        self.reflect_event(hw, reason)
+    }
+
+    /// Reflects an exit whose information is in vmcs12 already.
+    pub(crate) fn reflect_event(&mut self, hw: &mut impl Hardware, reason: u32) -> L2Done {
+        let Some(number) = self.current else {
+            return L2Done::Resume;
+        };
+        let slot = self.slots.get(number);
+        slot.vmcs12.set(field::EXIT_REASON, u64::from(reason));
+        let event = slot.vmcs12.get(field::VM_EXIT_INTERRUPTION_INFORMATION);
+        let is_nmi_exit = reason as u16 == Reason::ExceptionOrNmi as u16
+            && event & INFO_VALID != 0
+            && event >> 8 & 7 == 2;
+        let left = self.save_guest_state(hw, number, is_nmi_exit);
+        self.in_l2 = false;
+        self.timer_end = None;
+        if self.store_exit_msrs(hw, number).is_err() {
+            return L2Done::Abort(self.vmx_abort(hw, number, abort::SAVING_GUEST_MSRS));
+        }
+        hw.switch_to(Current::Vmcs01);
+        match self.load_host_state(hw, number, Some(left)) {
+            Ok(()) => L2Done::Reflected,
+            Err(indicator) => L2Done::Abort(indicator),
+        }
+    }
+
+    /// Saves L2's state into vmcs12: at once what L1 will look at, the rest by
+    /// noting that vmcs02 has it.
+    fn save_guest_state(
+        &mut self,
+        hw: &mut impl Hardware,
+        number: usize,
+        is_nmi_exit: bool,
+    ) -> LeftByL2 {
+        let stores_lma = self.caps.stores_lma();
+        let fields = self.fields;
+        let slot = self.slots.get(number);
+        for f in EAGER {
+            let value = hw.read(f);
+            slot.set_from_cpu(f, value);
+        }
+        let state = hw.read(field::GUEST_INTERRUPTIBILITY_STATE);
+        slot.set_from_cpu(field::GUEST_INTERRUPTIBILITY_STATE, state);
+        // The event of the entry has been delivered or is on record.
+        let event = slot.vmcs12.get(field::VM_ENTRY_INTERRUPTION_INFORMATION);
+        if event & INFO_VALID != 0 {
+            slot.set_from_cpu(
+                field::VM_ENTRY_INTERRUPTION_INFORMATION,
+                event & !INFO_VALID,
+            );
+        }
+        let efer = hw.read(field::GUEST_IA32_EFER);
+        if stores_lma && slot.proc2(Proc2::UNRESTRICTED_GUEST) {
+            let control = u64::from(umbra_vmcs::controls::Entry::IA32E_MODE_GUEST.bits());
+            let old = slot.vmcs12.get(field::VM_ENTRY_CONTROLS);
+            let new = if efer & EFER_LMA != 0 {
+                old | control
+            } else {
+                old & !control
+            };
+            if new != old {
+                slot.set(field::VM_ENTRY_CONTROLS, new);
+            }
+        }
+
+        let mut stale = LAZY;
+        if slot.exit(Exit::SAVE_EFER) {
+            slot.set_from_cpu(field::GUEST_IA32_EFER, efer);
+        }
+        if slot.exit(Exit::SAVE_PERF_GLOBAL_CTRL)
+            && let Ok(value) = hw.rdmsr_l1(MSR_IA32_PERF_GLOBAL_CTRL)
+        {
+            slot.set_from_cpu(field::GUEST_IA32_PERF_GLOBAL_CTRL, value);
+        }
+        if slot.exit(Exit::SAVE_PAT) {
+            stale.insert(field::GUEST_IA32_PAT);
+        }
+        if slot.exit(Exit::SAVE_DEBUG_CONTROLS) {
+            stale.insert(field::GUEST_IA32_DEBUGCTL);
+            stale.insert(field::GUEST_DR7);
+        }
+        if slot.exit(Exit::SAVE_PREEMPTION_TIMER) && slot.pin(Pin::ACTIVATE_PREEMPTION_TIMER) {
+            stale.insert(field::VMX_PREEMPTION_TIMER_VALUE);
+        }
+        if slot.proc2(Proc2::ENABLE_EPT) {
+            stale = stale.union(PDPTES);
+        }
+        if slot.proc2(Proc2::VIRTUAL_INTERRUPT_DELIVERY) {
+            stale.insert(field::GUEST_INTERRUPT_STATUS);
+        }
+        // A field that L1 is not shown is not kept for it either.
+        let mut shown = FieldSet::EMPTY;
+        stale.drain_within(&fields, |f| shown.insert(f));
+        slot.stale = slot.stale.union(shown);
+
+        let pat = hw.read(field::GUEST_IA32_PAT);
+        let cr0 = slot.vmcs12.get(field::GUEST_CR0);
+        let blocks_nmis = self.blocks_nmis(number, is_nmi_exit, state);
+        LeftByL2 {
+            efer,
+            pat,
+            cr0,
+            blocks_nmis,
+        }
+    }
+}

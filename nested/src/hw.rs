@@ -1,0 +1,96 @@
+//! The hardware that nested virtualisation works on, behind one trait.
+//!
+//! `core` implements it for the machine; the tests implement it over arrays.
+
+use umbra_ept::mem::{L1Memory, TableMemory};
+use umbra_vmcs::Field;
+
+/// The VMCS that VMREAD, VMWRITE and the next VM entry use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Current {
+    /// L0 runs L1.
+    Vmcs01,
+    /// L0 runs L2 for L1, with the vmcs02 of this number.
+    Vmcs02(usize),
+}
+
+/// An MSR access that a CPU would answer with #GP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MsrFault;
+
+/// What `nested` asks of the CPU it runs on.
+///
+/// Addresses named `gpa` are L1-physical and come from L1 unchecked: an
+/// implementation gives for each what L1 itself would find there, and never
+/// fails.
+pub trait Hardware {
+    /// The tables of ept01 and ept02.
+    type Tables: TableMemory;
+    /// L1's memory as ept12 is read from it.
+    type Memory<'a>: L1Memory
+    where
+        Self: 'a;
+
+    /// Both, for the pool of ept02 caches.
+    fn ept(&mut self) -> (Self::Tables, Self::Memory<'_>);
+
+    /// VMREAD of the current VMCS.
+    fn read(&mut self, field: Field) -> u64;
+    /// VMWRITE to the current VMCS.
+    fn write(&mut self, field: Field, value: u64);
+    /// Makes a VMCS current (VMPTRLD); nothing when it is already.
+    fn switch_to(&mut self, which: Current);
+    /// Starts a vmcs02 afresh: VMCLEAR, then L0's host state and whatever else
+    /// does not depend on vmcs12. Leaves it current.
+    fn reset_vmcs02(&mut self, number: usize);
+
+    /// A general register of the level that just exited, by its encoding in
+    /// instructions (4, RSP, is never asked for).
+    fn gpr(&self, number: usize) -> u64;
+    /// Sets a general register.
+    fn set_gpr(&mut self, number: usize, value: u64);
+    /// Sets CR2, which VM entry does not load.
+    fn set_cr2(&mut self, value: u64);
+    /// PKRU of the level that just exited.
+    fn pkru(&mut self) -> u32;
+
+    /// Copies L1-physical memory out.
+    fn read_l1(&self, gpa: u64, bytes: &mut [u8]);
+    /// Copies into L1-physical memory.
+    fn write_l1(&mut self, gpa: u64, bytes: &[u8]);
+    /// Sets bits of an aligned little-endian word of L1 memory, 4 or 8 bytes
+    /// wide, if it still holds `expected`; whether it did.
+    fn set_bits_l1(&mut self, gpa: u64, wide: bool, expected: u64, bits: u64) -> bool;
+    /// The host-physical page that L1 reaches at `gpa`.
+    fn backing(&mut self, gpa: u64) -> u64;
+    /// Merges L1's MSR bitmap at `gpa` with what L0 intercepts itself and
+    /// gives the host-physical address of the result.
+    fn merge_msr_bitmap(&mut self, gpa: u64) -> u64;
+
+    /// RDMSR as L1 would do it, MSRs that L0 presents otherwise included.
+    fn rdmsr_l1(&mut self, index: u32) -> Result<u64, MsrFault>;
+    /// WRMSR as L1 would do it.
+    fn wrmsr_l1(&mut self, index: u32, value: u64) -> Result<(), MsrFault>;
+
+    /// The time-stamp counter, in ticks, without any guest's offset.
+    fn tsc(&mut self) -> u64;
+
+    /// INVVPID, single-context.
+    fn invvpid_single(&mut self, vpid: u16);
+    /// INVVPID, individual-address.
+    fn invvpid_address(&mut self, vpid: u16, linear: u64);
+    /// INVVPID, single-context retaining globals.
+    fn invvpid_single_retaining_globals(&mut self, vpid: u16);
+    /// INVVPID, all-context.
+    fn invvpid_all(&mut self);
+    /// INVEPT, single-context, for the EPTP given.
+    fn invept_single(&mut self, eptp: u64);
+    /// INVEPT, all-context.
+    fn invept_all(&mut self);
+
+    /// The EPTP of ept01.
+    fn ept01_pointer(&self) -> u64;
+    /// Maps the L1-physical address in ept01, which so far left it out. Done
+    /// when an L2 that runs on ept01 touches it.
+    fn map_ept01(&mut self, gpa: u64);
+}

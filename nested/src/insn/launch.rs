@@ -1,0 +1,99 @@
+//! VMLAUNCH and VMRESUME up to the checks on guest state.
+
+use umbra_vmcs::InsnError;
+use umbra_vmcs::field::{self, FieldSet};
+use umbra_vmcs::rules::{self, Answer, Ctx, L1Facts, L1Memory, Rule, Runs};
+
+use super::{Done, FailInvalid, FailValid};
+use crate::bits::*;
+use crate::hw::Hardware;
+use crate::state::Nested;
+
+/// L1's memory as the rules read it.
+struct RuleMemory<'a, H>(&'a H);
+
+impl<H: Hardware> L1Memory for RuleMemory<'_, H> {
+    fn read_u32(&self, address: u64) -> u32 {
+        let mut bytes = [0; 4];
+        self.0.read_l1(address, &mut bytes);
+        u32::from_le_bytes(bytes)
+    }
+
+    fn read_u64(&self, address: u64) -> u64 {
+        let mut bytes = [0; 8];
+        self.0.read_l1(address, &mut bytes);
+        u64::from_le_bytes(bytes)
+    }
+}
+
+impl Nested {
+    pub(super) fn launch(&mut self, hw: &mut impl Hardware, is_resume: bool) -> Done {
+        if let Err(fault) = self.require_root(hw) {
+            return Done::Fault(fault);
+        }
+        let Some(current) = self.current else {
+            return self.finish(hw, Ok(FailInvalid));
+        };
+        if hw.read(field::GUEST_INTERRUPTIBILITY_STATE) & BLOCKING_BY_MOV_SS != 0 {
+            return self.finish(hw, Ok(FailValid(InsnError::EntryBlockedByMovSs)));
+        }
+        match (is_resume, self.slots.get(current).is_launched) {
+            (false, true) => {
+                return self.finish(hw, Ok(FailValid(InsnError::VmlaunchNotClear)));
+            }
+            (true, false) => {
+                return self.finish(hw, Ok(FailValid(InsnError::VmresumeNotLaunched)));
+            }
+            _ => {}
+        }
+        self.sync_for_rules(hw, current);
+        match self.check(hw, current) {
+            Ok(()) => {
+                self.slots.get(current).unchecked = FieldSet::EMPTY;
+                self.enter_l2(hw, current)
+            }
+            Err(rule) => {
+                self.broken = Some(rule);
+                match rule.answer {
+                    Answer::FailValid(error) => self.finish(hw, Ok(FailValid(error))),
+                    Answer::GuestState { qualification } => {
+                        let reason = umbra_vmcs::exit::Reason::EntryGuestState;
+                        self.entry_failure(hw, current, reason, qualification)
+                    }
+                    Answer::MsrLoading => {
+                        let reason = umbra_vmcs::exit::Reason::EntryMsrLoading;
+                        self.entry_failure(hw, current, reason, 0)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads guest state back from vmcs02 if a group of rules that has to run
+    /// looks at any of it.
+    fn sync_for_rules(&mut self, hw: &mut impl Hardware, current: usize) {
+        let slot = self.slots.get(current);
+        if slot.stale.is_empty() {
+            return;
+        }
+        let needs = rules::groups().any(|g| {
+            (g.runs == Runs::Always || g.reads.intersects(&slot.unchecked))
+                && g.reads.intersects(&slot.stale)
+        });
+        if needs {
+            self.slots.sync(hw, current);
+        }
+    }
+
+    fn check<H: Hardware>(&mut self, hw: &mut H, current: usize) -> Result<(), &'static Rule> {
+        let l1 = L1Facts {
+            ia32e_mode: hw.read(field::GUEST_IA32_EFER) & EFER_LMA != 0,
+            current_vmcs: self.current_pointer(),
+            pt_enabled: false,
+        };
+        let slot = self.slots.get(current);
+        let memory = RuleMemory(&*hw);
+        let ctx = Ctx::new(&slot.vmcs12, &self.caps, &self.cpu, l1, &memory);
+        rules::check_all(&ctx, &slot.unchecked)
+    }
+}

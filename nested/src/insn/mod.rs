@@ -1,0 +1,145 @@
+//! L1's VMX instructions, in VMX root operation.
+//!
+//! Each is an exit to L0. The conditions stand in the order of the SDM's
+//! pseudo-code for the instruction (volume 3C, "VMX Instruction Reference").
+
+mod invalidate;
+mod launch;
+mod pointer;
+mod rw;
+mod switch;
+
+use umbra_vmcs::InsnError;
+use umbra_vmcs::exit::Reason;
+use umbra_vmcs::field;
+
+use crate::bits::*;
+use crate::fault::Fault;
+use crate::hw::Hardware;
+use crate::state::Nested;
+
+/// How an instruction of L1 ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// The flags are written; RIP moves on.
+    Next,
+    /// An exception; RIP stays.
+    Fault(Fault),
+    /// A VM entry took place (or failed after the checks on host state):
+    /// RIP is that of whichever level runs now.
+    Switched,
+    /// VMXOFF let an INIT through that VMX root operation had blocked; RIP has
+    /// moved on.
+    Init,
+    /// A VMX abort: the CPU is in the shutdown state. The number is the
+    /// indicator that went into the VMCS region.
+    Abort(u32),
+}
+
+/// VMsucceed, VMfailInvalid or VMfailValid. SDM "Conventions".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Succeed,
+    FailInvalid,
+    FailValid(InsnError),
+}
+
+pub(crate) use Outcome::{FailInvalid, FailValid, Succeed};
+
+impl Nested {
+    /// Carries out the VMX instruction that L1 exited with. vmcs01 is current.
+    pub fn instruction(&mut self, hw: &mut impl Hardware, reason: Reason) -> Done {
+        let result = match reason {
+            Reason::Vmxon => self.vmxon(hw),
+            Reason::Vmxoff => return self.vmxoff(hw),
+            Reason::Vmclear => self.vmclear(hw),
+            Reason::Vmptrld => self.vmptrld(hw),
+            Reason::Vmptrst => self.vmptrst(hw),
+            Reason::Vmread => self.vmread(hw),
+            Reason::Vmwrite => self.vmwrite(hw),
+            Reason::Invept => self.invept(hw),
+            Reason::Invvpid => self.invvpid(hw),
+            Reason::Vmcall => self.vmcall(hw),
+            Reason::Vmlaunch => return self.launch(hw, false),
+            Reason::Vmresume => return self.launch(hw, true),
+            _ => Err(Fault::UD),
+        };
+        self.finish(hw, result)
+    }
+
+    pub(crate) fn finish(
+        &mut self,
+        hw: &mut impl Hardware,
+        result: Result<Outcome, Fault>,
+    ) -> Done {
+        match result {
+            Ok(outcome) => {
+                self.write_flags(hw, outcome);
+                Done::Next
+            }
+            Err(fault) => Done::Fault(fault),
+        }
+    }
+
+    /// The conditions that most VMX instructions begin with: VMX operation,
+    /// protected mode, no virtual-8086 and no compatibility mode, CPL 0.
+    pub(crate) fn require_root(&self, hw: &mut impl Hardware) -> Result<(), Fault> {
+        if !self.in_vmx_operation() || !mode_has_vmx(hw) {
+            return Err(Fault::UD);
+        }
+        require_cpl0(hw)
+    }
+
+    /// Writes the arithmetic flags and, for VMfailValid, the error number. With
+    /// no current VMCS every failure is VMfailInvalid.
+    fn write_flags(&mut self, hw: &mut impl Hardware, outcome: Outcome) {
+        let mut rflags = hw.read(field::GUEST_RFLAGS) & !RFLAGS_STATUS;
+        match (outcome, self.current) {
+            (Succeed, _) => {}
+            (FailInvalid, _) | (FailValid(_), None) => rflags |= RFLAGS_CF,
+            (FailValid(error), Some(number)) => {
+                self.slots.set_error(number, error);
+                rflags |= RFLAGS_ZF;
+            }
+        }
+        hw.write(field::GUEST_RFLAGS, rflags);
+    }
+
+    /// VMCALL in VMX root operation without a monitor for SMM: VMfail.
+    fn vmcall(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Fault> {
+        if !self.in_vmx_operation() {
+            return Err(Fault::UD);
+        }
+        if hw.read(field::GUEST_RFLAGS) & RFLAGS_VM != 0 || is_compatibility_mode(hw) {
+            return Err(Fault::UD);
+        }
+        require_cpl0(hw)?;
+        Ok(FailValid(InsnError::VmcallInRoot))
+    }
+
+    /// Whether `address` fits the presented CPU's physical width and is 4 KiB
+    /// aligned.
+    pub(crate) fn is_page_address(&self, address: u64) -> bool {
+        address & 0xfff == 0 && address & !self.cpu.physical_mask() == 0
+    }
+}
+
+/// Whether L1's mode knows VMX instructions at all.
+pub(crate) fn mode_has_vmx(hw: &mut impl Hardware) -> bool {
+    hw.read(field::GUEST_CR0) & CR0_PE != 0
+        && hw.read(field::GUEST_RFLAGS) & RFLAGS_VM == 0
+        && !is_compatibility_mode(hw)
+}
+
+fn is_compatibility_mode(hw: &mut impl Hardware) -> bool {
+    hw.read(field::GUEST_IA32_EFER) & EFER_LMA != 0
+        && hw.read(field::GUEST_CS_ACCESS_RIGHTS) & 1 << 13 == 0
+}
+
+/// #GP(0) unless CPL is 0. The CPL is SS.DPL, SDM "Guest Register State".
+pub(crate) fn require_cpl0(hw: &mut impl Hardware) -> Result<(), Fault> {
+    if hw.read(field::GUEST_SS_ACCESS_RIGHTS) >> 5 & 3 != 0 {
+        return Err(Fault::GP);
+    }
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! VMCLEAR, VMPTRLD and VMPTRST.
+
+use umbra_vmcs::InsnError;
+use umbra_vmcs::field;
+
+use super::{FailValid, Outcome, Succeed};
+use crate::fault::Fault;
+use crate::hw::Hardware;
+use crate::operand::InsnInfo;
+use crate::state::Nested;
+
+impl Nested {
+    pub(super) fn vmclear(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Fault> {
+        self.require_root(hw)?;
+        let pointer = self.pointer_operand(hw)?;
+        if !self.is_page_address(pointer) {
+            return Ok(FailValid(InsnError::VmclearInvalidAddress));
+        }
+        if self.vmxon == Some(pointer) {
+            return Ok(FailValid(InsnError::VmclearVmxonPointer));
+        }
+        let is_current = self.current_pointer() == pointer;
+        self.slots.clear(hw, pointer);
+        if is_current {
+            self.current = None;
+        }
+        Ok(Succeed)
+    }
+
+    pub(super) fn vmptrld(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Fault> {
+        self.require_root(hw)?;
+        let pointer = self.pointer_operand(hw)?;
+        if !self.is_page_address(pointer) {
+            return Ok(FailValid(InsnError::VmptrldInvalidAddress));
+        }
+        if self.vmxon == Some(pointer) {
+            return Ok(FailValid(InsnError::VmptrldVmxonPointer));
+        }
+        // The shadow-VMCS indicator (bit 31) is refused as long as VMCS
+        // shadowing is not offered, so the whole word must match.
+        if self.revision_at(hw, pointer) != self.caps.revision() {
+            return Ok(FailValid(InsnError::VmptrldIncorrectRevision));
+        }
+        self.current = Some(self.slots.load(hw, pointer));
+        Ok(Succeed)
+    }
+
+    pub(super) fn vmptrst(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Fault> {
+        self.require_root(hw)?;
+        let info = InsnInfo(hw.read(field::VM_EXIT_INSTRUCTION_INFORMATION) as u32);
+        let operand = self.memory_operand(hw, info, 8, true)?;
+        let pointer = self.current_pointer();
+        operand.write(hw, &pointer.to_le_bytes())?;
+        Ok(Succeed)
+    }
+}

@@ -1,0 +1,86 @@
+//! VMREAD and VMWRITE.
+
+use umbra_vmcs::InsnError;
+use umbra_vmcs::field::{self, Field};
+
+use super::{FailInvalid, FailValid, Outcome, Succeed};
+use crate::bits::EFER_LMA;
+use crate::fault::Fault;
+use crate::hw::Hardware;
+use crate::operand::{InsnInfo, gpr, set_gpr};
+use crate::state::Nested;
+
+impl Nested {
+    /// The field an encoding names on the CPU that L1 is shown, and whether
+    /// its upper half is meant.
+    fn field_of(&self, encoding: u64) -> Option<(Field, bool)> {
+        let (field, high) = Field::from_encoding(encoding)?;
+        self.fields.contains(field).then_some((field, high))
+    }
+
+    pub(super) fn vmread(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Fault> {
+        self.require_root(hw)?;
+        let Some(current) = self.current else {
+            return Ok(FailInvalid);
+        };
+        let info = InsnInfo(hw.read(field::VM_EXIT_INSTRUCTION_INFORMATION) as u32);
+        let (width_mask, bytes) = operand_size(hw);
+        let encoding = gpr(hw, info.reg2()) & width_mask;
+        let Some((field, high)) = self.field_of(encoding) else {
+            return Ok(FailValid(InsnError::UnsupportedComponent));
+        };
+        let mut value = self.slots.field(hw, current, field);
+        if high {
+            value >>= 32;
+        }
+        // Outside 64-bit mode the upper half of a wider field is left out.
+        value &= width_mask;
+        if info.is_register() {
+            set_gpr(hw, info.reg1(), value);
+        } else {
+            let operand = self.memory_operand(hw, info, bytes as u64, true)?;
+            operand.write(hw, &value.to_le_bytes()[..bytes])?;
+        }
+        Ok(Succeed)
+    }
+
+    pub(super) fn vmwrite(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Fault> {
+        self.require_root(hw)?;
+        let Some(current) = self.current else {
+            return Ok(FailInvalid);
+        };
+        let info = InsnInfo(hw.read(field::VM_EXIT_INSTRUCTION_INFORMATION) as u32);
+        let (width_mask, bytes) = operand_size(hw);
+        let mut value = if info.is_register() {
+            gpr(hw, info.reg1()) & width_mask
+        } else {
+            let operand = self.memory_operand(hw, info, bytes as u64, false)?;
+            let mut buffer = [0; 8];
+            operand.read(hw, &mut buffer[..bytes])?;
+            u64::from_le_bytes(buffer)
+        };
+        let encoding = gpr(hw, info.reg2()) & width_mask;
+        let Some((field, high)) = self.field_of(encoding) else {
+            return Ok(FailValid(InsnError::UnsupportedComponent));
+        };
+        if field.is_read_only() && !self.caps.vmwrite_any_field() {
+            return Ok(FailValid(InsnError::VmwriteReadOnly));
+        }
+        if high {
+            let low = self.slots.field(hw, current, field) & 0xffff_ffff;
+            value = value << 32 | low;
+        }
+        self.slots.get(current).set(field, value);
+        Ok(Succeed)
+    }
+}
+
+/// VMREAD and VMWRITE take 64-bit operands in 64-bit mode and 32-bit ones
+/// elsewhere: the mask and the size in bytes.
+fn operand_size(hw: &mut impl Hardware) -> (u64, usize) {
+    if hw.read(field::GUEST_IA32_EFER) & EFER_LMA != 0 {
+        (u64::MAX, 8)
+    } else {
+        (0xffff_ffff, 4)
+    }
+}

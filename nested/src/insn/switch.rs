@@ -1,0 +1,124 @@
+//! VMXON and VMXOFF.
+
+use umbra_vmcs::InsnError;
+use umbra_vmcs::field;
+
+use super::{Done, FailInvalid, FailValid, Outcome, Succeed, mode_has_vmx, require_cpl0};
+use crate::bits::*;
+use crate::fault::Fault;
+use crate::hw::Hardware;
+use crate::operand::{InsnInfo, MemoryOperand};
+use crate::state::Nested;
+
+/// IA32_FEATURE_CONTROL: locked, and VMX outside SMX on.
+const MSR_FEATURE_CONTROL: u32 = 0x3a;
+const FEATURE_LOCKED: u64 = 1 << 0;
+const FEATURE_VMX_OUTSIDE_SMX: u64 = 1 << 2;
+
+impl Nested {
+    pub(super) fn vmxon(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Fault> {
+        // CR4.VMXE of L1 is what L1 reads, not what the CPU runs with.
+        let has_vmxe = hw.read(field::CR4_READ_SHADOW) & CR4_VMXE != 0;
+        if !has_vmxe || !mode_has_vmx(hw) {
+            return Err(Fault::UD);
+        }
+        require_cpl0(hw)?;
+        if self.in_vmx_operation() {
+            return Ok(FailValid(InsnError::VmxonInRoot));
+        }
+        let cr0 = self.l1_cr0(hw);
+        let cr4 = self.l1_cr4(hw);
+        let fixed = cr0 & self.caps.cr0_fixed0 == self.caps.cr0_fixed0
+            && cr0 & !self.caps.cr0_fixed1 == 0
+            && cr4 & self.caps.cr4_fixed0 == self.caps.cr4_fixed0
+            && cr4 & !self.caps.cr4_fixed1 == 0;
+        let feature = hw.rdmsr_l1(MSR_FEATURE_CONTROL).unwrap_or(0);
+        let wanted = FEATURE_LOCKED | FEATURE_VMX_OUTSIDE_SMX;
+        if !fixed || feature & wanted != wanted {
+            return Err(Fault::GP);
+        }
+        let pointer = self.pointer_operand(hw)?;
+        if !self.is_page_address(pointer) {
+            return Ok(FailInvalid);
+        }
+        // The identifier's bit 31 must be 0 in a VMXON region.
+        if self.revision_at(hw, pointer) != self.caps.revision() {
+            return Ok(FailInvalid);
+        }
+        self.vmxon = Some(pointer);
+        self.current = None;
+        Ok(Succeed)
+    }
+
+    pub(super) fn vmxoff(&mut self, hw: &mut impl Hardware) -> Done {
+        if let Err(fault) = self.require_root(hw) {
+            return Done::Fault(fault);
+        }
+        self.slots.flush(hw);
+        self.vmxon = None;
+        self.current = None;
+        let done = self.finish(hw, Ok(Succeed));
+        if core::mem::take(&mut self.init_latched) {
+            Done::Init
+        } else {
+            done
+        }
+    }
+
+    /// CR0 as L1 reads it.
+    pub(crate) fn l1_cr0(&self, hw: &mut impl Hardware) -> u64 {
+        shadowed(
+            hw,
+            field::GUEST_CR0,
+            field::CR0_GUEST_HOST_MASK,
+            field::CR0_READ_SHADOW,
+        )
+    }
+
+    /// CR4 as L1 reads it.
+    pub(crate) fn l1_cr4(&self, hw: &mut impl Hardware) -> u64 {
+        shadowed(
+            hw,
+            field::GUEST_CR4,
+            field::CR4_GUEST_HOST_MASK,
+            field::CR4_READ_SHADOW,
+        )
+    }
+
+    /// The 64-bit memory operand of VMXON, VMCLEAR and VMPTRLD.
+    pub(crate) fn pointer_operand(&self, hw: &mut impl Hardware) -> Result<u64, Fault> {
+        let info = InsnInfo(hw.read(field::VM_EXIT_INSTRUCTION_INFORMATION) as u32);
+        let operand = self.memory_operand(hw, info, 8, false)?;
+        let mut bytes = [0; 8];
+        operand.read(hw, &mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    pub(crate) fn memory_operand(
+        &self,
+        hw: &mut impl Hardware,
+        info: InsnInfo,
+        length_bytes: u64,
+        write: bool,
+    ) -> Result<MemoryOperand, Fault> {
+        let bits = u32::from(self.cpu.physical_address_bits);
+        MemoryOperand::decode(hw, info, length_bytes, write, bits, self.gib_pages)
+    }
+
+    /// The revision identifier in a VMXON or VMCS region, bit 31 included.
+    pub(crate) fn revision_at(&self, hw: &mut impl Hardware, gpa: u64) -> u32 {
+        let mut bytes = [0; 4];
+        hw.read_l1(gpa, &mut bytes);
+        u32::from_le_bytes(bytes)
+    }
+}
+
+fn shadowed(
+    hw: &mut impl Hardware,
+    register: umbra_vmcs::Field,
+    mask: umbra_vmcs::Field,
+    shadow: umbra_vmcs::Field,
+) -> u64 {
+    let mask = hw.read(mask);
+    hw.read(register) & !mask | hw.read(shadow) & mask
+}

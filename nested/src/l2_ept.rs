@@ -1,0 +1,161 @@
+//! EPT violations of L2.
+
+use umbra_ept::ept02::Outcome;
+use umbra_ept::ept12::Violation;
+use umbra_ept::rights::Access;
+use umbra_vmcs::controls::Proc2;
+use umbra_vmcs::exit::Reason;
+use umbra_vmcs::field;
+
+use crate::bits::INFO_VALID;
+use crate::entry::invalidate;
+use crate::exit::L2Done;
+use crate::fault::Fault;
+use crate::hw::Hardware;
+use crate::state::Nested;
+
+/// The virtualization exception.
+const VE: Fault = Fault {
+    vector: 20,
+    error_code: None,
+    cr2: None,
+};
+
+impl Nested {
+    /// An EPT violation (or a misconfiguration) that the CPU found in ept02.
+    pub(crate) fn l2_ept_violation(&mut self, hw: &mut impl Hardware, number: usize) -> L2Done {
+        let gpa2 = hw.read(field::GUEST_PHYSICAL_ADDRESS);
+        let Some(context) = self.context12(number) else {
+            // L2 runs on ept01, which maps rare addresses on demand.
+            hw.map_ept01(gpa2);
+            self.resume_l2(hw, number);
+            return L2Done::Resume;
+        };
+        let is_violation = hw.read(field::EXIT_REASON) as u16 == Reason::EptViolation as u16;
+        let qualification = if is_violation {
+            hw.read(field::EXIT_QUALIFICATION)
+        } else {
+            1
+        };
+        let access = Access::from_qualification(qualification, context.caps.advanced_info);
+        let pml = self.pml12(number);
+        let outcome = {
+            let (mut tables, mut memory) = hw.ept();
+            self.pool
+                .fill(&context, gpa2, access, pml, &mut tables, &mut memory)
+        };
+        match outcome {
+            Outcome::Filled {
+                log,
+                invalidate: owed,
+                ..
+            } => {
+                invalidate(hw, owed);
+                if let Some(gpa2) = log {
+                    self.log_page(hw, number, gpa2);
+                }
+            }
+            Outcome::AlreadyThere | Outcome::Retry => {}
+            Outcome::Violation12(violation) => {
+                return self.violation12(hw, number, &violation, qualification);
+            }
+            Outcome::Misconfig12(_) | Outcome::Denied01 { .. } => {
+                return self.reflect_changed(hw, number, Reason::EptMisconfiguration, 0);
+            }
+            Outcome::PmlFull => {
+                // Bit 12 is the NMI unblocking of the access, as in hardware.
+                let bit = qualification & 1 << 12;
+                return self.reflect_changed(hw, number, Reason::PmlFull, bit);
+            }
+        }
+        self.resume_l2(hw, number);
+        L2Done::Resume
+    }
+
+    fn violation12(
+        &mut self,
+        hw: &mut impl Hardware,
+        number: usize,
+        violation: &Violation,
+        hardware: u64,
+    ) -> L2Done {
+        let qualification = violation.qualification(hardware);
+        if violation.convertible && self.convert_to_ve(hw, number, qualification) {
+            if self.raise_in_l2(hw, number, VE) {
+                self.continue_timer(hw);
+                return L2Done::Resume;
+            }
+            return self.reflect_event(hw, Reason::ExceptionOrNmi as u32);
+        }
+        self.reflect_changed(hw, number, Reason::EptViolation, qualification)
+    }
+
+    /// Reflects with another reason and qualification than the CPU recorded.
+    fn reflect_changed(
+        &mut self,
+        hw: &mut impl Hardware,
+        number: usize,
+        reason: Reason,
+        qualification: u64,
+    ) -> L2Done {
+        let slot = self.slots.get(number);
+        for f in [
+            field::VM_EXIT_INTERRUPTION_INFORMATION,
+            field::IDT_VECTORING_INFORMATION,
+            field::VM_EXIT_INSTRUCTION_LENGTH,
+            field::GUEST_PHYSICAL_ADDRESS,
+            field::GUEST_LINEAR_ADDRESS,
+            field::IDT_VECTORING_ERROR_CODE,
+        ] {
+            let value = hw.read(f);
+            slot.vmcs12.set(f, value);
+        }
+        slot.vmcs12.set(field::EXIT_QUALIFICATION, qualification);
+        self.reflect_event(hw, reason as u32)
+    }
+
+    /// Logs a page whose dirty flag was set in L1's page-modification log.
+    /// SDM "Page-Modification Logging".
+    fn log_page(&mut self, hw: &mut impl Hardware, number: usize, gpa2: u64) {
+        let slot = self.slots.get(number);
+        let index = slot.vmcs12.get(field::PML_INDEX);
+        let log = slot.vmcs12.get(field::PML_ADDRESS);
+        if index > 511 {
+            return;
+        }
+        hw.write_l1(log.wrapping_add(8 * index), &gpa2.to_le_bytes());
+        slot.vmcs12.set(field::PML_INDEX, index.wrapping_sub(1));
+    }
+
+    /// Whether a convertible violation becomes #VE, its information area then
+    /// written. SDM "Convertible EPT Violations", "Virtualization-Exception
+    /// Information".
+    fn convert_to_ve(&mut self, hw: &mut impl Hardware, number: usize, qualification: u64) -> bool {
+        let slot = self.slots.get(number);
+        let in_protected_mode = hw.read(field::GUEST_CR0) & 1 != 0;
+        let delivering = hw.read(field::IDT_VECTORING_INFORMATION) & INFO_VALID != 0;
+        if !slot.proc2(Proc2::EPT_VIOLATION_VE) || !in_protected_mode || delivering {
+            return false;
+        }
+        let area = slot
+            .vmcs12
+            .get(field::VIRTUALIZATION_EXCEPTION_INFORMATION_ADDRESS);
+        let mut busy = [0; 4];
+        hw.read_l1(area.wrapping_add(4), &mut busy);
+        if busy != [0; 4] {
+            return false;
+        }
+        let linear = hw.read(field::GUEST_LINEAR_ADDRESS);
+        let gpa2 = hw.read(field::GUEST_PHYSICAL_ADDRESS);
+        let index = slot.vmcs12.get(field::EPTP_INDEX) as u16;
+        let mut bytes = [0; 34];
+        bytes[0..4].copy_from_slice(&(Reason::EptViolation as u32).to_le_bytes());
+        bytes[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
+        bytes[8..16].copy_from_slice(&qualification.to_le_bytes());
+        bytes[16..24].copy_from_slice(&linear.to_le_bytes());
+        bytes[24..32].copy_from_slice(&gpa2.to_le_bytes());
+        bytes[32..34].copy_from_slice(&index.to_le_bytes());
+        hw.write_l1(area, &bytes);
+        true
+    }
+}

@@ -1,0 +1,195 @@
+//! What L1 is offered: the capabilities of the CPU below, less what Umbra does
+//! not emulate.
+//!
+//! Every bit that stays is one whose effect L1 gets, either because vmcs02
+//! takes it over from vmcs12 or because `nested` does it in software. Plain
+//! and TRUE capability MSRs lose the same bits.
+
+use umbra_vmcs::Vmcs12;
+use umbra_vmcs::VmxCaps;
+use umbra_vmcs::controls::{Entry, Exit, Pin, Proc, Proc2};
+use umbra_vmcs::field::{FieldSet, highest_ordinal};
+
+/// Pin-based controls: all go to vmcs02 as they are.
+const PIN: Pin = Pin::EXTERNAL_INTERRUPT_EXITING
+    .union(Pin::NMI_EXITING)
+    .union(Pin::VIRTUAL_NMIS)
+    .union(Pin::ACTIVATE_PREEMPTION_TIMER)
+    .union(Pin::PROCESS_POSTED_INTERRUPTS);
+
+/// Primary controls that are not offered: the tertiary controls, none of which
+/// is emulated.
+const NO_PROC: Proc = Proc::ACTIVATE_TERTIARY_CONTROLS;
+
+/// Secondary controls that are offered where the CPU has them.
+const PROC2: Proc2 = Proc2::VIRTUALIZE_APIC_ACCESSES
+    .union(Proc2::ENABLE_EPT)
+    .union(Proc2::DESCRIPTOR_TABLE_EXITING)
+    .union(Proc2::ENABLE_RDTSCP)
+    .union(Proc2::VIRTUALIZE_X2APIC_MODE)
+    .union(Proc2::ENABLE_VPID)
+    .union(Proc2::WBINVD_EXITING)
+    .union(Proc2::UNRESTRICTED_GUEST)
+    .union(Proc2::APIC_REGISTER_VIRTUALIZATION)
+    .union(Proc2::VIRTUAL_INTERRUPT_DELIVERY)
+    .union(Proc2::PAUSE_LOOP_EXITING)
+    .union(Proc2::RDRAND_EXITING)
+    .union(Proc2::ENABLE_INVPCID)
+    .union(Proc2::ENABLE_VM_FUNCTIONS)
+    .union(Proc2::RDSEED_EXITING)
+    .union(Proc2::ENABLE_PML)
+    .union(Proc2::EPT_VIOLATION_VE)
+    .union(Proc2::ENABLE_XSAVES_XRSTORS)
+    .union(Proc2::MODE_BASED_EXECUTE_CONTROL)
+    .union(Proc2::USE_TSC_SCALING)
+    .union(Proc2::ENABLE_USER_WAIT_AND_PAUSE);
+
+/// VM-exit controls that are offered where the CPU has them.
+const EXIT: Exit = Exit::SAVE_DEBUG_CONTROLS
+    .union(Exit::HOST_ADDRESS_SPACE_SIZE)
+    .union(Exit::LOAD_PERF_GLOBAL_CTRL)
+    .union(Exit::ACKNOWLEDGE_INTERRUPT_ON_EXIT)
+    .union(Exit::SAVE_PAT)
+    .union(Exit::LOAD_PAT)
+    .union(Exit::SAVE_EFER)
+    .union(Exit::LOAD_EFER)
+    .union(Exit::SAVE_PREEMPTION_TIMER)
+    .union(Exit::SAVE_PERF_GLOBAL_CTRL);
+
+/// VM-entry controls that are offered where the CPU has them. The two of SMM
+/// may be set and fail outside SMM, as on any CPU.
+const ENTRY: Entry = Entry::LOAD_DEBUG_CONTROLS
+    .union(Entry::IA32E_MODE_GUEST)
+    .union(Entry::ENTRY_TO_SMM)
+    .union(Entry::DEACTIVATE_DUAL_MONITOR_TREATMENT)
+    .union(Entry::LOAD_PERF_GLOBAL_CTRL)
+    .union(Entry::LOAD_PAT)
+    .union(Entry::LOAD_EFER);
+
+/// IA32_VMX_EPT_VPID_CAP: what the software walk and the VPID mapping know.
+/// Not offered: 5-level EPT (bit 7) and supervisor shadow stacks (bit 23).
+const EPT_VPID: u64 = 1 << 0 // execute-only
+    | 1 << 6 // 4-level walk
+    | 1 << 8 | 1 << 14 // UC and WB tables
+    | 1 << 16 | 1 << 17 // 2 MiB and 1 GiB leaves
+    | 1 << 20 | 1 << 25 | 1 << 26 // INVEPT
+    | 1 << 21 // accessed and dirty flags
+    | 1 << 22 // advanced exit information
+    | 1 << 32 | 0xf << 40; // INVVPID
+
+/// IA32_VMX_MISC: bit 14 (PT in VMX operation) is not offered.
+const NO_MISC: u64 = 1 << 14;
+
+/// VM functions: EPTP switching.
+const VMFUNC: u64 = 1 << 0;
+
+/// Where IA32_VMX_BASIC has the size of a VMCS region, in bytes.
+const REGION_BYTES_SHIFT: u32 = 32;
+const REGION_BYTES_MASK: u64 = 0x1fff << REGION_BYTES_SHIFT;
+
+/// The capabilities that L1 sees on a CPU with `below` and the VMCS fields
+/// `present`.
+pub fn offer(below: &VmxCaps, present: &FieldSet) -> VmxCaps {
+    let mut caps = *below;
+    let region_bytes = (below.basic & REGION_BYTES_MASK) >> REGION_BYTES_SHIFT;
+    let needed = (Vmcs12::BYTES as u64 + 16).max(region_bytes).min(4096);
+    caps.basic = below.basic & !REGION_BYTES_MASK | needed << REGION_BYTES_SHIFT;
+
+    let no_pin = !PIN.bits();
+    caps.pin_plain = caps.pin_plain.without(no_pin);
+    caps.pin_true = caps.pin_true.without(no_pin);
+    caps.proc_plain = caps.proc_plain.without(NO_PROC.bits());
+    caps.proc_true = caps.proc_true.without(NO_PROC.bits());
+    caps.proc3 = 0;
+    caps.proc2 = caps.proc2.without(!PROC2.bits());
+    let no_exit = !EXIT.bits();
+    caps.exit_plain = caps.exit_plain.without(no_exit);
+    caps.exit_true = caps.exit_true.without(no_exit);
+    caps.exit2 = 0;
+    let no_entry = !ENTRY.bits();
+    caps.entry_plain = caps.entry_plain.without(no_entry);
+    caps.entry_true = caps.entry_true.without(no_entry);
+    caps.ept_vpid &= EPT_VPID;
+    caps.misc &= !NO_MISC;
+    caps.vmfunc &= VMFUNC;
+    if caps.vmfunc == 0 {
+        caps.proc2 = caps.proc2.without(Proc2::ENABLE_VM_FUNCTIONS.bits());
+    }
+
+    let mut shown = FieldSet::EMPTY;
+    for field in umbra_vmcs::field::ALL {
+        if present.contains(field) && caps.has_field(field) {
+            shown.insert(field);
+        }
+    }
+    caps.vmcs_enum = highest_ordinal(&shown) << 1;
+    caps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use umbra_vmcs::caps::Allowed;
+
+    fn everything() -> VmxCaps {
+        let all = Allowed(0xffff_ffff << 32);
+        VmxCaps {
+            basic: 1 << 55 | 0x400 << 32 | 0x2b,
+            pin_plain: all,
+            pin_true: all,
+            proc_plain: all,
+            proc_true: all,
+            exit_plain: all,
+            exit_true: all,
+            entry_plain: all,
+            entry_true: all,
+            proc2: all,
+            proc3: u64::MAX,
+            exit2: u64::MAX,
+            ept_vpid: u64::MAX,
+            misc: u64::MAX,
+            vmfunc: u64::MAX,
+            ..VmxCaps::default()
+        }
+    }
+
+    #[test]
+    fn what_must_be_one_stays() {
+        let mut below = everything();
+        below.exit_true = Allowed(0xffff_ffff << 32 | 0x0003_6dff);
+        let caps = offer(&below, &FieldSet::FULL);
+        assert_eq!(caps.exit_true.must_be_one(), 0x0003_6dff);
+        assert_eq!(caps.exit_true.may_be_one() & 0x0003_6dff, 0x0003_6dff);
+    }
+
+    #[test]
+    fn plain_and_true_lose_the_same() {
+        let caps = offer(&everything(), &FieldSet::FULL);
+        assert_eq!(caps.pin_plain, caps.pin_true);
+        assert_eq!(caps.proc_plain, caps.proc_true);
+        assert_eq!(caps.exit_plain, caps.exit_true);
+        assert_eq!(caps.entry_plain, caps.entry_true);
+    }
+
+    #[test]
+    fn no_field_without_its_feature() {
+        let caps = offer(&everything(), &FieldSet::FULL);
+        use umbra_vmcs::field;
+        for f in [
+            field::VMREAD_BITMAP_ADDRESS,
+            field::GUEST_IA32_S_CET,
+            field::HLAT_POINTER,
+            field::SECONDARY_VM_EXIT_CONTROLS,
+        ] {
+            assert!(!caps.has_field(f), "{f:?}");
+        }
+        assert!(caps.has_field(field::EPTP_LIST_ADDRESS));
+    }
+
+    #[test]
+    fn a_region_holds_vmcs12() {
+        let caps = offer(&everything(), &FieldSet::FULL);
+        let bytes = caps.basic >> 32 & 0x1fff;
+        assert!(bytes >= Vmcs12::BYTES as u64 + 16 && bytes <= 4096);
+    }
+}

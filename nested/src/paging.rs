@@ -1,0 +1,282 @@
+//! L1's own paging, walked by L0 for the operand of an instruction of L1.
+//!
+//! SDM volume 3A, chapter "Paging". The accesses are L1's explicit
+//! supervisor-mode data accesses unless said otherwise; accessed and dirty
+//! flags are set as the CPU sets them.
+
+use umbra_vmcs::field;
+
+use crate::bits::*;
+use crate::fault::Fault;
+use crate::hw::Hardware;
+
+/// What an access wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// A write.
+    pub write: bool,
+    /// CPL is 3.
+    pub user: bool,
+}
+
+impl Access {
+    /// A read by supervisor code.
+    pub const READ: Self = Self {
+        write: false,
+        user: false,
+    };
+    /// A write by supervisor code.
+    pub const WRITE: Self = Self {
+        write: true,
+        user: false,
+    };
+}
+
+const P: u64 = 1 << 0;
+const RW: u64 = 1 << 1;
+const US: u64 = 1 << 2;
+const A: u64 = 1 << 5;
+const D: u64 = 1 << 6;
+const PS: u64 = 1 << 7;
+const XD: u64 = 1 << 63;
+
+const ERROR_P: u32 = 1 << 0;
+const ERROR_W: u32 = 1 << 1;
+const ERROR_U: u32 = 1 << 2;
+const ERROR_RSVD: u32 = 1 << 3;
+const ERROR_PK: u32 = 1 << 5;
+
+/// The parts of L1's state that its paging depends on. vmcs01 must be current
+/// when it is taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Paging {
+    cr0: u64,
+    cr3: u64,
+    cr4: u64,
+    efer: u64,
+    rflags: u64,
+    physical_bits: u32,
+    gib_pages: bool,
+}
+
+impl Paging {
+    /// Reads L1's state from vmcs01. `physical_bits` is MAXPHYADDR.
+    pub fn of_l1(hw: &mut impl Hardware, physical_bits: u32, gib_pages: bool) -> Self {
+        Self {
+            cr0: hw.read(field::GUEST_CR0),
+            cr3: hw.read(field::GUEST_CR3),
+            cr4: hw.read(field::GUEST_CR4),
+            efer: hw.read(field::GUEST_IA32_EFER),
+            rflags: hw.read(field::GUEST_RFLAGS),
+            physical_bits,
+            gib_pages,
+        }
+    }
+
+    /// The L1-physical address behind a linear one.
+    ///
+    /// # Errors
+    /// The page fault that the CPU would raise.
+    pub fn translate(
+        &self,
+        hw: &mut impl Hardware,
+        linear: u64,
+        access: Access,
+    ) -> Result<u64, Fault> {
+        if self.cr0 & CR0_PG == 0 {
+            return Ok(linear & 0xffff_ffff);
+        }
+        if self.efer & EFER_LMA != 0 {
+            let levels = if self.cr4 & CR4_LA57 != 0 { 5 } else { 4 };
+            let root = self.cr3 & self.address_mask();
+            return self.walk_wide(hw, linear, access, root, levels, !0);
+        }
+        if self.cr4 & CR4_PAE != 0 {
+            return self.walk_pae(hw, linear & 0xffff_ffff, access);
+        }
+        self.walk_32(hw, linear & 0xffff_ffff, access)
+    }
+
+    /// Bits 51:12 within the physical-address width.
+    fn address_mask(&self) -> u64 {
+        ((1_u64 << self.physical_bits.clamp(32, 52)) - 1) & !0xfff
+    }
+
+    fn fault(&self, linear: u64, access: Access, error: u32) -> Fault {
+        let mut code = error;
+        if access.write {
+            code |= ERROR_W;
+        }
+        if access.user {
+            code |= ERROR_U;
+        }
+        Fault::page(linear, code)
+    }
+
+    /// Reads an entry; page-table entries are aligned, so one read is whole.
+    fn entry(hw: &mut impl Hardware, gpa: u64, wide: bool) -> u64 {
+        let mut bytes = [0; 8];
+        hw.read_l1(gpa, &mut bytes[..if wide { 8 } else { 4 }]);
+        u64::from_le_bytes(bytes)
+    }
+
+    /// Rights and protection keys of the finished walk. `rights` is the AND
+    /// of every level, `leaf` the entry that maps the page.
+    fn permit(
+        &self,
+        hw: &mut impl Hardware,
+        linear: u64,
+        access: Access,
+        rights: u64,
+        leaf: u64,
+    ) -> Result<(), Fault> {
+        let user_page = rights & US != 0;
+        let denied = if access.user {
+            !user_page || access.write && rights & RW == 0
+        } else {
+            // SMAP guards user pages from explicit supervisor accesses while
+            // RFLAGS.AC is 0.
+            user_page && self.cr4 & CR4_SMAP != 0 && self.rflags & RFLAGS_AC == 0
+                || access.write && rights & RW == 0 && self.cr0 & CR0_WP != 0
+        };
+        if denied {
+            return Err(self.fault(linear, access, ERROR_P));
+        }
+        // SDM "Protection Keys": user-mode addresses in IA-32e paging.
+        if user_page && self.cr4 & CR4_PKE != 0 && self.efer & EFER_LMA != 0 {
+            let key = (leaf >> 59 & 0xf) as u32;
+            let pkru = hw.pkru() >> (2 * key);
+            let write_disabled =
+                pkru & 2 != 0 && access.write && (access.user || self.cr0 & CR0_WP != 0);
+            if pkru & 1 != 0 || write_disabled {
+                return Err(self.fault(linear, access, ERROR_P | ERROR_PK));
+            }
+        }
+        Ok(())
+    }
+
+    /// The walk of 64-bit entries: 4- and 5-level paging, and the last two
+    /// levels of PAE paging.
+    fn walk_wide(
+        &self,
+        hw: &mut impl Hardware,
+        linear: u64,
+        access: Access,
+        root: u64,
+        levels: u32,
+        inherited: u64,
+    ) -> Result<u64, Fault> {
+        'again: loop {
+            let mut table = root;
+            let mut rights = inherited & (RW | US);
+            let mut level = levels;
+            loop {
+                let shift = 12 + 9 * (level - 1);
+                let at = table + 8 * (linear >> shift & 0x1ff);
+                let entry = Self::entry(hw, at, true);
+                if entry & P == 0 {
+                    return Err(self.fault(linear, access, 0));
+                }
+                let may_be_leaf = level == 2 || level == 3 && levels > 2 && self.gib_pages;
+                let is_leaf = level == 1 || entry & PS != 0 && may_be_leaf;
+                if entry & self.reserved_wide(level, levels, is_leaf) != 0 {
+                    return Err(self.fault(linear, access, ERROR_P | ERROR_RSVD));
+                }
+                rights &= entry;
+                if !is_leaf {
+                    if entry & A == 0 && !hw.set_bits_l1(at, true, entry, A) {
+                        continue 'again;
+                    }
+                    table = entry & self.address_mask();
+                    level -= 1;
+                    continue;
+                }
+                self.permit(hw, linear, access, rights, entry)?;
+                let wanted = if access.write { A | D } else { A };
+                if entry & wanted != wanted && !hw.set_bits_l1(at, true, entry, wanted) {
+                    continue 'again;
+                }
+                let offset = (1_u64 << shift) - 1;
+                return Ok(entry & self.address_mask() & !offset | linear & offset);
+            }
+        }
+    }
+
+    /// The bits that must be 0 in a 64-bit entry.
+    fn reserved_wide(&self, level: u32, levels: u32, is_leaf: bool) -> u64 {
+        let ia32e = levels > 2;
+        // Above the width up to bit 51; PAE paging reserves up to bit 62.
+        let top: u64 = if ia32e { (1 << 52) - 1 } else { (1 << 63) - 1 };
+        let mut reserved = top & !(self.address_mask() | 0xfff);
+        if self.efer & EFER_NXE == 0 {
+            reserved |= XD;
+        }
+        if is_leaf && level > 1 {
+            // Bit 12 is the PAT bit of a large leaf.
+            reserved |= ((1 << (12 + 9 * (level - 1))) - 1) & !0x1fff;
+        }
+        if !is_leaf && level >= 3 {
+            reserved |= PS;
+        }
+        reserved
+    }
+
+    /// PAE paging: the four PDPTEs are registers, and under EPT they lie in
+    /// vmcs01. SDM "PDPTE Registers".
+    fn walk_pae(&self, hw: &mut impl Hardware, linear: u64, access: Access) -> Result<u64, Fault> {
+        let pdpte = hw.read(
+            [
+                field::GUEST_PDPTE0,
+                field::GUEST_PDPTE1,
+                field::GUEST_PDPTE2,
+                field::GUEST_PDPTE3,
+            ][(linear >> 30 & 3) as usize],
+        );
+        if pdpte & P == 0 {
+            return Err(self.fault(linear, access, 0));
+        }
+        self.walk_wide(hw, linear, access, pdpte & self.address_mask(), 2, !0)
+    }
+
+    /// 32-bit paging, with 4 MiB pages where CR4.PSE allows them.
+    fn walk_32(&self, hw: &mut impl Hardware, linear: u64, access: Access) -> Result<u64, Fault> {
+        'again: loop {
+            let mut table = self.cr3 & 0xffff_f000;
+            let mut rights = RW | US;
+            for level in [2, 1] {
+                let shift = 12 + 10 * (level - 1);
+                let at = table + 4 * (linear >> shift & 0x3ff);
+                let entry = Self::entry(hw, at, false);
+                if entry & P == 0 {
+                    return Err(self.fault(linear, access, 0));
+                }
+                let is_large = level == 2 && entry & PS != 0 && self.cr4 & CR4_PSE != 0;
+                // PSE-36: bits 20:13 are address bits 39:32 as far as the
+                // width reaches; the rest is reserved.
+                let high_bits = self.physical_bits.clamp(32, 40) - 32;
+                let high_mask = ((1_u64 << high_bits) - 1) << 13;
+                if is_large && entry & (0x1ff << 13) & !high_mask != 0 {
+                    return Err(self.fault(linear, access, ERROR_P | ERROR_RSVD));
+                }
+                rights &= entry;
+                if level == 2 && !is_large {
+                    if entry & A == 0 && !hw.set_bits_l1(at, false, entry, A) {
+                        continue 'again;
+                    }
+                    table = entry & 0xffff_f000;
+                    continue;
+                }
+                self.permit(hw, linear, access, rights, entry)?;
+                let wanted = if access.write { A | D } else { A };
+                if entry & wanted != wanted && !hw.set_bits_l1(at, false, entry, wanted) {
+                    continue 'again;
+                }
+                if is_large {
+                    let high = (entry & high_mask) >> 13 << 32;
+                    return Ok(high | entry & 0xffc0_0000 | linear & 0x3f_ffff);
+                }
+                return Ok(entry & 0xffff_f000 | linear & 0xfff);
+            }
+        }
+    }
+}

@@ -1,0 +1,465 @@
+//! A machine of arrays: VMCSs are field values, memory is bytes.
+#![allow(dead_code)]
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use umbra_ept::addr::Level;
+use umbra_ept::ept02::Config;
+use umbra_ept::mem::{L1Memory, Leaf01, TableMemory, TablePages};
+use umbra_ept::memtype::{MemType, Merge};
+use umbra_ept::rights::Rights;
+use umbra_nested::{Current, Done, Hardware, MsrFault, Nested, offer};
+use umbra_vmcs::caps::Allowed;
+use umbra_vmcs::exit::Reason;
+use umbra_vmcs::field::{self, Field, FieldSet};
+use umbra_vmcs::rules::CpuFacts;
+use umbra_vmcs::{Vmcs12, VmxCaps};
+
+pub const MEMORY_BYTES: usize = 2 << 20;
+pub const REVISION: u32 = 0x2b;
+pub const VMXON_REGION: u64 = 0x1000;
+pub const VMCS_REGION: u64 = 0x2000;
+/// Where the tests put the operands of instructions.
+pub const OPERAND: u64 = 0x8000;
+
+pub struct Machine {
+    pub vmcs: HashMap<usize, Vmcs12>,
+    pub current: Current,
+    pub gprs: [u64; 16],
+    pub memory: Rc<RefCell<Vec<u8>>>,
+    pub msrs: HashMap<u32, u64>,
+    pub tables: Rc<RefCell<HashMap<u64, [u64; 512]>>>,
+    pub tsc: u64,
+    pub cr2: u64,
+    pub reads: u64,
+    pub writes: u64,
+    pub log: Vec<String>,
+}
+
+pub struct Tables(Rc<RefCell<HashMap<u64, [u64; 512]>>>);
+
+impl TableMemory for Tables {
+    fn read(&self, table: u64, index: usize) -> u64 {
+        self.0.borrow().get(&table).map_or(0, |t| t[index])
+    }
+    fn write(&mut self, table: u64, index: usize, value: u64) {
+        self.0.borrow_mut().entry(table).or_insert([0; 512])[index] = value;
+    }
+}
+
+pub struct View(Rc<RefCell<Vec<u8>>>);
+
+impl L1Memory for View {
+    fn read_u64(&mut self, gpa: u64) -> Option<u64> {
+        let m = self.0.borrow();
+        let at = usize::try_from(gpa).ok()?;
+        Some(u64::from_le_bytes(m.get(at..at + 8)?.try_into().ok()?))
+    }
+    fn compare_exchange_u64(&mut self, gpa: u64, old: u64, new: u64) -> bool {
+        if self.read_u64(gpa) != Some(old) {
+            return gpa as usize >= MEMORY_BYTES;
+        }
+        self.0.borrow_mut()[gpa as usize..gpa as usize + 8].copy_from_slice(&new.to_le_bytes());
+        true
+    }
+    fn lookup01(&mut self, gpa: u64) -> Option<Leaf01> {
+        if gpa >> 40 != 0 {
+            return None;
+        }
+        Some(Leaf01 {
+            page_hpa: gpa & !0x1f_ffff,
+            level: Level::Pd,
+            rights: Rights::all(),
+            mem_type: MemType::WriteBack,
+        })
+    }
+}
+
+impl Machine {
+    pub fn new() -> Self {
+        let mut machine = Self {
+            vmcs: HashMap::new(),
+            current: Current::Vmcs01,
+            gprs: [0; 16],
+            memory: Rc::new(RefCell::new(vec![0; MEMORY_BYTES])),
+            msrs: HashMap::from([(0x3a, 5)]),
+            tables: Rc::default(),
+            tsc: 1000,
+            cr2: 0,
+            reads: 0,
+            writes: 0,
+            log: Vec::new(),
+        };
+        // L1 in 64-bit mode at CPL 0, all of memory mapped by one table of
+        // 1 GiB pages at 0x10000 and 0x11000.
+        for (f, value) in [
+            (field::GUEST_CR0, 0x8005_0033),
+            (field::GUEST_CR4, 0x2020),
+            (field::CR4_READ_SHADOW, 0x2020),
+            (field::CR4_GUEST_HOST_MASK, 0x2000),
+            (field::GUEST_CR3, 0x10000),
+            (field::GUEST_IA32_EFER, 0xd00),
+            (field::GUEST_RFLAGS, 2),
+            (field::GUEST_CS_ACCESS_RIGHTS, 0xa09b),
+            (field::GUEST_SS_ACCESS_RIGHTS, 0xc093),
+            (field::GUEST_IA32_PAT, 0x0007_0406_0007_0406),
+        ] {
+            machine.write(f, value);
+        }
+        machine.write_l1(0x10000, &0x11003_u64.to_le_bytes());
+        machine.write_l1(0x11000, &0x83_u64.to_le_bytes());
+        machine.write_l1(VMXON_REGION, &REVISION.to_le_bytes());
+        machine.write_l1(VMCS_REGION, &REVISION.to_le_bytes());
+        machine
+    }
+
+    fn key(&self) -> usize {
+        match self.current {
+            Current::Vmcs01 => 0,
+            Current::Vmcs02(n) => n + 1,
+        }
+    }
+
+    /// The instruction's memory operand: [disp] = OPERAND, no base or index.
+    pub fn memory_operand(&mut self, register2: u32) {
+        self.write(field::EXIT_QUALIFICATION, OPERAND);
+        let info = 2 << 7 | 3 << 15 | 1 << 22 | 1 << 27 | register2 << 28;
+        self.write(field::VM_EXIT_INSTRUCTION_INFORMATION, u64::from(info));
+    }
+
+    pub fn register_operands(&mut self, register1: u32, register2: u32) {
+        let info = 1 << 10 | register1 << 3 | register2 << 28;
+        self.write(field::VM_EXIT_INSTRUCTION_INFORMATION, u64::from(info));
+    }
+}
+
+impl Hardware for Machine {
+    type Tables = Tables;
+    type Memory<'a> = View;
+
+    fn ept(&mut self) -> (Tables, View) {
+        (Tables(self.tables.clone()), View(self.memory.clone()))
+    }
+    fn read(&mut self, f: Field) -> u64 {
+        self.reads += 1;
+        self.vmcs.entry(self.key()).or_default().get(f)
+    }
+    fn write(&mut self, f: Field, value: u64) {
+        self.writes += 1;
+        self.vmcs.entry(self.key()).or_default().set(f, value);
+    }
+    fn switch_to(&mut self, which: Current) {
+        self.current = which;
+    }
+    fn reset_vmcs02(&mut self, number: usize) {
+        self.current = Current::Vmcs02(number);
+        self.vmcs.insert(number + 1, Vmcs12::new());
+    }
+    fn gpr(&self, number: usize) -> u64 {
+        assert!(number != 4);
+        self.gprs[number]
+    }
+    fn set_gpr(&mut self, number: usize, value: u64) {
+        assert!(number != 4);
+        self.gprs[number] = value;
+    }
+    fn set_cr2(&mut self, value: u64) {
+        self.cr2 = value;
+    }
+    fn pkru(&mut self) -> u32 {
+        0
+    }
+    fn read_l1(&self, gpa: u64, bytes: &mut [u8]) {
+        let m = self.memory.borrow();
+        for (n, b) in bytes.iter_mut().enumerate() {
+            let at = usize::try_from(gpa.wrapping_add(n as u64)).unwrap_or(usize::MAX);
+            *b = m.get(at).copied().unwrap_or(0xff);
+        }
+    }
+    fn write_l1(&mut self, gpa: u64, bytes: &[u8]) {
+        let mut m = self.memory.borrow_mut();
+        for (n, b) in bytes.iter().enumerate() {
+            let at = usize::try_from(gpa.wrapping_add(n as u64)).unwrap_or(usize::MAX);
+            if let Some(to) = m.get_mut(at) {
+                *to = *b;
+            }
+        }
+    }
+    fn set_bits_l1(&mut self, gpa: u64, wide: bool, expected: u64, bits: u64) -> bool {
+        let length = if wide { 8 } else { 4 };
+        let mut bytes = [0; 8];
+        self.read_l1(gpa, &mut bytes[..length]);
+        if gpa as usize >= MEMORY_BYTES {
+            return true;
+        }
+        if u64::from_le_bytes(bytes) != expected {
+            return false;
+        }
+        self.write_l1(gpa, &(expected | bits).to_le_bytes()[..length]);
+        true
+    }
+    fn backing(&mut self, gpa: u64) -> u64 {
+        gpa
+    }
+    fn merge_msr_bitmap(&mut self, gpa: u64) -> u64 {
+        self.log.push(format!("merge {gpa:#x}"));
+        0xf0_0000
+    }
+    fn rdmsr_l1(&mut self, index: u32) -> Result<u64, MsrFault> {
+        self.msrs.get(&index).copied().ok_or(MsrFault)
+    }
+    fn wrmsr_l1(&mut self, index: u32, value: u64) -> Result<(), MsrFault> {
+        if index == 0xdead {
+            return Err(MsrFault);
+        }
+        self.msrs.insert(index, value);
+        Ok(())
+    }
+    fn tsc(&mut self) -> u64 {
+        self.tsc
+    }
+    fn invvpid_single(&mut self, vpid: u16) {
+        assert_ne!(vpid, 0);
+        self.log.push(format!("invvpid {vpid:#x}"));
+    }
+    fn invvpid_address(&mut self, vpid: u16, linear: u64) {
+        self.log.push(format!("invvpid {vpid:#x} {linear:#x}"));
+    }
+    fn invvpid_single_retaining_globals(&mut self, vpid: u16) {
+        self.log.push(format!("invvpid globals {vpid:#x}"));
+    }
+    fn invvpid_all(&mut self) {
+        self.log.push("invvpid all".into());
+    }
+    fn invept_single(&mut self, eptp: u64) {
+        self.log.push(format!("invept {eptp:#x}"));
+    }
+    fn invept_all(&mut self) {
+        self.log.push("invept all".into());
+    }
+    fn ept01_pointer(&self) -> u64 {
+        0xe0_0000 | 0x1e
+    }
+    fn map_ept01(&mut self, gpa: u64) {
+        self.log.push(format!("ept01 {gpa:#x}"));
+    }
+}
+
+/// A CPU with all that Umbra offers.
+pub fn capabilities() -> VmxCaps {
+    let allow = |must: u32| Allowed(0xffff_ffff << 32 | u64::from(must));
+    let below = VmxCaps {
+        basic: 1 << 55 | 1 << 54 | 6 << 50 | 0x1000 << 32 | u64::from(REVISION),
+        pin_plain: allow(0x16),
+        pin_true: allow(0x16),
+        proc_plain: allow(0x0401_e172),
+        proc_true: allow(0x0400_6172),
+        exit_plain: allow(0x0003_6dff),
+        exit_true: allow(0x0003_6dfb),
+        entry_plain: allow(0x11ff),
+        entry_true: allow(0x11fb),
+        proc2: allow(0),
+        proc3: 0,
+        exit2: 0,
+        misc: 0x2000_01e0 | 4 << 16 | 1 << 30,
+        cr0_fixed0: 0x8000_0021,
+        cr0_fixed1: 0xffff_ffff,
+        cr4_fixed0: 0x2000,
+        cr4_fixed1: 0x7f_ffff,
+        vmcs_enum: 0x3e,
+        ept_vpid: 0x0f01_0673_4141,
+        vmfunc: 1,
+    };
+    offer::offer(&below, &FieldSet::FULL)
+}
+
+pub fn cpu_facts() -> CpuFacts {
+    CpuFacts {
+        physical_address_bits: 40,
+        linear_address_bits: 48,
+        lam: false,
+        rtm: false,
+        sgx: false,
+        bus_lock_detection: false,
+        nmi_needs_no_sti_blocking: false,
+        efer_writable: 0xd01,
+        debugctl_writable: 0x1c3,
+        perf_global_ctrl_writable: 0,
+        rtit_ctl_writable: 0,
+        lbr_ctl_writable: 0,
+        spec_ctrl_writable: 0,
+        s_cet_writable: 0,
+    }
+}
+
+pub fn nested() -> Nested {
+    let mut nested = Nested::new(capabilities(), FieldSet::FULL, cpu_facts(), true);
+    let config = Config {
+        caches: 8,
+        pages_per_cache: 16,
+        refill: 16,
+        merge: Merge::default(),
+        hardware: umbra_ept::caps::Caps::from_msr(capabilities().ept_vpid, 40),
+    };
+    let pages = TablePages::new(0x1_0000_0000, 128);
+    nested
+        .pool
+        .configure(pages, &config)
+        .expect("the pool takes its pages");
+    nested
+}
+
+/// A machine whose L1 is in VMX operation with a clear, current VMCS.
+pub fn in_vmx() -> (Machine, Nested) {
+    let mut hw = Machine::new();
+    let mut nested = nested();
+    assert_eq!(
+        pointer(&mut hw, &mut nested, Reason::Vmxon, VMXON_REGION),
+        Done::Next
+    );
+    assert!(succeeded(&mut hw));
+    assert_eq!(
+        pointer(&mut hw, &mut nested, Reason::Vmclear, VMCS_REGION),
+        Done::Next
+    );
+    assert_eq!(
+        pointer(&mut hw, &mut nested, Reason::Vmptrld, VMCS_REGION),
+        Done::Next
+    );
+    assert!(succeeded(&mut hw));
+    (hw, nested)
+}
+
+/// An instruction with a 64-bit memory operand.
+pub fn pointer(hw: &mut Machine, nested: &mut Nested, reason: Reason, value: u64) -> Done {
+    hw.write_l1(OPERAND, &value.to_le_bytes());
+    hw.memory_operand(0);
+    nested.instruction(hw, reason)
+}
+
+/// VMWRITE by registers.
+pub fn vmwrite(hw: &mut Machine, nested: &mut Nested, encoding: u64, value: u64) {
+    hw.register_operands(0, 1);
+    hw.gprs[0] = value;
+    hw.gprs[1] = encoding;
+    assert_eq!(nested.instruction(hw, Reason::Vmwrite), Done::Next);
+}
+
+/// VMREAD by registers.
+pub fn vmread(hw: &mut Machine, nested: &mut Nested, encoding: u64) -> u64 {
+    hw.register_operands(0, 1);
+    hw.gprs[1] = encoding;
+    assert_eq!(nested.instruction(hw, Reason::Vmread), Done::Next);
+    hw.gprs[0]
+}
+
+pub fn succeeded(hw: &mut Machine) -> bool {
+    hw.read(field::GUEST_RFLAGS) & 0x8d5 == 0
+}
+
+/// The number of a VMfailValid, read as L1 would.
+pub fn error(hw: &mut Machine, nested: &mut Nested) -> Option<u64> {
+    if hw.read(field::GUEST_RFLAGS) & 0x8d5 != 0x40 {
+        return None;
+    }
+    Some(vmread(
+        hw,
+        nested,
+        field::VM_INSTRUCTION_ERROR.encoding().into(),
+    ))
+}
+
+/// The fields of a 64-bit L2 that any rule lets through, EPT off.
+pub fn valid_fields() -> Vec<(Field, u64)> {
+    let mut fields = vec![
+        (field::PIN_BASED_CONTROLS, 0x16),
+        (field::PRIMARY_PROCESSOR_BASED_CONTROLS, 0x0400_6172),
+        (field::PRIMARY_VM_EXIT_CONTROLS, 0x0003_6dfb | 1 << 9),
+        (field::VM_ENTRY_CONTROLS, 0x11fb | 1 << 9),
+        (field::HOST_CR0, 0x8005_0033),
+        (field::HOST_CR3, 0x10000),
+        (field::HOST_CR4, 0x2020),
+        (field::HOST_CS_SELECTOR, 8),
+        (field::HOST_SS_SELECTOR, 16),
+        (field::HOST_DS_SELECTOR, 16),
+        (field::HOST_ES_SELECTOR, 16),
+        (field::HOST_TR_SELECTOR, 24),
+        (field::HOST_RIP, 0x40_1000),
+        (field::HOST_RSP, 0x50_0000),
+        (field::GUEST_CR0, 0x8005_0033),
+        (field::GUEST_CR3, 0x10000),
+        (field::GUEST_CR4, 0x2020),
+        (field::GUEST_RIP, 0x60_0000),
+        (field::GUEST_RSP, 0x70_0000),
+        (field::GUEST_RFLAGS, 2),
+        (field::GUEST_DR7, 0x400),
+        (field::VMCS_LINK_POINTER, u64::MAX),
+        (field::GUEST_CS_SELECTOR, 8),
+        (field::GUEST_CS_LIMIT, 0xffff_ffff),
+        (field::GUEST_CS_ACCESS_RIGHTS, 0xa09b),
+        (field::GUEST_TR_SELECTOR, 24),
+        (field::GUEST_TR_LIMIT, 0x67),
+        (field::GUEST_TR_ACCESS_RIGHTS, 0x8b),
+        (field::GUEST_LDTR_ACCESS_RIGHTS, 0x10000),
+    ];
+    for (selector, limit, rights) in [
+        (
+            field::GUEST_ES_SELECTOR,
+            field::GUEST_ES_LIMIT,
+            field::GUEST_ES_ACCESS_RIGHTS,
+        ),
+        (
+            field::GUEST_SS_SELECTOR,
+            field::GUEST_SS_LIMIT,
+            field::GUEST_SS_ACCESS_RIGHTS,
+        ),
+        (
+            field::GUEST_DS_SELECTOR,
+            field::GUEST_DS_LIMIT,
+            field::GUEST_DS_ACCESS_RIGHTS,
+        ),
+        (
+            field::GUEST_FS_SELECTOR,
+            field::GUEST_FS_LIMIT,
+            field::GUEST_FS_ACCESS_RIGHTS,
+        ),
+        (
+            field::GUEST_GS_SELECTOR,
+            field::GUEST_GS_LIMIT,
+            field::GUEST_GS_ACCESS_RIGHTS,
+        ),
+    ] {
+        fields.extend([(selector, 16), (limit, 0xffff_ffff), (rights, 0xc093)]);
+    }
+    fields
+}
+
+/// A machine whose L1 has written a valid VMCS.
+pub fn with_valid_vmcs() -> (Machine, Nested) {
+    let (mut hw, mut nested) = in_vmx();
+    for (f, value) in valid_fields() {
+        vmwrite(&mut hw, &mut nested, f.encoding().into(), value);
+        assert!(succeeded(&mut hw), "{f:?}");
+    }
+    (hw, nested)
+}
+
+/// The CPU stores an exit of L2 into vmcs02.
+pub fn exit_from_l2(hw: &mut Machine, reason: u32, changes: &[(Field, u64)]) {
+    assert!(matches!(hw.current, Current::Vmcs02(_)));
+    hw.write(field::EXIT_REASON, reason.into());
+    for f in [
+        field::EXIT_QUALIFICATION,
+        field::VM_EXIT_INTERRUPTION_INFORMATION,
+        field::IDT_VECTORING_INFORMATION,
+    ] {
+        hw.write(f, 0);
+    }
+    let event = hw.read(field::VM_ENTRY_INTERRUPTION_INFORMATION);
+    hw.write(field::VM_ENTRY_INTERRUPTION_INFORMATION, event & !(1 << 31));
+    for (f, value) in changes {
+        hw.write(*f, *value);
+    }
+}
