@@ -287,7 +287,7 @@ pub struct AfterExit {
 /// `pending` stands in for the NMI latch that L1's CPU would have: one NMI
 /// fits, and one more is lost as there. It is full across a VM entry only
 /// while the bare CPU's latch would be.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct NmiMachine {
     pending: bool,
     armed: Option<Arm>,

@@ -13,30 +13,36 @@
 //! Once a stop is requested no L1 runs, so an INIT of L0 cannot reach one, and
 //! no INIT of L1 is left to be swallowed: before that, every INIT is L1's.
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering, fence};
 
-/// The atomic word that [`Stop`] is built on; all operations are sequentially
-/// consistent. Tests put a model checker's own atomic here.
+/// The atomic word that [`Stop`] is built on. Tests put a model checker's own
+/// atomic here.
 pub trait Word {
-    /// Reads.
+    /// Reads, with acquire ordering.
     fn load(&self) -> u32;
-    /// Writes.
+    /// Writes, with release ordering.
     fn store(&self, value: u32);
-    /// Writes `new` if the word is `old`; returns what the word was.
+    /// Writes `new` if the word is `old`; returns what the word was. Acquires
+    /// and releases.
     fn swap_if(&self, old: u32, new: u32) -> u32;
+    /// What this CPU wrote before is seen by all before it reads on.
+    fn fence();
 }
 
 impl Word for AtomicU32 {
     fn load(&self) -> u32 {
-        self.load(Ordering::SeqCst)
+        self.load(Ordering::Acquire)
     }
     fn store(&self, value: u32) {
-        self.store(value, Ordering::SeqCst);
+        self.store(value, Ordering::Release);
     }
     fn swap_if(&self, old: u32, new: u32) -> u32 {
-        match self.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst) {
+        match self.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire) {
             Ok(was) | Err(was) => was,
         }
+    }
+    fn fence() {
+        fence(Ordering::SeqCst);
     }
 }
 
@@ -94,6 +100,9 @@ impl<const CPUS: usize, W: Word> Stop<CPUS, W> {
         if let Some(word) = self.phase.get(cpu) {
             word.store(phase);
         }
+        // The phase first, then the look at the leader; the leader does it the
+        // other way round, so one of the two sees the other.
+        W::fence();
     }
 
     /// This CPU is about to run L1 code: when it starts, and when a SIPI has
@@ -122,7 +131,9 @@ impl<const CPUS: usize, W: Word> Stop<CPUS, W> {
     pub fn request(&self, cpu: usize) -> Request {
         self.stopped(cpu);
         let me = u32::try_from(cpu).unwrap_or(u32::MAX).saturating_add(1);
-        match self.leader.swap_if(0, me) {
+        let before = self.leader.swap_if(0, me);
+        W::fence();
+        match before {
             0 => Request::Leads,
             other => Request::Follows(usize::try_from(other - 1).unwrap_or(usize::MAX)),
         }
