@@ -327,7 +327,7 @@ fn nasty() -> impl Strategy<Value = u32> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..2048)) {
@@ -423,5 +423,28 @@ proptest! {
             }
         };
         prop_assert!(ram.bytes(at.into(), len.into()) == &module[..]);
+    }
+}
+
+/// Behind the file lies memory that is not the kernel's: a segment may not
+/// take it in.
+#[test]
+fn a_segment_beyond_the_end_of_the_file_is_refused() {
+    let file = small_multiboot2();
+    let phdr = 64 + 56;
+    let offset = u64::from_le_bytes(file[phdr + 8..phdr + 16].try_into().unwrap());
+    let rest = file.len() as u64 - offset;
+    for (bytes, is_whole) in [(rest, true), (rest + 1, false), (rest + 0x1000, false)] {
+        let mut file = file.clone();
+        file[phdr + 32..phdr + 40].copy_from_slice(&bytes.to_le_bytes());
+        file[phdr + 40..phdr + 48].copy_from_slice(&0x8000u64.to_le_bytes());
+        match try_start(&file) {
+            Ok(_) => assert!(is_whole),
+            Err(Error::Truncated { end, len, .. }) => {
+                assert!(!is_whole);
+                assert_eq!((end, len), (offset + bytes, file.len() as u64));
+            }
+            Err(e) => panic!("{e}"),
+        }
     }
 }

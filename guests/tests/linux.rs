@@ -299,3 +299,40 @@ fn what_does_not_fit_is_refused_with_memory_untouched() {
     assert!(matches!(error, Error::DoesNotFit { len, .. } if len == 40 * MIB));
     assert!(ram.0 == before.0);
 }
+
+#[test]
+fn what_lies_at_the_top_already_is_not_overwritten_by_the_initrd() {
+    // The kernel file lies where the initrd would go.
+    let image = BzImage::default();
+    let initrd = noise(2 << 20, 6);
+    let Booted { ram, params, .. } =
+        boot(&image, 111 * MIB, &[(5 * MIB, initrd.clone())], "").unwrap();
+    assert_eq!(ram.bytes(16 * MIB, 0x8_0000), &image.code[..]);
+    let at = u64::from(ram.u32(params + 0x218));
+    assert!(ram.bytes(at, 2 << 20) == &initrd[..]);
+    assert!(at + (2 << 20) <= 111 * MIB);
+
+    // Two modules in the wrong order at the top: gathering them must not
+    // overwrite the one that is still to be read.
+    let (a, b) = (noise(1 << 20, 7), noise(1 << 20, 8));
+    let modules = [(111 * MIB, a.clone()), (110 * MIB, b.clone())];
+    let Booted { ram, params, .. } = boot(&image, 4 * MIB, &modules, "").unwrap();
+    let at = u64::from(ram.u32(params + 0x218));
+    assert!(ram.bytes(at, 1 << 20) == &a[..]);
+    assert!(ram.bytes(at + (1 << 20), 1 << 20) == &b[..]);
+}
+
+#[test]
+fn an_alignment_that_is_none_is_refused() {
+    for alignment in [3, 0x1800, u32::MAX] {
+        let image = BzImage {
+            alignment,
+            ..BzImage::default()
+        };
+        let error = boot(&image, 4 * MIB, &[], "").err();
+        assert!(
+            matches!(error, Some(Error::LinuxHeader(_))),
+            "{alignment:#x}"
+        );
+    }
+}

@@ -475,3 +475,19 @@ fn little_stack_is_needed() {
         .unwrap();
     assert!(thread.join().unwrap());
 }
+
+#[test]
+fn sections_of_a_relocated_kernel_move_along() {
+    let map = pc_map(128, 16);
+    let mut ram = Ram::new(128 * MIB);
+    let elf = Elf {
+        sections: true,
+        ..relocatable(0x10_0000, u32::MAX, 0x20_0000, 2)
+    };
+    let kernel = ram.put(40 * MIB, &elf.build());
+    let (_, state) = start(&mut ram, &handover(&map, kernel, &[])).unwrap();
+    let tag = find_tag(&ram, state.gpr.rbx, 9).unwrap();
+    let address = |i: u64| ram.u64(tag + 12 + 64 * i + 16);
+    assert_eq!(address(1), state.rip - 0x100, "the loaded one moves");
+    assert_eq!(ram.bytes(address(2), 48), &SYMBOLS, "the others stay");
+}
