@@ -1,6 +1,6 @@
 //! Walks ept12 as the CPU would, for one access of L2.
 
-use crate::addr::Level;
+use crate::addr::{ADDRESS_BITS, Level};
 use crate::caps::Caps;
 use crate::entry::{Decoded, Entry, Why, bit};
 use crate::eptp::Eptp;
@@ -37,7 +37,7 @@ pub struct Translation {
     pub suppress_ve: bool,
     /// The entries used, root first.
     entries: [Used; MAX_LEVELS],
-    count: u8,
+    count: usize,
 }
 
 impl Translation {
@@ -46,7 +46,7 @@ impl Translation {
     #[inline]
     #[must_use]
     pub fn entries(&self) -> &[Used] {
-        self.entries.get(..self.count as usize).unwrap_or(&[])
+        self.entries.get(..self.count).unwrap_or(&[])
     }
 
     /// The leaf entry.
@@ -59,7 +59,7 @@ impl Translation {
     /// Replaces the value of each entry, root first, by what `set` makes of it
     /// and of whether it is the leaf; stops and returns `false` at `None`.
     pub(crate) fn set_flags(&mut self, mut set: impl FnMut(Used, bool) -> Option<u64>) -> bool {
-        let count = self.count as usize;
+        let count = self.count;
         for (n, used) in self.entries.iter_mut().take(count).enumerate() {
             match set(*used, n + 1 == count) {
                 Some(value) => used.value = value,
@@ -149,67 +149,122 @@ pub fn translate(
     caps: &Caps,
     mem: &mut impl L1Memory,
 ) -> Result<Translation, Fault> {
-    let mut level = eptp.root_level();
-    let not_present = |convertible, level| {
-        Fault::Violation(Violation {
-            low_bits: access.qualification_bits(),
-            convertible,
-            present: false,
-            level,
-        })
+    let top = eptp.root_level();
+    let mut walk = Walk {
+        gpa2,
+        caps,
+        mem,
+        ordinary: caps.beyond_width() | bit::TABLE_RESERVED | Rights::READ.bits(),
+        all: u64::MAX,
+        entries: [Used::default(); MAX_LEVELS],
+        count: 0,
     };
-    if gpa2 >> (level.shift() + 9) != 0 {
-        return Err(not_present(false, level));
-    }
-    let mut table = eptp.root();
-    let mut rights = Rights::all();
-    let mut entries = [Used::default(); MAX_LEVELS];
-    let mut count = 0u8;
-    loop {
-        let gpa1 = table + 8 * level.index(gpa2) as u64;
-        // Where nothing answers, the bus reads as ones.
-        let value = mem.read_u64(gpa1).unwrap_or(u64::MAX);
-        let used = Used { gpa1, value };
-        if let Some(slot) = entries.get_mut(count as usize) {
-            *slot = used;
+    let stop = if gpa2 >> (top.shift() + 9) == 0 {
+        walk.run(top, eptp.root())
+    } else {
+        Stop {
+            level: top,
+            decoded: Decoded::NotPresent { suppress_ve: true },
         }
-        count += 1;
-        match (Entry(value).decode(level, caps), level.below()) {
-            (Decoded::NotPresent { suppress_ve }, _) => {
-                return Err(not_present(!suppress_ve, level));
-            }
-            (Decoded::Misconfigured(why), _) => {
-                return Err(Fault::Misconfiguration(Misconfiguration {
-                    why,
-                    level,
-                    entry: used,
-                }));
-            }
-            (
-                Decoded::Table {
-                    address,
-                    rights: more,
-                },
-                Some(below),
-            ) => {
-                rights &= more;
-                table = address;
-                level = below;
-            }
-            // The last level decodes to leaves only.
-            (Decoded::Table { .. }, None) => return Err(not_present(false, level)),
-            (Decoded::Leaf(leaf), _) => {
-                return Ok(Translation {
-                    gpa1: leaf.address + level.offset(gpa2),
-                    level,
-                    rights: rights & leaf.rights,
-                    mem_type: leaf.mem_type,
-                    ignore_pat: leaf.ignore_pat,
-                    suppress_ve: leaf.suppress_ve,
-                    entries,
-                    count,
-                });
-            }
+    };
+    let level = stop.level;
+    match stop.decoded {
+        Decoded::Leaf(leaf) => Ok(Translation {
+            gpa1: leaf.address | level.offset(gpa2),
+            level,
+            rights: Rights::of_entry(walk.all, caps.mode_based_execute),
+            mem_type: leaf.mem_type,
+            ignore_pat: leaf.ignore_pat,
+            suppress_ve: leaf.suppress_ve,
+            entries: walk.entries,
+            count: walk.count,
+        }),
+        Decoded::Misconfigured(why) => {
+            let last = walk.count.wrapping_sub(1);
+            Err(Fault::Misconfiguration(Misconfiguration {
+                why,
+                level,
+                entry: walk.entries.get(last).copied().unwrap_or_default(),
+            }))
+        }
+        // The last level decodes to leaves only, so no walk stops at a table.
+        Decoded::NotPresent { suppress_ve: true } | Decoded::Table { .. } => {
+            Err(not_present(access, false, level))
+        }
+        Decoded::NotPresent { suppress_ve: false } => Err(not_present(access, true, level)),
+    }
+}
+
+fn not_present(access: Access, convertible: bool, level: Level) -> Fault {
+    Fault::Violation(Violation {
+        low_bits: access.qualification_bits(),
+        convertible,
+        present: false,
+        level,
+    })
+}
+
+/// A walk on its way down.
+struct Walk<'a, M> {
+    gpa2: u64,
+    caps: &'a Caps,
+    mem: &'a mut M,
+    /// An entry above the last level whose only bit of these is R names a
+    /// table: nearly every one does, and needs no further look.
+    ordinary: u64,
+    /// AND of the entries so far.
+    all: u64,
+    entries: [Used; MAX_LEVELS],
+    count: usize,
+}
+
+/// Where a walk ended, and at what.
+struct Stop {
+    level: Level,
+    decoded: Decoded,
+}
+
+impl<M: L1Memory> Walk<'_, M> {
+    #[inline(always)]
+    fn run(&mut self, top: Level, root: u64) -> Stop {
+        match self.down(top, root) {
+            Ok(_) => Stop {
+                level: Level::Pt,
+                decoded: Decoded::NotPresent { suppress_ve: true },
+            },
+            Err(stop) => stop,
+        }
+    }
+
+    #[inline(always)]
+    fn down(&mut self, top: Level, root: u64) -> Result<u64, Stop> {
+        let mut table = root;
+        if top == Level::Pml5 {
+            table = self.step(Level::Pml5, table)?;
+        }
+        table = self.step(Level::Pml4, table)?;
+        table = self.step(Level::Pdpt, table)?;
+        table = self.step(Level::Pd, table)?;
+        self.step(Level::Pt, table)
+    }
+
+    /// Reads one entry. The next table, or why there is none.
+    #[inline(always)]
+    fn step(&mut self, level: Level, table: u64) -> Result<u64, Stop> {
+        let gpa1 = table | (level.index(self.gpa2) as u64) << 3;
+        // Where nothing answers, the bus reads as ones.
+        let value = self.mem.read_u64(gpa1).unwrap_or(u64::MAX);
+        if let Some(slot) = self.entries.get_mut(self.count) {
+            *slot = Used { gpa1, value };
+        }
+        self.count += 1;
+        self.all &= value;
+        if level != Level::Pt && value & self.ordinary == Rights::READ.bits() {
+            return Ok(value & ADDRESS_BITS);
+        }
+        match Entry(value).decode(level, self.caps) {
+            Decoded::Table { address, .. } => Ok(address),
+            decoded => Err(Stop { level, decoded }),
         }
     }
 }

@@ -1,32 +1,41 @@
 //! One cache: its table pages and the leaves put in last.
 
 use super::{Context12, EMPTY};
-use crate::addr::{Level, PAGE_BYTES};
+use crate::addr::{ADDRESS_BITS, Level, PAGE_BYTES};
 use crate::entry::Entry;
-use crate::eptp::Eptp;
+use crate::eptp::{self, Eptp};
 use crate::mem::{TableMemory, TablePages};
 
+/// What makes two contexts share a cache: the address of the tables, the walk
+/// length, accessed and dirty flags, and mode-based execute control. The memory
+/// type of the tables makes no difference.
+///
+/// The number is the EPT pointer without its memory type, and mode-based
+/// execute control in bit 11, which is 0 in every pointer; 0 is no context,
+/// since no walk has length 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Key {
-    pub(super) eptp: Eptp,
-    pub(super) mode_based_execute: bool,
-}
+pub(super) struct Key(u64);
 
 impl Key {
-    /// What makes two contexts share a cache: the address of the tables, the
-    /// walk length, accessed and dirty flags, and mode-based execute control.
-    /// The memory type of the tables makes no difference.
+    pub(super) const NONE: Self = Self(0);
+
+    #[inline]
     pub(super) fn of(context: &Context12) -> Self {
-        Self {
-            eptp: context.eptp,
-            mode_based_execute: context.caps.mode_based_execute,
-        }
+        const TYPE: u64 = 7;
+        Self((context.eptp.raw() & !TYPE) | u64::from(context.caps.mode_based_execute) << 11)
     }
 
-    pub(super) fn matches(&self, other: &Self) -> bool {
-        const TYPE: u64 = 7;
-        self.eptp.raw() & !TYPE == other.eptp.raw() & !TYPE
-            && self.mode_based_execute == other.mode_based_execute
+    pub(super) fn is_some(self) -> bool {
+        self != Self::NONE
+    }
+
+    /// Address of L1's root table.
+    pub(super) fn root(self) -> u64 {
+        self.0 & ADDRESS_BITS
+    }
+
+    fn accessed_dirty(self) -> bool {
+        self.0 & eptp::ACCESSED_DIRTY != 0
     }
 }
 
@@ -51,9 +60,12 @@ impl Recent {
     };
 }
 
+/// No block of L2 has this number.
+const NOWHERE: u64 = u64::MAX;
+
 #[derive(Clone, Debug)]
 pub(super) struct Cache<const RECENT: usize> {
-    pub(super) key: Option<Key>,
+    pub(super) key: Key,
     pub(super) pages: TablePages,
     /// Pages in use; page 0 is the root and always is.
     pub(super) used: u32,
@@ -67,6 +79,9 @@ pub(super) struct Cache<const RECENT: usize> {
     pub(super) at: usize,
     /// Some leaf is in the tables and no longer in the ring.
     pub(super) forgot: bool,
+    /// The page table used last, and the 2 MiB of L2 that it is for.
+    near: u64,
+    near_block: u64,
 }
 
 /// No table page is left.
@@ -82,7 +97,7 @@ pub(super) struct Installed {
 
 impl<const RECENT: usize> Cache<RECENT> {
     pub(super) const NEW: Self = Self {
-        key: None,
+        key: Key::NONE,
         pages: TablePages::new(0, 0),
         used: 1,
         stale: false,
@@ -91,6 +106,8 @@ impl<const RECENT: usize> Cache<RECENT> {
         len: 0,
         at: 0,
         forgot: false,
+        near: 0,
+        near_block: NOWHERE,
     };
 
     pub(super) fn root(&self) -> u64 {
@@ -98,8 +115,7 @@ impl<const RECENT: usize> Cache<RECENT> {
     }
 
     pub(super) fn eptp02(&self) -> Eptp {
-        let accessed_dirty = self.key.is_some_and(|k| k.eptp.accessed_dirty());
-        Eptp::own(self.root(), accessed_dirty)
+        Eptp::own(self.root(), self.key.accessed_dirty())
     }
 
     /// Empties the tables. The root goes first, so that nothing is reachable
@@ -110,6 +126,7 @@ impl<const RECENT: usize> Cache<RECENT> {
         self.len = 0;
         self.at = 0;
         self.forgot = false;
+        self.near_block = NOWHERE;
     }
 
     pub(super) fn remember(&mut self, recent: Recent) {
@@ -127,21 +144,20 @@ impl<const RECENT: usize> Cache<RECENT> {
         }
     }
 
-    /// Puts `value` in at `level` for `gpa2`.
-    pub(super) fn install(
+    /// Finds the table of `level` for `gpa2`, making those above it as needed.
+    /// Returns it, and whether a leaf gave way to a table.
+    fn descend(
         &mut self,
         tables: &mut impl TableMemory,
         gpa2: u64,
         level: Level,
-        value: u64,
-    ) -> Result<Installed, OutOfPages> {
+    ) -> Result<(u64, bool), OutOfPages> {
         let mut at = Level::Pml4;
         let mut table = self.root();
         let mut resized = false;
-        while let Some(below) = at.below() {
-            if at <= level {
-                break;
-            }
+        while at != level {
+            // Never below the last level: `level` is met before.
+            let Some(below) = at.below() else { break };
             let index = at.index(gpa2);
             let entry = Entry(tables.read(table, index));
             table = match entry.own_table(at) {
@@ -157,27 +173,47 @@ impl<const RECENT: usize> Cache<RECENT> {
             };
             at = below;
         }
+        Ok((table, resized))
+    }
+
+    /// Puts `value` in at `level` for `gpa2`.
+    #[inline]
+    pub(super) fn install(
+        &mut self,
+        tables: &mut impl TableMemory,
+        gpa2: u64,
+        level: Level,
+        value: u64,
+    ) -> Result<Installed, OutOfPages> {
+        let block = gpa2 >> Level::Pd.shift();
+        let is_near = level == Level::Pt && block == self.near_block;
+        let (table, mut resized) = if is_near {
+            (self.near, false)
+        } else {
+            self.descend(tables, gpa2, level)?
+        };
         let index = level.index(gpa2);
         let old = Entry(tables.read(table, index));
-        if old.0 == value {
-            return Ok(Installed {
-                same: true,
-                resized,
-            });
+        let same = old.0 == value;
+        if !same {
+            tables.write(table, index, value);
+            if !old.is_own_leaf(level) {
+                resized |= old.is_present();
+                self.remember(Recent {
+                    gpa2: level.base(gpa2),
+                    table: (table.wrapping_sub(self.root()) / PAGE_BYTES) as u16,
+                    index: index as u16,
+                    level,
+                });
+            }
         }
-        tables.write(table, index, value);
-        if !old.is_own_leaf(level) {
-            resized |= old.is_present();
-            self.remember(Recent {
-                gpa2: level.base(gpa2),
-                table: ((table - self.root()) / PAGE_BYTES) as u16,
-                index: index as u16,
-                level,
-            });
+        if level == Level::Pt {
+            self.near = table;
+            self.near_block = block;
+        } else if resized {
+            // The table that was near may be the one that gave way.
+            self.near_block = NOWHERE;
         }
-        Ok(Installed {
-            same: false,
-            resized,
-        })
+        Ok(Installed { same, resized })
     }
 }

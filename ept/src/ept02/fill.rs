@@ -1,12 +1,12 @@
 //! Answers an EPT violation of ept02: both walks, the flags of ept12, a leaf.
 
 use super::cache::{Installed, OutOfPages};
-use super::{Context12, Outcome, Pml, Pool};
+use super::{Context12, NO_DOUBT, Outcome, Pml, Pool};
 use crate::addr::Level;
 use crate::entry::{Entry, Leaf, bit};
 use crate::ept12::{self, Fault, Translation};
 use crate::invalidate::Invalidate;
-use crate::mem::{L1Memory, TableMemory};
+use crate::mem::{L1Memory, Leaf01, TableMemory};
 use crate::rights::{Access, Permits, Rights};
 
 /// How often a fill starts over because ept12 changed under it.
@@ -40,14 +40,11 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
         tables: &mut impl TableMemory,
         l1: &mut impl L1Memory,
     ) -> Outcome {
-        // Both are done already if the caller entered L2 by `activate`.
-        let Some(mut invalidate) = self
-            .select(context, tables)
-            .and_then(|owed| self.finish(context, owed, tables, l1))
-            .map(|active| active.invalidate)
-        else {
+        // Done already if the caller entered L2 by `activate`.
+        let Some(ready) = self.ready(context, tables, l1) else {
             return Outcome::Retry;
         };
+        let mut invalidate = ready.invalidate;
         let mut log = None;
         for _ in 0..MAX_TRIES {
             let mut found = match ept12::translate(context.eptp, gpa2, access, &context.caps, l1) {
@@ -85,11 +82,18 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
             if installed.same && log.is_none() && invalidate == Invalidate::None {
                 // The hardware saw this very leaf and still refused: if the
                 // mode of a fetch is in doubt, it was the one not allowed.
-                return if permits == Permits::Unknown {
-                    Outcome::Violation12(found.violation(access, &context.caps))
-                } else {
-                    Outcome::AlreadyThere
-                };
+                if permits == Permits::Yes {
+                    return Outcome::AlreadyThere;
+                }
+                if self.doubt == gpa2 {
+                    self.doubt = NO_DOUBT;
+                    return Outcome::Violation12(found.violation(access, &context.caps));
+                }
+                // Or the CPU used an older leaf: only after an INVEPT is it sure.
+                invalidate = self.owed();
+            }
+            if permits == Permits::Unknown {
+                self.doubt = gpa2;
             }
             self.counters.miss += 1;
             return Outcome::Filled {
@@ -105,7 +109,7 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
     /// nothing there.
     #[inline]
     pub(super) fn wanted(
-        &self,
+        &mut self,
         context: &Context12,
         gpa2: u64,
         found: &Translation,
@@ -115,7 +119,7 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
             // ept02 has 4 levels; a longer walk of L1 must not alias in it.
             return None;
         }
-        let machine = l1.lookup01(found.gpa1)?;
+        let machine = self.lookup01(found.gpa1, l1)?;
         let mut level = smaller(found.level, machine.level);
         if level == Level::Pdpt && !self.hardware.page_1g {
             level = Level::Pd;
@@ -139,6 +143,29 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
             value: Entry::leaf(level, &leaf).0,
             rights,
         })
+    }
+
+    /// What ept01 says of `gpa1`, remembering the last large page.
+    #[inline]
+    fn lookup01(&mut self, gpa1: u64, l1: &mut impl L1Memory) -> Option<Leaf01> {
+        if let Some((base, leaf)) = self.near01
+            && leaf.level.base(gpa1) == base
+        {
+            return Some(leaf);
+        }
+        let leaf = l1.lookup01(gpa1)?;
+        if leaf.level != Level::Pt {
+            self.near01 = Some((leaf.level.base(gpa1), leaf));
+        }
+        Some(leaf)
+    }
+
+    /// An INVEPT of the current cache.
+    fn owed(&self) -> Invalidate {
+        match self.caches.get(self.current) {
+            Some(cache) => Invalidate::Single(cache.eptp02()),
+            None => Invalidate::All,
+        }
     }
 
     /// Puts a leaf in, emptying the cache first if it is full.

@@ -21,7 +21,7 @@ use crate::entry::bit;
 use crate::ept12::{Misconfiguration, Violation};
 use crate::eptp::Eptp;
 use crate::invalidate::{Invalidate, InveptScope};
-use crate::mem::{L1Memory, TableMemory, TablePages};
+use crate::mem::{L1Memory, Leaf01, TableMemory, TablePages};
 use crate::memtype::Merge;
 use cache::{Cache, Key};
 
@@ -73,7 +73,7 @@ pub enum ConfigError {
 /// What was done, since the pool was set up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// L1 entered an L2 whose EPT pointer had a cache.
+    /// Entries into an L2 whose EPT pointer had a cache.
     pub hit: u64,
     /// Leaves filled in because L2 ran into a page without one.
     pub miss: u64,
@@ -160,7 +160,14 @@ pub struct Pool<const CACHES: usize = 8, const RECENT: usize = 64> {
     merge: Merge,
     hardware: Caps,
     counters: Counters,
+    /// The large page of ept01 used last, by its first L1 address.
+    near01: Option<(u64, Leaf01)>,
+    /// Where a fetch of unknown mode was last let through on trial.
+    doubt: u64,
 }
+
+/// No address of L2.
+const NO_DOUBT: u64 = u64::MAX;
 
 impl<const CACHES: usize, const RECENT: usize> Default for Pool<CACHES, RECENT> {
     fn default() -> Self {
@@ -188,6 +195,8 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
                 full: 0,
                 refill: 0,
             },
+            near01: None,
+            doubt: NO_DOUBT,
         }
     }
 
@@ -222,6 +231,8 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
         self.refill = config.refill.min(RECENT);
         self.merge = config.merge;
         self.hardware = config.hardware;
+        self.near01 = None;
+        self.doubt = NO_DOUBT;
         Ok(())
     }
 
@@ -256,54 +267,68 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
         tables: &mut impl TableMemory,
         l1: &mut impl L1Memory,
     ) -> Option<Active> {
-        let invalidate = self.select(context, tables)?;
-        self.counters.hit += u64::from(invalidate == Invalidate::None);
-        self.finish(context, invalidate, tables, l1)
-    }
-
-    fn finish(
-        &mut self,
-        context: &Context12,
-        mut invalidate: Invalidate,
-        tables: &mut impl TableMemory,
-        l1: &mut impl L1Memory,
-    ) -> Option<Active> {
-        let stale = self.caches.get(self.current)?.stale;
-        if stale {
-            invalidate = invalidate.and(self.renew(context, tables, l1));
-        }
-        let cache = self.caches.get_mut(self.current)?;
-        self.clock += 1;
-        cache.last = self.clock;
+        let owed = self.ready(context, tables, l1)?;
+        self.counters.hit = self.counters.hit.wrapping_add(u64::from(!owed.made));
+        let cache = self.caches.get(self.current)?;
         Some(Active {
             eptp: cache.eptp02(),
-            invalidate,
+            invalidate: owed.invalidate,
         })
     }
 
-    /// Makes the context's cache the current one.
-    fn select(&mut self, context: &Context12, tables: &mut impl TableMemory) -> Option<Invalidate> {
+    /// Makes the context's cache the current one and carries out INVEPTs.
+    #[inline]
+    fn ready(
+        &mut self,
+        context: &Context12,
+        tables: &mut impl TableMemory,
+        l1: &mut impl L1Memory,
+    ) -> Option<Ready> {
+        let cache = self.caches.get(self.current)?;
+        if cache.key == Key::of(context) && !cache.stale {
+            return Some(Ready {
+                invalidate: Invalidate::None,
+                made: false,
+            });
+        }
+        self.change(context, tables, l1)
+    }
+
+    #[cold]
+    fn change(
+        &mut self,
+        context: &Context12,
+        tables: &mut impl TableMemory,
+        l1: &mut impl L1Memory,
+    ) -> Option<Ready> {
         let key = Key::of(context);
-        let is_it = |c: &Cache<RECENT>| c.key.is_some_and(|k| k.matches(&key));
-        if self.caches.get(self.current).is_some_and(is_it) {
-            return Some(Invalidate::None);
-        }
         let caches = self.caches.get_mut(..self.count)?;
-        if let Some(found) = caches.iter().position(is_it) {
-            self.current = found;
-            return Some(Invalidate::None);
+        // The current cache was in use until now.
+        self.clock += 1;
+        caches.get_mut(self.current)?.last = self.clock;
+        let mut invalidate = Invalidate::None;
+        let mut made = false;
+        self.current = match caches.iter().position(|c| c.key == key) {
+            Some(found) => found,
+            None => {
+                // One without a context is older than any other.
+                let (oldest, cache) = caches
+                    .iter_mut()
+                    .enumerate()
+                    .min_by_key(|(_, c)| if c.key.is_some() { c.last } else { 0 })?;
+                self.counters.evict += u64::from(cache.key.is_some());
+                cache.reset(tables);
+                cache.key = key;
+                cache.stale = false;
+                invalidate = Invalidate::Single(cache.eptp02());
+                made = true;
+                oldest
+            }
+        };
+        if self.caches.get(self.current)?.stale {
+            invalidate = invalidate.and(self.renew(context, tables, l1));
         }
-        // An unused one has never been entered, so it is the oldest too.
-        let (oldest, cache) = caches
-            .iter_mut()
-            .enumerate()
-            .min_by_key(|(_, c)| if c.key.is_some() { c.last } else { 0 })?;
-        self.counters.evict += u64::from(cache.key.is_some());
-        cache.reset(tables);
-        cache.key = Some(key);
-        cache.stale = false;
-        self.current = oldest;
-        Some(Invalidate::Single(cache.eptp02()))
+        Some(Ready { invalidate, made })
     }
 
     /// L1 executed INVEPT with valid operands. What it covers is read anew
@@ -311,20 +336,27 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
     /// [`Pool::activate`], which also says which INVEPT the hardware needs.
     pub fn invept(&mut self, scope: InveptScope) {
         for cache in self.caches.iter_mut().take(self.count) {
-            let Some(key) = cache.key else { continue };
             cache.stale |= match scope {
                 InveptScope::All => true,
-                InveptScope::Single(eptp) => key.eptp.root() == eptp.root(),
+                InveptScope::Single(eptp) => cache.key.root() == eptp.root(),
             };
         }
     }
 
-    /// Forgets everything, for when ept01 changed (its types matter under
-    /// [`Merge::MtrrPrecedence`]) or L1 left VMX operation.
+    /// Forgets everything, what it knows of ept01 included. Needed when ept01
+    /// was retyped under [`Merge::MtrrPrecedence`]; allowed at any time.
     pub fn drop_all(&mut self) -> Invalidate {
+        self.near01 = None;
         for cache in self.caches.iter_mut().take(self.count) {
-            cache.key = None;
+            cache.key = Key::NONE;
         }
         Invalidate::All
     }
+}
+
+/// What making a cache ready came to.
+struct Ready {
+    invalidate: Invalidate,
+    /// The cache is new to its context.
+    made: bool,
 }
