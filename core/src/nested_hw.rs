@@ -72,7 +72,9 @@ impl L1Memory for L1View<'_> {
 
     fn compare_exchange_u64(&mut self, gpa1: u64, old: u64, new: u64) -> bool {
         // Where nothing answers, a store is lost.
-        L1Physical::new().compare_exchange_u64(gpa1, old, new).unwrap_or(true)
+        L1Physical::new()
+            .compare_exchange_u64(gpa1, old, new)
+            .unwrap_or(true)
     }
 
     fn lookup01(&mut self, gpa1: u64) -> Option<Leaf01> {
@@ -83,7 +85,8 @@ impl L1Memory for L1View<'_> {
 /// Whether `bytes` aligned bytes at `gpa` are RAM of L1 that L0 has mapped.
 fn is_l1_ram(gpa: u64, bytes: u64) -> bool {
     let layout = layout();
-    gpa.checked_add(bytes).is_some_and(|end| end <= layout.mapped_bytes)
+    gpa.checked_add(bytes)
+        .is_some_and(|end| end <= layout.mapped_bytes)
         && !layout.touches_hidden(gpa, bytes)
 }
 
@@ -168,13 +171,19 @@ impl Hardware for Cpu {
             // SAFETY: mapped RAM of L1, aligned, no Rust object of L0's; L1 may
             // access it at the same time.
             let word = unsafe { AtomicU64::from_ptr(at.cast()) };
-            word.compare_exchange(expected, expected | bits, Ordering::SeqCst, Ordering::SeqCst)
-                .is_ok()
+            word.compare_exchange(
+                expected,
+                expected | bits,
+                Ordering::SeqCst,
+                Ordering::SeqCst,
+            )
+            .is_ok()
         } else {
             // SAFETY: as above.
             let word = unsafe { AtomicU32::from_ptr(at.cast()) };
             let (old, new) = (expected as u32, (expected | bits) as u32);
-            word.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+            word.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst)
+                .is_ok()
         }
     }
 
@@ -209,11 +218,11 @@ impl Hardware for Cpu {
     }
 
     fn rdmsr_l1(&mut self, index: u32) -> Result<u64, MsrFault> {
-        crate::l1::msr::read(self, index).ok_or(MsrFault)
+        crate::platform::msr_policy::read(self, index).map_err(|_| MsrFault)
     }
 
     fn wrmsr_l1(&mut self, index: u32, value: u64) -> Result<(), MsrFault> {
-        if crate::l1::msr::write(self, index, value) { Ok(()) } else { Err(MsrFault) }
+        crate::platform::msr_policy::write(self, index, value).map_err(|_| MsrFault)
     }
 
     fn tsc(&mut self) -> u64 {

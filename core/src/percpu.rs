@@ -20,12 +20,15 @@ use crate::ledger::Ledger;
 use crate::machine::machine;
 use crate::mem::paging::{Access, AddressSpace, PageSize, pages};
 use crate::mem::{OwnedPages, PAGE_BYTES, PagePool, pointer};
+use crate::nested_hw::VmcsState;
 use crate::vmentry::Registers;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicBool, AtomicU32};
 use umbra_core::ending::Watch;
 use umbra_ept::ept01::Ept01;
 use umbra_ept::mtrr::Mtrrs;
+use umbra_nested::Nested;
+use umbra_vmcs::VmxCaps;
 
 /// Where the areas begin.
 pub const CPU_AREAS: u64 = 0xffff_ff00_0000_0000;
@@ -56,6 +59,8 @@ pub struct PerCpu {
     pub shared: Shared,
     /// What only this CPU's exit handlers touch.
     pub cpu: Cpu,
+    /// VMX as L1 sees it.
+    pub nested: Nested,
 }
 
 const _: () = assert!(PER_CPU + size_of::<PerCpu>() as u64 <= CPU_AREA_BYTES);
@@ -114,6 +119,10 @@ pub struct Cpu {
     pub apic_id: u32,
     /// Whether vmcs01 was launched since it was last cleared.
     pub is_vmcs01_launched: bool,
+    /// Which VMCS is current.
+    pub vmcs: VmcsState,
+    /// The VMX capabilities that L1 sees.
+    pub offered: VmxCaps,
     /// Whether L1 is in VMX operation.
     pub is_l1_in_vmx: bool,
     /// Whether an NMI for L1 waits for its NMI window.
@@ -198,6 +207,8 @@ pub fn create(pool: &mut PagePool, space: &mut AddressSpace, index: u32, apic_id
             index,
             apic_id,
             is_vmcs01_launched: false,
+            vmcs: VmcsState::new(),
+            offered: VmxCaps::default(),
             is_l1_in_vmx: false,
             is_nmi_waiting: false,
             feature_control: machine().feature_control,
@@ -275,14 +286,25 @@ pub fn is_vmx_on() -> bool {
     }
 }
 
-/// The private part of the CPU at `this`, for the exit stub.
+/// The private parts of the CPU at `this`, for the exit stub.
 ///
 /// # Safety
 /// `this` is what GS points at, and no other reference to it exists: the stub
 /// calls its handler once at a time.
-pub unsafe fn from_stub<'a>(this: *mut PerCpu) -> &'a mut Cpu {
+pub unsafe fn from_stub<'a>(this: *mut PerCpu) -> (&'a mut Cpu, &'a mut Nested) {
     // SAFETY: the caller's promise.
-    unsafe { &mut (*this).cpu }
+    let cpu = unsafe { &mut (*this).cpu };
+    // SAFETY: as above; the two fields are apart.
+    (cpu, unsafe { &mut (*this).nested })
+}
+
+/// Fills CPU `index`'s part for nested VMX.
+///
+/// # Safety
+/// [`create`] was called for `index`, and nothing refers to that part yet.
+pub unsafe fn set_nested(index: u32, nested: Nested) {
+    // SAFETY: the caller's promise; the area is mapped.
+    unsafe { (&raw mut (*of(index)).nested).write(nested) };
 }
 
 /// L0's table pages, for the EPT builders.

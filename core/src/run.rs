@@ -9,6 +9,7 @@ use crate::percpu::{self, Cpu, PerCpu};
 use crate::vmentry::{Outcome, umbra_first_entry};
 use crate::{l1, nmi};
 use core::sync::atomic::Ordering;
+use umbra_nested::Nested;
 use umbra_vmcs::InsnError;
 use umbra_vmcs::exit::ENTRY_FAILURE;
 use umbra_vmcs::field;
@@ -74,26 +75,32 @@ pub enum Action {
     Skip,
     /// Deliver an event at the instruction.
     Inject(Event),
+    /// Go on wherever nested VMX went: L2, or L1 after a failed entry.
+    Entered,
 }
 
 /// Called by the stub; see `vmentry.S`. Gives 0 for VMRESUME, 1 for VMLAUNCH.
 #[unsafe(no_mangle)]
 extern "C" fn umbra_handle_exit(this: *mut PerCpu, outcome: u64) -> u64 {
     // SAFETY: the stub passes this CPU's own area, once at a time.
-    let cpu = unsafe { percpu::from_stub(this) };
-    handle(cpu, Outcome::from_stub(outcome));
-    u64::from(!cpu.is_vmcs01_launched)
+    let (cpu, nested) = unsafe { percpu::from_stub(this) };
+    handle(cpu, nested, Outcome::from_stub(outcome));
+    u64::from(cpu.next_entry_launches())
 }
 
 /// Enters L1 for the first time.
 pub fn first_entry(cpu: &mut Cpu) -> ! {
     cpu.shared.is_running.store(true, Ordering::Release);
+    cpu.is_vmcs01_launched = true;
     // SAFETY: vmcs01 is current and complete, the CPU's area adopted; the
     // stack that is left behind is not used again.
     unsafe { umbra_first_entry(percpu::host_rsp(cpu.index), 1) }
 }
 
-fn handle(cpu: &mut Cpu, outcome: Outcome) {
+fn handle(cpu: &mut Cpu, nested: &mut Nested, outcome: Outcome) {
+    if nested.in_l2() {
+        return crate::nested::l2_exit(cpu, nested, outcome);
+    }
     if outcome != Outcome::Exited {
         entry_refused(cpu, outcome);
     }
@@ -105,7 +112,6 @@ fn handle(cpu: &mut Cpu, outcome: Outcome) {
             read(field::EXIT_QUALIFICATION)
         ));
     }
-    cpu.is_vmcs01_launched = true;
     let number = raw as u16;
     let exit = Exit::decode(number);
     let why = match exit {
@@ -114,13 +120,16 @@ fn handle(cpu: &mut Cpu, outcome: Outcome) {
         _ => Why::L0Needs,
     };
     cpu.shared.ledger.count(Level::L1, number, why);
-    match l1::handle(cpu, exit) {
+    match l1::handle(cpu, nested, exit) {
         Action::Resume => redeliver(),
         Action::Restart => {}
         Action::Skip => skip_instruction(),
         Action::Inject(event) => inject(event),
+        Action::Entered => {}
     }
-    nmi::deliver(cpu);
+    if !nested.in_l2() {
+        nmi::deliver(cpu);
+    }
 }
 
 /// VMLAUNCH or VMRESUME of vmcs01 failed at once: a bug of L0's.

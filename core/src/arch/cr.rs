@@ -81,3 +81,33 @@ pub fn wbinvd() {
     // SAFETY: loses nothing.
     unsafe { asm!("wbinvd", options(nostack, preserves_flags)) }
 }
+
+/// Writes CR2, which L0 itself does not use: it takes no page faults.
+pub fn set_cr2(value: u64) {
+    // SAFETY: no code of L0's reads CR2.
+    unsafe { asm!("mov cr2, {}", in(reg) value, options(nomem, nostack, preserves_flags)) };
+}
+
+/// PKRU, which L0 runs with as L1 left it; 0 (all allowed) where L1 has not
+/// turned protection keys on in XCR0.
+pub fn pkru() -> u32 {
+    let value: u32;
+    let pke = 1 << 22;
+    // SAFETY: only called for an L1 whose CR4.PKE is set, so the CPU has the
+    // bit; L0's pages are supervisor pages, which protection keys for user
+    // pages leave alone. CR4 is put back at once.
+    unsafe { set_cr4(cr4() | pke) };
+    // SAFETY: CR4.PKE is set; RDPKRU touches no memory.
+    unsafe {
+        asm!("rdpkru", in("ecx") 0, out("eax") value, out("edx") _, options(nomem, nostack));
+    }
+    // SAFETY: as it was.
+    unsafe { set_cr4(cr4() & !pke) };
+    value
+}
+
+/// The time-stamp counter, in ticks.
+pub fn tsc() -> u64 {
+    // SAFETY: reads a counter.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}

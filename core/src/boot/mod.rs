@@ -68,6 +68,7 @@ extern "C" fn umbra_boot(magic: u32, info_address: u64) -> ! {
     let state = handover::load_l1(&map, &info, rsdp);
     crate::vmx_on::enter_vmx_operation(cpu);
     vmcs01::set_up(cpu, &state);
+    crate::nested::set_up(cpu);
     crate::run::first_entry(cpu)
 }
 

@@ -3,7 +3,7 @@
 mod cpuid;
 mod cr;
 mod ept;
-mod init_sipi;
+pub mod init_sipi;
 mod io;
 mod msr;
 mod stop;
@@ -11,12 +11,13 @@ mod string_io;
 mod xsetbv;
 
 use crate::exit::Exit;
+use crate::nmi;
 use crate::percpu::Cpu;
 use crate::run::{Action, Event};
-use crate::{nmi, vmx_exits};
+use umbra_nested::Nested;
 
 /// Handles one exit.
-pub fn handle(cpu: &mut Cpu, exit: Exit) -> Action {
+pub fn handle(cpu: &mut Cpu, nested: &mut Nested, exit: Exit) -> Action {
     match exit {
         Exit::Nmi => {
             nmi::arrived(cpu);
@@ -25,7 +26,14 @@ pub fn handle(cpu: &mut Cpu, exit: Exit) -> Action {
         // `nmi::deliver` does it on the way out.
         Exit::NmiWindow => Action::Resume,
         Exit::TripleFault => stop::triple_fault(cpu),
-        Exit::Init => init_sipi::init(cpu),
+        Exit::Init => {
+            if nested.in_vmx_operation() {
+                // VMX root operation blocks INIT.
+                nested.latch_init();
+                return Action::Resume;
+            }
+            init_sipi::init(cpu)
+        }
         Exit::Sipi(vector) => init_sipi::sipi(vector),
         Exit::TaskSwitch { qualification } => stop::task_switch(cpu, qualification),
         Exit::Cpuid => cpuid::handle(cpu),
@@ -42,7 +50,7 @@ pub fn handle(cpu: &mut Cpu, exit: Exit) -> Action {
         Exit::Wrmsr => msr::write(cpu),
         Exit::Xsetbv => xsetbv::handle(cpu),
         Exit::EptViolation { gpa, qualification } => ept::violation(cpu, gpa, qualification),
-        Exit::Vmx(reason) => vmx_exits::handle(cpu, reason),
+        Exit::Vmx(reason) => crate::nested::instruction(cpu, nested, reason),
         Exit::Unexpected(reason) => stop::unexpected(cpu, reason.name()),
         Exit::Unknown(number) => stop::unknown(cpu, number),
     }

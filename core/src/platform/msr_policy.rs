@@ -4,7 +4,6 @@
 //! L0 has no use for it. One outside the bitmap's two ranges always exits.
 
 use crate::arch::msr;
-use crate::machine::machine;
 use crate::percpu::{Cpu, Tables};
 use umbra_core::features::feature_control;
 use umbra_ept::invalidate::Invalidate;
@@ -59,7 +58,7 @@ pub fn read(cpu: &Cpu, index: u32) -> Result<u64, GeneralProtection> {
     }
     match index {
         msr::IA32_FEATURE_CONTROL => Ok(cpu.feature_control),
-        vmx_msr::BASIC..=vmx_msr::EXIT_CTLS2 => machine().vmx.msr(index).ok_or(GeneralProtection),
+        vmx_msr::BASIC..=vmx_msr::EXIT_CTLS2 => cpu.offered.msr(index).ok_or(GeneralProtection),
         _ if INTEL_PT.contains(&index) => Err(GeneralProtection),
         _ => msr::read_safe(index).ok_or(GeneralProtection),
     }

@@ -29,7 +29,7 @@ mod pointers;
 mod tests;
 mod transitions;
 
-pub use cpu::CpuFacts;
+pub use cpu::{CpuFacts, CpuidLeaf};
 pub use ctx::{Ctx, L1Facts, L1Memory, NoMemory};
 pub use ept::eptp_valid;
 pub use event::kind as interruption_kind;

@@ -1,0 +1,162 @@
+//! Nested VMX on the machine: what L1 asks of VMX, and exits of L2.
+
+use umbra_ept::ept02::Config;
+use umbra_ept::mem::TablePages;
+use umbra_nested::{Done, L2Done, Nested, offer};
+use umbra_vmcs::exit::Reason;
+use umbra_vmcs::field::{self, FieldSet};
+use umbra_vmcs::rules::CpuFacts;
+use umbra_vmcs::rules::CpuidLeaf;
+
+use crate::arch::{cpuid, cr, msr, vmx};
+use crate::current::read;
+use crate::l1::init_sipi;
+use crate::ledger::{Level, Why};
+use crate::machine::machine;
+use crate::panic::fatal;
+use crate::percpu::{self, Cpu};
+use crate::run::{Action, Event, skip_instruction};
+use crate::vmcs01;
+use crate::vmentry::Outcome;
+
+/// IA32_PERF_CAPABILITIES; CPUID.1:ECX bit 15 says whether it is there.
+const PERF_CAPABILITIES: u32 = 0x345;
+const CPUID_PDCM: u32 = 1 << 15;
+/// How many leaves are read anew after an INVEPT, at most.
+const REFILL: usize = 64;
+/// CPUID.80000001H:EDX bit 26.
+const CPUID_GIB_PAGES: u32 = 1 << 26;
+
+/// Settles what VMX this CPU offers to L1. vmcs01 is current.
+pub fn set_up(cpu: &mut Cpu) {
+    // The CPU itself says which fields it has.
+    let mut present = FieldSet::EMPTY;
+    for field in field::ALL {
+        if vmx::vmread(field).is_ok() {
+            present.insert(field);
+        }
+    }
+    let offered = offer::offer(&machine().vmx, &present);
+    cpu.offered = offered;
+    let perf = match cpuid::cpuid(1, 0).ecx & CPUID_PDCM {
+        0 => 0,
+        _ => msr::read_safe(PERF_CAPABILITIES).unwrap_or(0),
+    };
+    let facts = CpuFacts::from_cpuid(
+        |leaf, subleaf| {
+            let words = cpuid::cpuid(leaf, subleaf);
+            CpuidLeaf {
+                eax: words.eax,
+                ebx: words.ebx,
+                ecx: words.ecx,
+                edx: words.edx,
+            }
+        },
+        perf,
+    );
+    let gib_pages = cpuid::cpuid_or_zero(0x8000_0001, 0).edx & CPUID_GIB_PAGES != 0;
+    let mut nested = Nested::new(offered, present, facts, gib_pages);
+    let options = &machine().options;
+    let config = Config {
+        caches: options.max_active_ept as usize,
+        pages_per_cache: options.ept02_pages,
+        refill: if options.refill { REFILL } else { 0 },
+        merge: options.merge,
+        hardware: machine().ept,
+    };
+    let run = &cpu.pages.ept02;
+    let count = u32::try_from(run.count()).unwrap_or(u32::MAX);
+    if let Err(error) = nested
+        .pool
+        .configure(TablePages::new(run.base(), count), &config)
+    {
+        fatal(format_args!("the ept02 pool cannot be set up: {error:?}"));
+    }
+    // SAFETY: this CPU's area was created, and only now does anything refer to
+    // this part.
+    unsafe { percpu::set_nested(cpu.index, nested) };
+}
+
+/// L1 executed the VMX instruction that `reason` names.
+pub fn instruction(cpu: &mut Cpu, nested: &mut Nested, reason: Reason) -> Action {
+    let done = nested.instruction(cpu, reason);
+    report_failed_entry(nested);
+    if matches!(reason, Reason::Vmxon | Reason::Vmxoff) {
+        follow_vmx_operation(cpu, nested);
+    }
+    match done {
+        Done::Next => Action::Skip,
+        Done::Switched => Action::Entered,
+        Done::Abort(indicator) => vmx_abort(cpu, indicator),
+        Done::Init => init_sipi::init(cpu),
+        Done::Fault(fault) => {
+            if let Some(linear) = fault.cr2 {
+                cr::set_cr2(linear);
+            }
+            Action::Inject(match fault.error_code {
+                Some(code) => Event::exception_with_code(fault.vector, code),
+                None => Event::exception(fault.vector),
+            })
+        }
+    }
+}
+
+/// CR0's bits that VMX operation fixes become L0's, or L1's again.
+fn follow_vmx_operation(cpu: &mut Cpu, nested: &Nested) {
+    let mask = read(field::CR0_GUEST_HOST_MASK);
+    let cr0 = read(field::GUEST_CR0) & !mask | read(field::CR0_READ_SHADOW) & mask;
+    cpu.is_l1_in_vmx = nested.in_vmx_operation();
+    vmcs01::write_cr0(cpu, cr0);
+}
+
+/// The VMCS that is current exited, or was refused, and it is a vmcs02.
+pub fn l2_exit(cpu: &mut Cpu, nested: &mut Nested, outcome: Outcome) {
+    match outcome {
+        Outcome::Exited => {}
+        Outcome::VmFailValid => {
+            cpu.entry_did_not_launch();
+            let error = vmx::instruction_error();
+            nested.l2_vmfail(cpu, error);
+            skip_instruction();
+            return;
+        }
+        Outcome::VmFailInvalid => fatal(format_args!(
+            "CPU {}: VM entry of L2 without a current VMCS",
+            cpu.index
+        )),
+    }
+    let number = read(field::EXIT_REASON) as u16;
+    let done = nested.l2_exit(cpu);
+    let why = match done {
+        L2Done::Resume if number == Reason::EptViolation as u16 => Why::CacheMiss,
+        L2Done::Resume => Why::L0Needs,
+        L2Done::Reflected | L2Done::Abort(_) => Why::L1Asked,
+    };
+    cpu.shared.ledger.count(Level::L2, number, why);
+    if let L2Done::Abort(indicator) = done {
+        let _ = vmx_abort(cpu, indicator);
+    }
+}
+
+/// A VMX abort puts the CPU into the shutdown state, from which only a reset
+/// leads. SDM "VMX Aborts".
+fn vmx_abort(cpu: &Cpu, indicator: u32) -> Action {
+    fatal(format_args!(
+        "L1 on CPU {}: VMX abort {indicator}: a VM exit could not be completed with what vmcs12 says",
+        cpu.index
+    ))
+}
+
+/// With the option for it, names the rule that L1's VM entry broke.
+fn report_failed_entry(nested: &mut Nested) {
+    if let Some(rule) = nested.take_broken_rule()
+        && machine().options.log_failed_entries
+    {
+        crate::say!(
+            "L1's VM entry broke {}: {} (SDM \"{}\")",
+            rule.id,
+            rule.what,
+            rule.section
+        );
+    }
+}
