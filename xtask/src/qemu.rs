@@ -12,6 +12,12 @@ const PROGRAM: &str = "qemu-system-x86_64";
 const DEVICE: &str = "/dev/kvm";
 const NESTED: &str = "/sys/module/kvm_intel/parameters/nested";
 
+/// A device that ends QEMU at the first byte written to the port by which test
+/// VMs switch Bochs off; that byte is the `S` of `Shutdown`.
+const SWITCH: &str = "isa-debug-exit,iobase=0x8900,iosize=1";
+/// The status with which the device ends QEMU for that byte.
+const SWITCHED_OFF: i32 = (b'S' as i32) << 1 | 1;
+
 /// QEMU as a machine to run on.
 pub struct Qemu(());
 
@@ -67,6 +73,7 @@ impl Target for Qemu {
             .args(["-smp", &machine.cpus.to_string()])
             .args(["-m", &machine.mem_mb.to_string()])
             .args(["-display", "none", "-no-reboot", "-boot", "d"])
+            .args(["-device", SWITCH])
             .arg("-serial")
             .arg(format!("file:{}", self.serial(folder).display()))
             .arg("-cdrom")
@@ -85,7 +92,7 @@ impl Target for Qemu {
 
     fn verdict(&self, _folder: &Path, status: Option<i32>) -> Verdict {
         match status {
-            Some(0) => Verdict::SwitchedOff,
+            Some(0 | SWITCHED_OFF) => Verdict::SwitchedOff,
             Some(status) => Verdict::Crashed(format!("QEMU ended with status {status}")),
             None => Verdict::Crashed("QEMU was killed".to_owned()),
         }
@@ -94,7 +101,16 @@ impl Target for Qemu {
 
 #[cfg(test)]
 mod tests {
-    use super::lack;
+    use super::*;
+
+    #[test]
+    fn a_guest_can_end_the_run_in_two_ways() {
+        let verdict = |status| Qemu(()).verdict(Path::new(""), status);
+        assert_eq!(verdict(Some(0)), Verdict::SwitchedOff, "ACPI");
+        assert_eq!(verdict(Some(167)), Verdict::SwitchedOff, "port 0x8900");
+        assert!(matches!(verdict(Some(1)), Verdict::Crashed(_)));
+        assert!(matches!(verdict(None), Verdict::Crashed(_)));
+    }
 
     #[test]
     fn a_machine_without_nested_vmx_is_told_what_it_lacks() {

@@ -9,6 +9,17 @@ use crate::images::{self, Image};
 
 /// The group that all of these belong to.
 pub const GROUP: &str = "host";
+/// The libraries, as options of cargo. Built apart from the tool: together,
+/// cargo would choose other features for what both use, and build it twice.
+const LIBRARIES: &[&str] = &[
+    "--package=umbra-vmcs",
+    "--package=umbra-ept",
+    "--package=umbra-nmi",
+    "--package=umbra-nested",
+    "--package=umbra-guests",
+];
+/// This tool.
+const TOOL: &[&str] = &["--package=xtask"];
 /// How much of a failed command's output is shown: the end of it.
 const SHOWN_LINES: usize = 40;
 
@@ -45,16 +56,20 @@ pub fn steps() -> Result<Vec<HostStep>> {
             command
         }));
     }
-    let mut unit_tests = step("unit", || cargo(&["test", "--no-fail-fast"]));
-    unit_tests.counts_tests = true;
     // What needs no hardware in the image's package is a library of its own.
-    let mut core_tests = step("unit-core", || {
-        cargo(&["test", "--no-fail-fast", "--package", "umbra", "--lib"])
-    });
-    core_tests.counts_tests = true;
-    steps.extend([unit_tests, core_tests]);
+    let core: &[&str] = &["--package=umbra", "--lib"];
+    for (suffix, packages) in [("", LIBRARIES), ("-core", core), ("-xtask", TOOL)] {
+        let mut unit_tests = step(&format!("unit{suffix}"), move || {
+            let mut command = cargo(&["test", "--no-fail-fast"]);
+            command.args(packages);
+            command
+        });
+        unit_tests.counts_tests = true;
+        steps.push(unit_tests);
+    }
     steps.push(step("doc", || {
         let mut command = cargo(&["doc", "--quiet", "--no-deps"]);
+        command.args(LIBRARIES);
         command.env("RUSTDOCFLAGS", "-Dwarnings");
         command
     }));

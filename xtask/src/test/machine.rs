@@ -15,6 +15,9 @@ use crate::{fail, images, serial};
 
 /// Where the logs of failed tests stay, from the top of the checkout.
 const LOGS: &str = ".x/test";
+/// This program itself, even where the unit tests have just built it anew and
+/// put another file in its place.
+const SELF: &str = "/proc/self/exe";
 /// How many lines of a failed run are shown.
 const SHOWN_LINES: usize = 5;
 
@@ -118,7 +121,7 @@ fn run_once(name: &str, words: &[String]) -> Result<Ran> {
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("cannot make {}", folder.display()))?;
     let log = folder.join("console.txt");
-    let out = Command::new(std::env::current_exe()?)
+    let out = Command::new(SELF)
         .arg("run")
         .args(words)
         .arg("--keep")
