@@ -1,7 +1,7 @@
 //! Stopping every CPU for good, after an error that L0 cannot survive.
 //!
 //! There is no way back, and that is what makes it simple: see
-//! `docs/decisions/nmi-stop-only.md`. The CPU with the error calls
+//! `docs/decisions/0008-nmi-stop-only.md`. The CPU with the error calls
 //! [`Stop::request`], then sends INIT to all others, then polls
 //! [`Stop::still_running`] up to a bound of its choice. A CPU in VMX non-root
 //! operation exits by the INIT; one in L0 keeps the INIT pending and comes past

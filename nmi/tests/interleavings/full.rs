@@ -32,6 +32,11 @@ pub enum Mistake {
     NeverReflect,
     /// Leaves the armed controls set.
     NeverDisarm,
+    /// An NMI whose delivery was cut short is injected again unblocked,
+    /// whatever the policy.
+    ReinjectionUnblocks,
+    /// It is injected again with the bit as saved, whatever the policy.
+    ReinjectionKeepsBlocking,
     /// The handler returns with IRET: no NMI is lost that the bare CPU would
     /// keep, but a second one merges in L0.
     HandlerIret,
@@ -42,7 +47,7 @@ pub enum Mistake {
 
 impl Mistake {
     /// Those that must show.
-    pub const ALL: [Mistake; 9] = [
+    pub const ALL: [Mistake; 11] = [
         Mistake::NoRedirect,
         Mistake::WindowTooShort,
         Mistake::NoBlockingWithInjection,
@@ -52,6 +57,8 @@ impl Mistake {
         Mistake::ForgetInsteadOfHold,
         Mistake::NeverReflect,
         Mistake::NeverDisarm,
+        Mistake::ReinjectionUnblocks,
+        Mistake::ReinjectionKeepsBlocking,
     ];
     /// Those that the machine makes good.
     pub const TOLERATED: [Mistake; 2] = [Mistake::HandlerIret, Mistake::IretInL0];
@@ -359,7 +366,11 @@ impl<'s> Full<'s> {
         if let Some((info, now)) = blocking::before_reinjection(policy, now, idt_vectoring) {
             assert_eq!(Injects::of_entry_info(info), Injects::Nmi);
             vmcs.inject = Some(Inject::Nmi);
-            vmcs.blocking = now.nmi();
+            vmcs.blocking = match mistake {
+                Mistake::ReinjectionUnblocks => false,
+                Mistake::ReinjectionKeepsBlocking => vmcs.blocking,
+                _ => now.nmi(),
+            };
             guest.shadow = None;
         } else if mistake != Mistake::NoBlockingBeforeRetry {
             let word = u64::from(bit12) << 12;
