@@ -2,13 +2,13 @@
 //!
 //! There is no way back, and that is what makes it simple: see
 //! `docs/decisions/0008-nmi-stop-only.md`. The CPU with the error calls
-//! [`Stop::request`], then sends INIT to all others, then polls
-//! [`Stop::still_running`] up to a bound of its choice. A CPU in VMX non-root
-//! operation exits by the INIT; one in L0 keeps the INIT pending and comes past
-//! [`Stop::may_enter`] before its next VM entry; one that entered just before the request exits
-//! at once by the pending INIT; one in wait-for-SIPI executes nothing, and
-//! comes past `may_enter` when a SIPI wakes it. Nobody waits for a lock, and
-//! nobody is waited for without a bound.
+//! [`Stop::request`], then (after a fence, which `request` ends with) sends INIT
+//! to all others, then polls [`Stop::still_running`] up to a bound of its
+//! choice. A CPU in VMX non-root operation exits by the INIT; one in L0 keeps
+//! the INIT pending and comes past [`Stop::may_enter`] before its next VM entry;
+//! one that entered just before the request exits at once by the pending INIT;
+//! one in wait-for-SIPI executes nothing, and comes past `may_enter` when a SIPI
+//! wakes it. Nobody waits for a lock, and nobody is waited for without a bound.
 //!
 //! Once a stop is requested no L1 runs, so an INIT of L0 cannot reach one, and
 //! no INIT of L1 is left to be swallowed: before that, every INIT is L1's.
