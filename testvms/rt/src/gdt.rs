@@ -22,6 +22,21 @@ pub const USER_CODE64: u16 = 0x43;
 /// The task-state segment (two slots).
 pub const TSS: u16 = 0x48;
 
+/// The first slot that is for tests.
+pub const FREE: u16 = 0x58;
+
+/// Writes one of the slots that are for tests. `selector` names it.
+pub fn set_slot(selector: u16, descriptor: u64) {
+    let slot = usize::from(selector >> 3);
+    assert!((FREE..=LIMIT).contains(&selector), "slot {slot} is taken");
+    // SAFETY: the slot is free, below the limit, and on this CPU nobody else writes the table.
+    unsafe {
+        (TABLES.gdt.get().cast::<u64>())
+            .add(slot)
+            .write_volatile(descriptor)
+    };
+}
+
 /// Slots of the table; those after the TSS are for tests.
 pub const SLOTS: usize = 16;
 

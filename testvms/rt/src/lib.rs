@@ -18,8 +18,10 @@ pub mod cpu;
 pub mod end;
 pub mod gdt;
 pub mod page;
+pub mod run;
 pub mod trap;
 pub mod vmx;
+pub mod window;
 
 pub use boot::Boot;
 

@@ -22,6 +22,8 @@ pub struct Fault {
     pub cr2: u64,
     /// The instruction pointer that was pushed.
     pub rip: u64,
+    /// The flags that were pushed.
+    pub rflags: u64,
 }
 
 /// The mnemonic of an exception vector.
@@ -79,7 +81,7 @@ pub static RT_RECOVER_RIP: AtomicU64 = AtomicU64::new(0);
 #[unsafe(no_mangle)]
 pub static RT_RECOVER_RSP: AtomicU64 = AtomicU64::new(0);
 
-static FAULT: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
+static FAULT: [AtomicU64; 5] = [const { AtomicU64::new(0) }; 5];
 static FAULTED: AtomicU64 = AtomicU64::new(0);
 /// A function that sees every vector of 32 and above, and NMIs: it returns whether it took it.
 static HOOK: AtomicU64 = AtomicU64::new(0);
@@ -94,12 +96,13 @@ pub fn take() -> Option<Fault> {
     if FAULTED.swap(0, Relaxed) == 0 {
         return None;
     }
-    let [vector, error, cr2, rip] = [0, 1, 2, 3].map(|i: usize| FAULT[i].load(Relaxed));
+    let [vector, error, cr2, rip, rflags] = [0, 1, 2, 3, 4].map(|i: usize| FAULT[i].load(Relaxed));
     Some(Fault {
         vector: vector as u8,
         error: error as u32,
         cr2,
         rip,
+        rflags,
     })
 }
 
@@ -200,10 +203,12 @@ pub(crate) fn init() {
             2 => 3,
             _ => 1,
         };
+        // Breakpoints may come from privilege level 3: code under test ends with one.
+        let rights = if vector == 3 { 0xee } else { 0x8e };
         let low = stub & 0xffff
             | u64::from(gdt::CODE64) << 16
             | stack << 32
-            | 0x8e << 40
+            | rights << 40
             | (stub >> 16 & 0xffff) << 48;
         // SAFETY: the boot CPU alone is running and no reference to the table exists.
         unsafe { (*IDT.0.get())[vector as usize] = [low, stub >> 32] };
@@ -234,7 +239,13 @@ extern "C" fn handle(frame: &mut Frame) {
     let recover = RT_RECOVER_RIP.swap(0, Relaxed);
     let recover_rsp = RT_RECOVER_RSP.swap(0, Relaxed);
     if recover != 0 {
-        let values = [frame.vector, frame.error, cpu::cr2(), frame.rip];
+        let values = [
+            frame.vector,
+            frame.error,
+            cpu::cr2(),
+            frame.rip,
+            frame.rflags,
+        ];
         for (slot, value) in FAULT.iter().zip(values) {
             slot.store(value, Relaxed);
         }

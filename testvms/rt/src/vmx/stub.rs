@@ -1,11 +1,13 @@
 //! VM entry and VM exit.
 //!
 //! 1. Callee-saved registers go onto the stack, then the address of the register block.
-//! 2. HOST_RSP and HOST_RIP are written, unless the caller has its own there.
-//! 3. L2's registers are loaded, VMLAUNCH or VMRESUME is executed.
-//! 4. A VM exit arrives at `rt_vm_exit` with the stack of step 1; L2's registers are saved.
+//! 2. HOST_RSP is written, and HOST_RIP unless the caller has its own there.
+//! 3. L1's control registers are kept on the stack too: a host state under test may change them, and
+//!    Rust code must not run before they are as they were.
+//! 4. L2's registers are loaded, VMLAUNCH or VMRESUME is executed.
+//! 5. A VM exit arrives at `rt_vm_exit` with that stack; L2's registers are saved.
 //!
-//! An exception between 3 and 4 (a host RIP that cannot be fetched, say) goes on at step 4 too.
+//! An exception between 4 and 5 (a host RIP that cannot be fetched, say) goes on at step 5 too.
 
 use core::arch::global_asm;
 
@@ -44,11 +46,17 @@ rt_vm_enter:
     push r13
     push r14
     push r15
+    mov rax, cr0
+    push rax
+    mov rax, cr3
+    push rax
+    mov rax, cr4
+    push rax
     push rdi
-    test edx, edx
-    jnz 2f
     mov eax, 0x6c14
     vmwrite rax, rsp
+    test edx, edx
+    jnz 2f
     lea rcx, [rip + rt_vm_exit]
     mov eax, 0x6c16
     vmwrite rax, rcx
@@ -79,7 +87,7 @@ rt_vm_enter:
 4:  mov eax, 0
     setc al
     setz ah
-    pop rdi
+    add rsp, 32
     jmp 5f
 
     .globl rt_vm_exit
@@ -101,7 +109,22 @@ rt_vm_exit:
     mov [rdi + 112], r15
     pop rax
     mov [rdi + 40], rax
-    mov eax, 0x10000
+    pop rcx
+    mov rax, cr4
+    cmp rax, rcx
+    je 6f
+    mov cr4, rcx
+6:  pop rcx
+    mov rax, cr3
+    cmp rax, rcx
+    je 6f
+    mov cr3, rcx
+6:  pop rcx
+    mov rax, cr0
+    cmp rax, rcx
+    je 6f
+    mov cr0, rcx
+6:  mov eax, 0x10000
 5:  mov qword ptr [rip + RT_RECOVER_RIP], 0
     mov qword ptr [rip + RT_RECOVER_RSP], 0
     pop r15

@@ -574,17 +574,13 @@ impl Vm {
         } else {
             (if self.mode == Mode::Compat { 0x28 } else { 8 }, 0, 0x10)
         };
-        for (segment, selector, base, rights) in [
-            (&CS, cs, cs_base, code),
-            (&SS, other, 0, data),
-            (&DS, other, 0, data),
-            (&ES, other, 0, data),
-            (&FS, other, 0, data),
-            (&GS, other, 0, data),
-        ] {
-            for (field, value) in segment.iter().zip([selector, base, limit, rights]) {
-                write(*field, value);
-            }
+        for (n, segment) in SEGMENTS[..6].iter().enumerate() {
+            let is_cs = n == 0;
+            let (selector, base) = if is_cs { (cs, cs_base) } else { (other, 0) };
+            write(segment.selector, selector);
+            write(segment.base, base);
+            write(segment.limit, limit);
+            write(segment.rights, if is_cs { code } else { data });
         }
     }
 
@@ -671,42 +667,78 @@ fn gate(handler: u64) -> u64 {
     handler & 0xffff | 8 << 16 | 0xee << 40 | (handler >> 16 & 0xffff) << 48
 }
 
-type Segment = [Field; 4];
-const CS: Segment = [
-    field::GUEST_CS_SELECTOR,
-    field::GUEST_CS_BASE,
-    field::GUEST_CS_LIMIT,
-    field::GUEST_CS_ACCESS_RIGHTS,
-];
-const SS: Segment = [
-    field::GUEST_SS_SELECTOR,
-    field::GUEST_SS_BASE,
-    field::GUEST_SS_LIMIT,
-    field::GUEST_SS_ACCESS_RIGHTS,
-];
-const DS: Segment = [
-    field::GUEST_DS_SELECTOR,
-    field::GUEST_DS_BASE,
-    field::GUEST_DS_LIMIT,
-    field::GUEST_DS_ACCESS_RIGHTS,
-];
-const ES: Segment = [
-    field::GUEST_ES_SELECTOR,
-    field::GUEST_ES_BASE,
-    field::GUEST_ES_LIMIT,
-    field::GUEST_ES_ACCESS_RIGHTS,
-];
-const FS: Segment = [
-    field::GUEST_FS_SELECTOR,
-    field::GUEST_FS_BASE,
-    field::GUEST_FS_LIMIT,
-    field::GUEST_FS_ACCESS_RIGHTS,
-];
-const GS: Segment = [
-    field::GUEST_GS_SELECTOR,
-    field::GUEST_GS_BASE,
-    field::GUEST_GS_LIMIT,
-    field::GUEST_GS_ACCESS_RIGHTS,
+/// The fields of one segment register.
+pub struct Segment {
+    /// Its name in transcripts.
+    pub name: &'static str,
+    /// The selector.
+    pub selector: Field,
+    /// The base address.
+    pub base: Field,
+    /// The limit.
+    pub limit: Field,
+    /// The access rights.
+    pub rights: Field,
+}
+
+/// Every segment register; LDTR and TR are the last two.
+pub const SEGMENTS: [Segment; 8] = [
+    Segment {
+        name: "cs",
+        selector: field::GUEST_CS_SELECTOR,
+        base: field::GUEST_CS_BASE,
+        limit: field::GUEST_CS_LIMIT,
+        rights: field::GUEST_CS_ACCESS_RIGHTS,
+    },
+    Segment {
+        name: "ss",
+        selector: field::GUEST_SS_SELECTOR,
+        base: field::GUEST_SS_BASE,
+        limit: field::GUEST_SS_LIMIT,
+        rights: field::GUEST_SS_ACCESS_RIGHTS,
+    },
+    Segment {
+        name: "ds",
+        selector: field::GUEST_DS_SELECTOR,
+        base: field::GUEST_DS_BASE,
+        limit: field::GUEST_DS_LIMIT,
+        rights: field::GUEST_DS_ACCESS_RIGHTS,
+    },
+    Segment {
+        name: "es",
+        selector: field::GUEST_ES_SELECTOR,
+        base: field::GUEST_ES_BASE,
+        limit: field::GUEST_ES_LIMIT,
+        rights: field::GUEST_ES_ACCESS_RIGHTS,
+    },
+    Segment {
+        name: "fs",
+        selector: field::GUEST_FS_SELECTOR,
+        base: field::GUEST_FS_BASE,
+        limit: field::GUEST_FS_LIMIT,
+        rights: field::GUEST_FS_ACCESS_RIGHTS,
+    },
+    Segment {
+        name: "gs",
+        selector: field::GUEST_GS_SELECTOR,
+        base: field::GUEST_GS_BASE,
+        limit: field::GUEST_GS_LIMIT,
+        rights: field::GUEST_GS_ACCESS_RIGHTS,
+    },
+    Segment {
+        name: "ldtr",
+        selector: field::GUEST_LDTR_SELECTOR,
+        base: field::GUEST_LDTR_BASE,
+        limit: field::GUEST_LDTR_LIMIT,
+        rights: field::GUEST_LDTR_ACCESS_RIGHTS,
+    },
+    Segment {
+        name: "tr",
+        selector: field::GUEST_TR_SELECTOR,
+        base: field::GUEST_TR_BASE,
+        limit: field::GUEST_TR_LIMIT,
+        rights: field::GUEST_TR_ACCESS_RIGHTS,
+    },
 ];
 
 /// Sets and clears bits of a control field within what the CPU allows.
