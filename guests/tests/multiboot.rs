@@ -491,3 +491,18 @@ fn sections_of_a_relocated_kernel_move_along() {
     assert_eq!(address(1), state.rip - 0x100, "the loaded one moves");
     assert_eq!(ram.bytes(address(2), 48), &SYMBOLS, "the others stay");
 }
+
+#[test]
+fn information_spares_the_stack_that_grub_leaves() {
+    let map = pc_map(128, 16);
+    let mut ram = Ram::new(128 * MIB);
+    let kernel = ram.put(40 * MIB, &multiboot1_elf(0).build());
+    let mut h = handover(&map, kernel, &[]);
+    // Too long for what is left between the stack and 0x90000.
+    let long = vec![b'x'; 0x1_1000];
+    h.command_line = &long;
+    let (_, state) = start(&mut ram, &h).unwrap();
+    assert_eq!(state.gpr.rsp, 0x7_ff00);
+    assert!(state.gpr.rbx + 0x1_1000 < 0x7_e000, "{:#x}", state.gpr.rbx);
+    assert!(ram.bytes(0x7_e000, 0x2000).iter().all(|&b| b == 0xcc));
+}
