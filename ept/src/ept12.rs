@@ -49,6 +49,13 @@ impl Translation {
         self.entries.get(..self.count).unwrap_or(&[])
     }
 
+    /// AND of the rights of every entry but the leaf.
+    pub(crate) fn upper_rights(&self, mode_based_execute: bool) -> Rights {
+        let upper = self.entries().split_last().map_or(&[][..], |(_, u)| u);
+        let all = upper.iter().fold(u64::MAX, |all, used| all & used.value);
+        Rights::of_entry(all, mode_based_execute)
+    }
+
     /// The leaf entry.
     #[inline]
     #[must_use]

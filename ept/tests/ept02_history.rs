@@ -19,7 +19,7 @@ use umbra_ept::rights::{Access, Permits};
 
 const I4: [u64; 2] = [0, 1];
 const I3: [u64; 2] = [0, 1];
-const I2: [u64; 3] = [0, 0x83, 0x84];
+const I2: [u64; 3] = [0x80, 0x83, 0x84];
 const I1: [u64; 3] = [5, 0x102, 0x103];
 const SAMPLES: usize = 36;
 /// Two roots, two of each level below, and one table inside Umbra's memory.
@@ -103,19 +103,23 @@ struct Shape {
     pages: u32,
     refill: usize,
     merge: Merge,
+    neighbours: bool,
 }
 
 fn shape() -> impl Strategy<Value = Shape> {
-    (1..4usize, 4..12u32, 0..9usize, any::<bool>()).prop_map(|(caches, pages, refill, m)| Shape {
-        caches,
-        pages,
-        refill,
-        merge: if m {
-            Merge::MtrrPrecedence
-        } else {
-            Merge::Ept12Only
+    (1..4usize, 4..12u32, 0..9usize, any::<bool>(), any::<bool>()).prop_map(
+        |(caches, pages, refill, m, neighbours)| Shape {
+            neighbours,
+            caches,
+            pages,
+            refill,
+            merge: if m {
+                Merge::MtrrPrecedence
+            } else {
+                Merge::Ept12Only
+            },
         },
-    })
+    )
 }
 
 /// (machine address, rights) of one sample.
@@ -163,6 +167,7 @@ impl World {
             hardware: CAPS,
         };
         pool.configure(TablePages::new(POOL, 36), &config).unwrap();
+        pool.set_neighbours(shape.neighbours);
         let empty = || vec![[(); SAMPLES].map(|()| HashSet::new()); CONTEXTS];
         let mut world = Self {
             machine,

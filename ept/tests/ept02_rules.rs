@@ -45,6 +45,8 @@ impl Bench {
         let mut pool = Pool::new();
         pool.configure(TablePages::new(POOL, 64), &config(caches, pages, refill))
             .unwrap();
+        // Most rules are about one leaf.
+        pool.set_neighbours(false);
         Self {
             machine,
             t,
@@ -540,26 +542,40 @@ fn hot_pages_are_back_after_invept() {
 /// The work of a refill is bounded, whatever L1 does to its tables.
 #[test]
 fn a_refill_is_bounded() {
-    for pages in [8u64, 40, 64, 65, 400] {
-        let mut b = Bench::new(1, 16, 24);
-        let c = b.context(0, CAPS);
-        for p in 0..pages {
-            b.map(&c, p << 12, Level::Pt, (0x5000_0000 + (p << 12)) | RWX | WB);
-            b.run(&c, p << 12, Access::WRITE);
-        }
-        b.pool.invept(InveptScope::All);
-        let (reads, l1, writes) = (b.t.reads.get(), b.l1.reads, b.t.writes);
-        let (root, _) = b.enter(&c);
-        let back = pages.min(24);
-        assert_eq!(b.pool.counters().refill, back);
-        assert_eq!(u64::from(b.l1.reads - l1), 4 * back);
-        // Taking out at most 64 leaves, and per leaf two walks of tables.
-        assert!(b.t.reads.get() - reads <= 64 + 24 * 8 + 8);
-        assert!(b.t.writes - writes <= 64 + 24 + 3);
-        // The ones filled in last are the ones that are back.
-        for p in 0..pages {
-            let there = walk_own(&b.t, root, p << 12).is_some();
-            assert_eq!(there, p >= pages - back, "page {p} of {pages}");
+    for neighbours in [false, true] {
+        for pages in [8u64, 40, 64, 65, 400] {
+            let mut b = Bench::new(1, 16, 24);
+            b.pool.set_neighbours(neighbours);
+            let c = b.context(0, CAPS);
+            // Each in a block of 16 leaves of its own, 64 KiB apart.
+            for p in 0..pages {
+                b.map(&c, p << 16, Level::Pt, (0x5000_0000 + (p << 16)) | RWX | WB);
+                b.run(&c, p << 16, Access::WRITE);
+            }
+            b.pool.invept(InveptScope::All);
+            let (reads, l1, writes) = (b.t.reads.get(), b.l1.reads, b.t.writes);
+            let (root, _) = b.enter(&c);
+            let back = pages.min(24);
+            assert_eq!(b.pool.counters().refill, back);
+            let each = if neighbours { 4 + 15 } else { 4 };
+            assert_eq!(u64::from(b.l1.reads - l1), each * back);
+            // Taking out at most 64 leaves, and for each one a walk of ept02.
+            let looked = if neighbours { 15 } else { 0 };
+            assert!(b.t.reads.get() - reads <= 64 + 24 * (4 + looked) + 8);
+            assert!(b.t.writes - writes <= 64 + 24 + 3 + 24);
+            // The ones filled in last are the ones that are back.
+            for p in 0..pages {
+                let there = walk_own(&b.t, root, p << 16).is_some();
+                assert_eq!(there, p >= pages - back, "page {p} of {pages}");
+            }
+            // L1 took everything away: two walks for each block, no more.
+            for p in 0..pages {
+                b.map(&c, p << 16, Level::Pt, 0);
+            }
+            b.pool.invept(InveptScope::All);
+            let l1 = b.l1.reads;
+            let _ = b.enter(&c);
+            assert!(u64::from(b.l1.reads - l1) <= 24 * 8);
         }
     }
 }
@@ -633,6 +649,124 @@ fn a_change_of_size_owes_an_invept() {
     b.map(&c, 0x20_0000, Level::Pd, 0x5020_0000 | 7 | WB);
     let got = filled(b.touch(&c, 0x20_8000, Access::FETCH));
     assert_eq!(got, (Level::Pd, None, Invalidate::Single(root)));
+}
+
+// ---- neighbours ----
+
+#[test]
+fn neighbours_come_along() {
+    for level in [Level::Pt, Level::Pd] {
+        let mut b = Bench::new(1, 16, 8);
+        b.pool.set_neighbours(true);
+        let c = b.context(0, CAPS);
+        let span = level.span_bytes();
+        for n in 0..64 {
+            b.map(&c, n * span, level, (0x4000_0000 + n * span) | RWX | WB);
+        }
+        // Entry 3 is absent, 5 read-only, 7 illegal, 9 of type UC.
+        let slot = b.slot(&c, 3 * span, level, RWX);
+        b.machine.poke(slot, 0);
+        b.map(&c, 5 * span, level, (0x4000_0000 + 5 * span) | 1 | WB);
+        b.map(&c, 7 * span, level, (0x4000_0000 + 7 * span) | RWX | 2 << 3);
+        b.map(&c, 9 * span, level, (0x4000_0000 + 9 * span) | RWX);
+        let (root, _) = b.enter(&c);
+        let _ = filled(b.touch(&c, 2 * span + 0x123, Access::READ));
+        let check = |b: &Bench| {
+            for n in 0..64 {
+                let found = walk_own(&b.t, root, n * span);
+                if n >= 16 || n == 3 || n == 7 {
+                    assert_eq!(found, None, "{n}");
+                    continue;
+                }
+                let found = found.unwrap();
+                assert_eq!(found.hpa, 0x4000_0000 + n * span);
+                assert_eq!(found.rights & 7, if n == 5 { 1 } else { 7 });
+                assert_eq!(found.entry >> 3 & 7, if n == 9 { 0 } else { 6 });
+                assert_eq!(found.level, level as u32);
+            }
+        };
+        check(&b);
+        assert_eq!((b.pool.counters().miss, b.pool.counters().around), (1, 13));
+        // What is there is not touched; what L1 takes away goes with INVEPT.
+        b.map(&c, 4 * span, level, (0x5000_0000 + 4 * span) | 1 | WB);
+        violation(b.touch(&c, 5 * span, Access::WRITE));
+        check(&b);
+        b.pool.invept(InveptScope::All);
+        let _ = b.enter(&c);
+        let moved = walk_own(&b.t, root, 4 * span).unwrap();
+        assert_eq!((moved.hpa, moved.rights & 7), (0x5000_0000 + 4 * span, 1));
+        assert_eq!(b.pool.counters().refill, 14);
+    }
+}
+
+#[test]
+fn neighbours_have_their_own_flags() {
+    let mut b = Bench::new(1, 16, 0);
+    b.pool.set_neighbours(true);
+    let c = b.context(AD, CAPS);
+    let flags = [0, A, A | D, D];
+    let slots: Vec<u64> = (0..8u64)
+        .map(|n| {
+            let raw = (0x5000_0000 + (n << 12)) | RWX | WB | flags[n as usize % 4];
+            b.map(&c, n << 12, Level::Pt, raw)
+        })
+        .collect();
+    let (root, _) = b.enter(&c);
+    let _ = filled(b.touch(&c, 0, Access::WRITE));
+    let rights = |n: u64| walk_own(&b.t, root, n << 12).map(|f| f.rights & 7);
+    let got: Vec<_> = (0..8).map(rights).collect();
+    let (none, read) = (None, Some(5));
+    assert_eq!(
+        got,
+        [Some(7), read, Some(7), none, none, read, Some(7), none]
+    );
+    // Only the page that was touched changed in ept12.
+    for (n, slot) in slots.iter().enumerate().skip(1) {
+        assert_eq!(b.peek(*slot) & (A | D), flags[n % 4]);
+    }
+    // The first write to a neighbour is logged like any other.
+    let pml = Pml::On { full: false };
+    assert_eq!(
+        filled(b.touch_pml(&c, 0x1000, Access::WRITE, pml)).1,
+        Some(0x1000)
+    );
+}
+
+/// ept12 has one large page, ept01 small ones around the hole: each neighbour
+/// is judged by ept01 alone.
+#[test]
+fn neighbours_over_a_hole() {
+    let mut b = Bench::new(1, 16, 0);
+    b.pool.set_neighbours(true);
+    let c = b.context(0, CAPS);
+    b.map(&c, 0, Level::Pdpt, RWX | WB);
+    let (root, _) = b.enter(&c);
+    let reads = b.l1.reads;
+    let _ = filled(b.touch(&c, HIDDEN.start, Access::READ));
+    // The large page is read once: 2 levels.
+    assert_eq!(b.l1.reads - reads, 2);
+    let first = HIDDEN.start & !0xffff;
+    for page in (first..first + 0x1_0000).step_by(0x1000) {
+        assert_eq!(walk_own(&b.t, root, page + 5).unwrap().hpa, home(page + 5));
+    }
+    assert_eq!(walk_own(&b.t, root, first + 0x1_0000), None);
+    assert_eq!(b.pool.counters().around, 15);
+}
+
+#[test]
+fn sixty_four_pages_take_four_misses() {
+    let mut b = Bench::new(1, 16, 8);
+    b.pool.set_neighbours(true);
+    let c = b.context(0, CAPS);
+    for n in 0..64u64 {
+        b.map(&c, n << 12, Level::Pt, (0x5000_0000 + (n << 12)) | RWX | WB);
+    }
+    let touch_all =
+        |b: &mut Bench| -> u32 { (0..64).map(|n| b.run(&c, n << 12, Access::WRITE)).sum() };
+    assert_eq!(touch_all(&mut b), 4);
+    b.pool.invept(InveptScope::All);
+    assert_eq!(touch_all(&mut b), 0);
+    assert_eq!(b.pool.counters().refill, 64);
 }
 
 // ---- the pool ----

@@ -39,15 +39,20 @@ impl Key {
     }
 }
 
-/// A leaf that was put in, and where it is.
+/// Leaves that share a place in [`Recent`]: as many, side by side and aligned.
+pub(super) const BLOCK: usize = 16;
+
+/// Leaves that were put in, and where they are.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Recent {
-    /// L2-physical address, aligned to the leaf's size.
+    /// L2-physical address of the block's first byte.
     pub(super) gpa2: u64,
-    /// Number of its table among the cache's pages.
+    /// Number of their table among the cache's pages.
     pub(super) table: u16,
-    /// Its index there.
+    /// Index of the block's first leaf there, a multiple of [`BLOCK`].
     pub(super) index: u16,
+    /// Which of the block's leaves were put in.
+    pub(super) mask: u16,
     pub(super) level: Level,
 }
 
@@ -56,6 +61,7 @@ impl Recent {
         gpa2: 0,
         table: 0,
         index: 0,
+        mask: 0,
         level: Level::Pt,
     };
 }
@@ -93,6 +99,8 @@ pub(super) struct Installed {
     pub(super) same: bool,
     /// A table or a leaf of another size gave way: the CPU must not see both.
     pub(super) resized: bool,
+    /// The table that it is in; `None` if the cache had to start over.
+    pub(super) table: Option<u64>,
 }
 
 impl<const RECENT: usize> Cache<RECENT> {
@@ -129,19 +137,60 @@ impl<const RECENT: usize> Cache<RECENT> {
         self.near_block = NOWHERE;
     }
 
-    pub(super) fn remember(&mut self, recent: Recent) {
+    /// Writes down that leaves of `level` were put into `table`: those of
+    /// `mask` in the block around `gpa2`.
+    pub(super) fn remember(&mut self, table: u64, level: Level, gpa2: u64, mask: u16) {
+        let index = level.index(gpa2);
+        let table = (table.wrapping_sub(self.root()) / PAGE_BYTES) as u16;
+        let first = (index - index % BLOCK) as u16;
+        let last = if self.at == 0 { RECENT } else { self.at }.wrapping_sub(1);
+        if self.len != 0
+            && let Some(recent) = self.recent.get_mut(last)
+            && (recent.table, recent.index, recent.level) == (table, first, level)
+        {
+            recent.mask |= mask;
+            return;
+        }
         if self.len == RECENT {
             self.forgot = true;
         } else {
             self.len += 1;
         }
         if let Some(slot) = self.recent.get_mut(self.at) {
-            *slot = recent;
+            *slot = Recent {
+                gpa2: gpa2 & !(level.span_bytes() * BLOCK as u64 - 1),
+                table,
+                index: first,
+                mask,
+                level,
+            };
         }
         self.at += 1;
         if self.at >= RECENT {
             self.at = 0;
         }
+    }
+
+    /// Takes out all leaves. Where each one is known, the tables stay.
+    pub(super) fn take_out(&mut self, tables: &mut impl TableMemory) {
+        if self.forgot {
+            self.reset(tables);
+            return;
+        }
+        for recent in self.recent.iter().take(self.len) {
+            let Some(table) = self.pages.get(u32::from(recent.table)) else {
+                continue;
+            };
+            for n in (0..BLOCK).filter(|n| recent.mask >> n & 1 != 0) {
+                let index = recent.index as usize + n;
+                // A table may have taken the leaf's place.
+                if Entry(tables.read(table, index)).is_own_leaf(recent.level) {
+                    tables.write(table, index, EMPTY);
+                }
+            }
+        }
+        self.len = 0;
+        self.at = 0;
     }
 
     /// Finds the table of `level` for `gpa2`, making those above it as needed.
@@ -199,12 +248,7 @@ impl<const RECENT: usize> Cache<RECENT> {
             tables.write(table, index, value);
             if !old.is_own_leaf(level) {
                 resized |= old.is_present();
-                self.remember(Recent {
-                    gpa2: level.base(gpa2),
-                    table: (table.wrapping_sub(self.root()) / PAGE_BYTES) as u16,
-                    index: index as u16,
-                    level,
-                });
+                self.remember(table, level, gpa2, 1 << (index % BLOCK));
             }
         }
         if level == Level::Pt {
@@ -214,6 +258,10 @@ impl<const RECENT: usize> Cache<RECENT> {
             // The table that was near may be the one that gave way.
             self.near_block = NOWHERE;
         }
-        Ok(Installed { same, resized })
+        Ok(Installed {
+            same,
+            resized,
+            table: Some(table),
+        })
     }
 }

@@ -1,5 +1,6 @@
 //! Answers an EPT violation of ept02: both walks, the flags of ept12, a leaf.
 
+use super::around::ALL;
 use super::cache::{Installed, OutOfPages};
 use super::{Context12, NO_DOUBT, Outcome, Pml, Pool};
 use crate::addr::Level;
@@ -7,10 +8,35 @@ use crate::entry::{Entry, Leaf, bit};
 use crate::ept12::{self, Fault, Translation};
 use crate::invalidate::Invalidate;
 use crate::mem::{L1Memory, Leaf01, TableMemory};
+use crate::memtype::MemType;
 use crate::rights::{Access, Permits, Rights};
 
 /// How often a fill starts over because ept12 changed under it.
 const MAX_TRIES: u32 = 4;
+
+/// What ept12 says of one address.
+pub(super) struct From12 {
+    pub(super) gpa1: u64,
+    pub(super) level: Level,
+    pub(super) rights: Rights,
+    pub(super) mem_type: MemType,
+    pub(super) ignore_pat: bool,
+    pub(super) dirty: bool,
+}
+
+impl From12 {
+    #[inline]
+    pub(super) fn of(found: &Translation) -> Self {
+        Self {
+            gpa1: found.gpa1,
+            level: found.level,
+            rights: found.rights,
+            mem_type: found.mem_type,
+            ignore_pat: found.ignore_pat,
+            dirty: found.is_dirty(),
+        }
+    }
+}
 
 /// What a leaf of ept02 is to be for one address.
 pub(super) struct Wanted {
@@ -71,7 +97,7 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
                     }
                 }
             }
-            let Some(wanted) = self.wanted(context, gpa2, &found, l1) else {
+            let Some(wanted) = self.wanted(context, gpa2, &From12::of(&found), l1) else {
                 return Outcome::Denied01 { gpa1: found.gpa1 };
             };
             if access.permitted_by(wanted.rights) == Permits::No {
@@ -96,6 +122,12 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
                 self.doubt = gpa2;
             }
             self.counters.miss += 1;
+            if self.neighbours
+                && let Some(table) = installed.table
+            {
+                let put = self.around(context, gpa2, &found, wanted.level, table, ALL, tables, l1);
+                self.counters.around += put;
+            }
             return Outcome::Filled {
                 level: wanted.level,
                 log,
@@ -107,34 +139,34 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
 
     /// Composes the leaf for an address from both walks. `None` if ept01 has
     /// nothing there.
-    #[inline]
+    #[inline(always)]
     pub(super) fn wanted(
         &mut self,
         context: &Context12,
         gpa2: u64,
-        found: &Translation,
+        from: &From12,
         l1: &mut impl L1Memory,
     ) -> Option<Wanted> {
         if gpa2 >> 48 != 0 {
             // ept02 has 4 levels; a longer walk of L1 must not alias in it.
             return None;
         }
-        let machine = self.lookup01(found.gpa1, l1)?;
-        let mut level = smaller(found.level, machine.level);
+        let machine = self.lookup01(from.gpa1, l1)?;
+        let mut level = smaller(from.level, machine.level);
         if level == Level::Pdpt && !self.hardware.page_1g {
             level = Level::Pd;
         }
-        let hpa = machine.page_hpa + machine.level.offset(found.gpa1);
-        let mut rights = found.rights & machine.rights;
-        if context.eptp.accessed_dirty() && !found.is_dirty() {
+        let hpa = machine.page_hpa | machine.level.offset(from.gpa1);
+        let mut rights = from.rights & machine.rights;
+        if context.eptp.accessed_dirty() && !from.dirty {
             // The first write has to come here, for the dirty flag.
             rights -= Rights::WRITE;
         }
         let leaf = Leaf {
-            address: level.base(hpa),
+            address: hpa,
             rights,
-            mem_type: self.merge.merge(found.mem_type, machine.mem_type),
-            ignore_pat: found.ignore_pat,
+            mem_type: self.merge.merge(from.mem_type, machine.mem_type),
+            ignore_pat: from.ignore_pat,
             // Every violation comes to L0, which looks at ept12 as it is now.
             suppress_ve: true,
         };
@@ -146,16 +178,20 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
     }
 
     /// What ept01 says of `gpa1`, remembering the last large page.
-    #[inline]
+    #[inline(always)]
     fn lookup01(&mut self, gpa1: u64, l1: &mut impl L1Memory) -> Option<Leaf01> {
-        if let Some((base, leaf)) = self.near01
-            && leaf.level.base(gpa1) == base
-        {
+        let (base, leaf) = self.near01;
+        if leaf.level.base(gpa1) == base {
             return Some(leaf);
         }
+        self.lookup01_anew(gpa1, l1)
+    }
+
+    #[inline(never)]
+    fn lookup01_anew(&mut self, gpa1: u64, l1: &mut impl L1Memory) -> Option<Leaf01> {
         let leaf = l1.lookup01(gpa1)?;
         if leaf.level != Level::Pt {
-            self.near01 = Some((leaf.level.base(gpa1), leaf));
+            self.near01 = (leaf.level.base(gpa1), leaf);
         }
         Some(leaf)
     }
@@ -178,6 +214,7 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
         let none = Installed {
             same: false,
             resized: false,
+            table: None,
         };
         let Some(cache) = self.caches.get_mut(self.current) else {
             return (none, Invalidate::None);

@@ -11,6 +11,7 @@
 //! pages, or another cache needs the place: the CPU's own caches of ept12
 //! would be no different.
 
+mod around;
 mod cache;
 mod fill;
 mod refill;
@@ -22,7 +23,8 @@ use crate::ept12::{Misconfiguration, Violation};
 use crate::eptp::Eptp;
 use crate::invalidate::{Invalidate, InveptScope};
 use crate::mem::{L1Memory, Leaf01, TableMemory, TablePages};
-use crate::memtype::Merge;
+use crate::memtype::{MemType, Merge};
+use crate::rights::Rights;
 use cache::{Cache, Key};
 
 /// An entry with nothing behind it. Bit 63 keeps the CPU from turning the
@@ -39,8 +41,8 @@ pub struct Config {
     pub caches: usize,
     /// Table pages of each cache, [`MIN_PAGES`] to 65535.
     pub pages_per_cache: u32,
-    /// Leaves to read anew after an INVEPT; 0 turns refilling off. More than
-    /// the pool remembers counts as all.
+    /// Blocks of 16 leaves side by side to read anew after an INVEPT; 0 turns
+    /// refilling off. More than the pool remembers counts as all.
     pub refill: usize,
     /// How memory types merge.
     pub merge: Merge,
@@ -83,6 +85,8 @@ pub struct Counters {
     pub full: u64,
     /// Leaves put back after an INVEPT.
     pub refill: u64,
+    /// Leaves filled in beside one that L2 ran into.
+    pub around: u64,
 }
 
 /// What an L2 runs under, by its vmcs12.
@@ -148,8 +152,8 @@ pub enum Outcome {
     Retry,
 }
 
-/// Per-CPU caches of ept02: at most `CACHES`, each remembering the `RECENT`
-/// leaves that it filled in last.
+/// Per-CPU caches of ept02: at most `CACHES`, each remembering the
+/// `RECENT` blocks of leaves that it filled in last.
 #[derive(Clone, Debug)]
 pub struct Pool<const CACHES: usize = 8, const RECENT: usize = 64> {
     caches: [Cache<RECENT>; CACHES],
@@ -157,14 +161,26 @@ pub struct Pool<const CACHES: usize = 8, const RECENT: usize = 64> {
     current: usize,
     clock: u64,
     refill: usize,
+    neighbours: bool,
     merge: Merge,
     hardware: Caps,
     counters: Counters,
     /// The large page of ept01 used last, by its first L1 address.
-    near01: Option<(u64, Leaf01)>,
+    near01: (u64, Leaf01),
     /// Where a fetch of unknown mode was last let through on trial.
     doubt: u64,
 }
+
+/// No page of ept01: its first address is not that of a page.
+const FAR: (u64, Leaf01) = (
+    1,
+    Leaf01 {
+        page_hpa: 0,
+        level: Level::Pd,
+        rights: Rights::empty(),
+        mem_type: MemType::Uncacheable,
+    },
+);
 
 /// No address of L2.
 const NO_DOUBT: u64 = u64::MAX;
@@ -186,6 +202,7 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
             current: 0,
             clock: 0,
             refill: 0,
+            neighbours: true,
             merge: Merge::Ept12Only,
             hardware: Caps::from_msr(0, 0),
             counters: Counters {
@@ -194,8 +211,9 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
                 evict: 0,
                 full: 0,
                 refill: 0,
+                around: 0,
             },
-            near01: None,
+            near01: FAR,
             doubt: NO_DOUBT,
         }
     }
@@ -231,9 +249,15 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
         self.refill = config.refill.min(RECENT);
         self.merge = config.merge;
         self.hardware = config.hardware;
-        self.near01 = None;
+        self.near01 = FAR;
         self.doubt = NO_DOUBT;
         Ok(())
+    }
+
+    /// Whether a fill also puts in the leaves beside it, up to 16 of them, as
+    /// far as ept12 has them. On to begin with.
+    pub const fn set_neighbours(&mut self, on: bool) {
+        self.neighbours = on;
     }
 
     /// What was done so far.
@@ -346,7 +370,7 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
     /// Forgets everything, what it knows of ept01 included. Needed when ept01
     /// was retyped under [`Merge::MtrrPrecedence`]; allowed at any time.
     pub fn drop_all(&mut self) -> Invalidate {
-        self.near01 = None;
+        self.near01 = FAR;
         for cache in self.caches.iter_mut().take(self.count) {
             cache.key = Key::NONE;
         }

@@ -1,11 +1,16 @@
 //! After an INVEPT of L1: leaves out, and the ones used last read anew.
 
-use super::{Context12, EMPTY, Pool};
-use crate::entry::Entry;
+use super::around::ALL;
+use super::cache::{BLOCK, Recent};
+use super::fill::From12;
+use super::{Context12, Pool};
 use crate::ept12;
 use crate::invalidate::Invalidate;
 use crate::mem::{L1Memory, TableMemory};
 use crate::rights::Access;
+
+/// Leaves of a block that are walked from the root before it is given up.
+const MAX_WALKS: usize = 2;
 
 impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
     /// Takes the leaves of the current cache out and puts the ones used last
@@ -24,59 +29,68 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
         let old = cache.recent;
         let len = cache.len;
         let first = if len < RECENT { 0 } else { cache.at };
-        if cache.forgot {
-            cache.reset(tables);
-        } else {
-            // All leaves are known: the tables above them can stay.
-            for recent in old.iter().take(len) {
-                let index = recent.index as usize;
-                if let Some(table) = cache.pages.get(u32::from(recent.table))
-                    && Entry(tables.read(table, index)).is_own_leaf(recent.level)
-                {
-                    tables.write(table, index, EMPTY);
-                }
-            }
-            cache.len = 0;
-            cache.at = 0;
-        }
+        cache.take_out(tables);
         let skip = len - len.min(self.refill);
         for n in skip..len {
-            let Some(recent) = old.get((first + n) % RECENT.max(1)) else {
-                continue;
-            };
-            self.refill_one(context, recent.gpa2, tables, l1);
+            if let Some(recent) = old.get((first + n) % RECENT.max(1)) {
+                self.refill_block(context, recent, tables, l1);
+            }
         }
         owed
     }
 
-    /// Puts one leaf back if ept12 still translates its address. Accessed and
-    /// dirty flags are not set for an access that did not happen.
+    /// Puts one block's leaves back: one of them by a walk from the root, the
+    /// others from the same table of ept12.
+    fn refill_block(
+        &mut self,
+        context: &Context12,
+        recent: &Recent,
+        tables: &mut impl TableMemory,
+        l1: &mut impl L1Memory,
+    ) {
+        let mask = if self.neighbours { ALL } else { recent.mask };
+        let leaves = (0..BLOCK).filter(|n| recent.mask >> n & 1 != 0);
+        for n in leaves.take(MAX_WALKS) {
+            let gpa2 = recent.gpa2 + n as u64 * recent.level.span_bytes();
+            let Some(put) = self.refill_one(context, gpa2, recent, mask, tables, l1) else {
+                continue;
+            };
+            self.counters.refill += put;
+            return;
+        }
+    }
+
+    /// Puts one leaf and the rest of its block back if ept12 still translates
+    /// its address. Accessed and dirty flags are not set for an access that did
+    /// not happen.
     fn refill_one(
         &mut self,
         context: &Context12,
         gpa2: u64,
+        recent: &Recent,
+        mask: u16,
         tables: &mut impl TableMemory,
         l1: &mut impl L1Memory,
-    ) {
+    ) -> Option<u64> {
         let access = Access::empty();
-        let Ok(found) = ept12::translate(context.eptp, gpa2, access, &context.caps, l1) else {
-            return;
-        };
+        let found = ept12::translate(context.eptp, gpa2, access, &context.caps, l1).ok()?;
         if context.eptp.accessed_dirty() && !found.is_accessed() {
-            return;
+            return None;
         }
-        let Some(wanted) = self.wanted(context, gpa2, &found, l1) else {
-            return;
-        };
+        let wanted = self.wanted(context, gpa2, &From12::of(&found), l1)?;
         if wanted.rights.is_empty() {
-            return;
+            return None;
         }
-        let Some(cache) = self.caches.get_mut(self.current) else {
-            return;
-        };
+        let level = wanted.level;
+        let cache = self.caches.get_mut(self.current)?;
         // Out of pages: the rest comes back when L2 touches it.
-        if let Ok(installed) = cache.install(tables, gpa2, wanted.level, wanted.value) {
-            self.counters.refill += u64::from(!installed.same);
+        let installed = cache.install(tables, gpa2, level, wanted.value).ok()?;
+        let mut put = u64::from(!installed.same);
+        if level == recent.level
+            && let Some(table) = installed.table
+        {
+            put += self.around(context, gpa2, &found, level, table, mask, tables, l1);
         }
+        Some(put)
     }
 }
