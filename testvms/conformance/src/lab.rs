@@ -12,10 +12,23 @@ use umbra_vmcs::field::{self, ALL, Area, FIELD_COUNT, Field};
 
 use rt::page::Page;
 
+use crate::errata;
+use crate::judge::{Judge, agree};
 use crate::show::Short;
 
 /// Preemption-timer ticks after which an L2 that does nothing is stopped, in TSC ticks.
 const PATIENCE_TICKS: u64 = 20_000_000;
+
+/// What a run is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A transcript to compare with the bare machine's.
+    Transcript,
+    /// The cases that a transcript leaves out, compared with the rule table.
+    Errata,
+    /// All cases, compared with the rule table.
+    Rules,
+}
 
 /// Pages that controls under test point at, each with contents that are harmless.
 pub struct Pages {
@@ -58,6 +71,12 @@ pub struct Lab {
     /// A field of this case that the CPU lacks.
     lacks: Option<Field>,
     start_rip: u64,
+    judge: Judge,
+    purpose: Purpose,
+    /// Cases left out of the transcript, or run for their own sake, as Bochs errs there.
+    pub errata: u32,
+    /// Cases in which the machine and the rule table disagree.
+    pub disagreements: u32,
     /// Cases run.
     pub cases: u32,
     group_cases: u32,
@@ -65,8 +84,9 @@ pub struct Lab {
 
 impl Lab {
     /// A bench in VMX operation.
-    pub fn new(vmx: Vmx) -> Self {
+    pub fn new(vmx: Vmx, purpose: Purpose) -> Self {
         let vm = Vm::new(&vmx);
+        let vmx_caps = vmx.caps;
         let pages = Pages {
             virtual_apic: Page::alloc(1),
             apic_access: Page::alloc(1),
@@ -88,6 +108,10 @@ impl Lab {
             is_dirty: [false; FIELD_COUNT],
             lacks: None,
             start_rip: 0,
+            judge: Judge::new(vmx_caps),
+            purpose,
+            errata: 0,
+            disagreements: 0,
             cases: 0,
             group_cases: 0,
         }
@@ -132,13 +156,17 @@ impl Lab {
     pub fn record(&mut self, id: Arguments<'_>, outcome: impl core::fmt::Display) {
         self.cases += 1;
         self.group_cases += 1;
-        println!("{id} {outcome}");
+        if self.purpose == Purpose::Transcript {
+            println!("{id} {outcome}");
+        }
     }
 
     /// Ends a group: the base must still work, and the count is printed.
     pub fn end(&mut self) {
         self.run(format_args!("base"));
-        println!("{} cases", self.group_cases);
+        if self.purpose == Purpose::Transcript {
+            println!("{} cases", self.group_cases);
+        }
     }
 
     /// Whatever of L2's memory has no purpose is INT3, which exits, so that no L2 runs away.
@@ -275,11 +303,37 @@ impl Lab {
         self.cases += 1;
         self.group_cases += 1;
         if let Some(field) = self.lacks.take() {
-            println!("{id} no {:x}", field.encoding());
+            if self.purpose == Purpose::Transcript {
+                println!("{id} no {:x}", field.encoding());
+            }
             self.restore(false);
             return;
         }
+        let broken = self.judge.first_broken(|field| self.get(field));
+        let is_erratum = broken.is_some_and(|rule| errata::has(rule.id));
+        self.errata += u32::from(is_erratum);
+        let rule = broken.map_or("none", |rule| rule.id);
+        match self.purpose {
+            Purpose::Transcript if is_erratum => {
+                println!("{id} erratum {rule}");
+                self.restore(false);
+                return;
+            }
+            Purpose::Errata if !is_erratum => {
+                self.restore(false);
+                return;
+            }
+            _ => {}
+        }
         let outcome = self.vm.run();
+        if self.purpose != Purpose::Transcript {
+            if !agree(broken, &outcome) {
+                self.disagreements += 1;
+                println!("{id} {} breaks {rule}", Short(&outcome, self.start_rip));
+            }
+            self.restore(!matches!(outcome, Outcome::Failed(_)));
+            return;
+        }
         rt::print!("{id} {}", Short(&outcome, self.start_rip));
         let entered = match outcome {
             Outcome::Exit(exit) => !exit.is_entry_failure(),

@@ -8,9 +8,11 @@
 mod addresses;
 mod controls;
 mod eptp;
+mod errata;
 mod fields;
 mod host;
 mod inject;
+mod judge;
 mod lab;
 mod lists;
 mod operands;
@@ -21,7 +23,7 @@ mod show;
 mod state;
 mod vmxon;
 
-use lab::Lab;
+use lab::{Lab, Purpose};
 use rt::vmx::Vmx;
 use rt::{Boot, println};
 
@@ -46,9 +48,16 @@ const GROUPS: [Group; 13] = [
     ("vmxon", vmxon::run),
 ];
 
+/// The words that compare the machine with the rule table, instead of writing a transcript.
+const PURPOSES: [(&str, Purpose); 2] = [("errata", Purpose::Errata), ("rules", Purpose::Rules)];
+
 fn main(boot: &Boot) {
     let is_group = |word: &str| GROUPS.iter().any(|(name, _)| *name == word);
-    if let Some(word) = boot.words().find(|word| !is_group(word)) {
+    let is_purpose = |word: &str| PURPOSES.iter().any(|(name, _)| *name == word);
+    if let Some(word) = boot
+        .words()
+        .find(|word| !is_group(word) && !is_purpose(word))
+    {
         rt::print!("conformance: unknown word '{word}'; the groups are");
         for (name, _) in GROUPS {
             rt::print!(" {name}");
@@ -68,11 +77,26 @@ fn main(boot: &Boot) {
         println!("conformance: VMXON: {error}");
         return;
     }
-    let mut lab = Lab::new(vmx);
+    let named = PURPOSES
+        .iter()
+        .find(|(name, _)| boot.words().any(|word| word == *name));
+    let purpose = named.map_or(Purpose::Transcript, |(_, purpose)| *purpose);
+    let mut lab = Lab::new(vmx, purpose);
+    let names_none = !boot.words().any(is_group);
     for (name, group) in GROUPS {
-        if boot.words().next().is_none() || boot.words().any(|word| word == name) {
+        if names_none || boot.words().any(|word| word == name) {
             group(&mut lab);
         }
+    }
+    match purpose {
+        Purpose::Transcript => println!("{} cases left out as errata", lab.errata),
+        Purpose::Errata => {
+            println!(
+                "{} errata, {} not as the rules say",
+                lab.errata, lab.disagreements
+            );
+        }
+        Purpose::Rules => println!("{} not as the rules say", lab.disagreements),
     }
     println!("conformance: {} cases", lab.cases);
 }

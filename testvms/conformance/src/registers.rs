@@ -80,22 +80,11 @@ fn control_registers(lab: &mut Lab) {
         ("CD and NW", 3 << 29, 0),
     ] {
         for unrestricted in [0, u64::from(Proc2::UNRESTRICTED_GUEST.bits())] {
-            if is_left_out(lab, unrestricted != 0, clear & 1 << 31 == 0) {
-                continue;
-            }
             lab.set(field::GUEST_CR0, (good | set) & !clear);
             lab.add(field::SECONDARY_PROCESSOR_BASED_CONTROLS, unrestricted);
             lab.run(format_args!("{name} {unrestricted:x}"));
         }
     }
-}
-
-/// Bochs 3.0 lets an unrestricted guest enter IA-32e mode with CR0.PG clear, and stops; the SDM has
-/// the entry fail.
-fn is_left_out(lab: &Lab, is_unrestricted: bool, is_paging: bool) -> bool {
-    let is_ia32e =
-        lab.get(field::VM_ENTRY_CONTROLS) & u64::from(Entry::IA32E_MODE_GUEST.bits()) != 0;
-    is_ia32e && is_unrestricted && !is_paging
 }
 
 fn rip_rflags(lab: &mut Lab) {
@@ -194,17 +183,13 @@ fn msrs(lab: &mut Lab) {
     }
 }
 
-/// "IA-32e mode guest" against CR0.PG, CR4.PAE, CR4.PCIDE, EFER.LME and EFER.LMA. For what is left
-/// out, see `is_left_out`.
+/// "IA-32e mode guest" against CR0.PG, CR4.PAE, CR4.PCIDE, EFER.LME and EFER.LMA.
 fn ia32e(lab: &mut Lab) {
     let control = u64::from(Entry::IA32E_MODE_GUEST.bits());
     let load = u64::from(Entry::LOAD_EFER.bits());
     for set in 0..64u64 {
         let bit = |n: u32| set >> n & 1;
         let value = lab.get(field::VM_ENTRY_CONTROLS) & !(control | load);
-        if bit(0) == 1 && bit(1) == 0 && lab.vm.mode().needs_unrestricted() {
-            continue;
-        }
         lab.set(
             field::VM_ENTRY_CONTROLS,
             value | (bit(0) * control) | (bit(5) * load),
