@@ -224,7 +224,7 @@ fn three_nmis() {
     assert!(l1 > 300_000 && l2 > 10_000, "the search has shrunk");
 }
 
-/// All of it; a quarter of an hour with optimisation.
+/// All of it, with optimisation; long.
 #[test]
 #[ignore = "long: cargo test --release -p umbra-nmi everywhere -- --ignored --nocapture"]
 fn three_nmis_everywhere() {
