@@ -557,11 +557,9 @@ fn a_refill_is_bounded() {
             let (root, _) = b.enter(&c);
             let back = pages.min(24);
             assert_eq!(b.pool.counters().refill, back);
-            let each = if neighbours { 4 + 15 } else { 4 };
-            assert_eq!(u64::from(b.l1.reads - l1), each * back);
+            assert_eq!(u64::from(b.l1.reads - l1), 4 * back);
             // Taking out at most 64 leaves, and for each one a walk of ept02.
-            let looked = if neighbours { 15 } else { 0 };
-            assert!(b.t.reads.get() - reads <= 64 + 24 * (4 + looked) + 8);
+            assert!(b.t.reads.get() - reads <= 64 + 24 * 4 + 8);
             assert!(b.t.writes - writes <= 64 + 24 + 3 + 24);
             // The ones filled in last are the ones that are back.
             for p in 0..pages {
@@ -656,7 +654,7 @@ fn a_change_of_size_owes_an_invept() {
 #[test]
 fn neighbours_come_along() {
     for level in [Level::Pt, Level::Pd] {
-        let mut b = Bench::new(1, 16, 8);
+        let mut b = Bench::new(1, 16, 16);
         b.pool.set_neighbours(true);
         let c = b.context(0, CAPS);
         let span = level.span_bytes();
@@ -755,7 +753,7 @@ fn neighbours_over_a_hole() {
 
 #[test]
 fn sixty_four_pages_take_four_misses() {
-    let mut b = Bench::new(1, 16, 8);
+    let mut b = Bench::new(1, 16, 64);
     b.pool.set_neighbours(true);
     let c = b.context(0, CAPS);
     for n in 0..64u64 {
@@ -767,6 +765,44 @@ fn sixty_four_pages_take_four_misses() {
     b.pool.invept(InveptScope::All);
     assert_eq!(touch_all(&mut b), 0);
     assert_eq!(b.pool.counters().refill, 64);
+}
+
+/// The limit of a refill is one of leaves, whatever blocks they are in; the
+/// newest come first.
+#[test]
+fn a_refill_counts_leaves() {
+    for (refill, back) in [(1, 1), (15, 15), (16, 16), (17, 17), (40, 40), (64, 48)] {
+        let mut b = Bench::new(1, 16, refill);
+        b.pool.set_neighbours(true);
+        let c = b.context(0, CAPS);
+        for n in 0..48u64 {
+            b.map(&c, n << 12, Level::Pt, (0x5000_0000 + (n << 12)) | RWX | WB);
+        }
+        for n in (0..48u64).step_by(16) {
+            b.run(&c, n << 12, Access::READ);
+        }
+        for round in 0..3 {
+            b.pool.invept(InveptScope::All);
+            let before = (b.pool.counters().refill, b.l1.reads);
+            let (root, _) = b.enter(&c);
+            assert_eq!(b.pool.counters().refill - before.0, back);
+            let reads = u64::from(b.l1.reads - before.1);
+            assert!(reads <= 8 * back);
+            assert!(round > 0 || reads <= back + 3 * back.div_ceil(16));
+            let there = |n: &u64| walk_own(&b.t, root, n << 12).is_some();
+            assert_eq!((0..48).filter(there).count() as u64, back);
+            // At first nothing was touched later than the third block.
+            if round == 0 {
+                let newest = (32..48).filter(there).count() as u64;
+                assert_eq!(newest, back.min(16));
+            }
+            // The others come back when they are touched.
+            for n in (0..48u64).step_by(16) {
+                b.run(&c, n << 12, Access::READ);
+                b.run(&c, (n + 15) << 12, Access::READ);
+            }
+        }
+    }
 }
 
 // ---- the pool ----

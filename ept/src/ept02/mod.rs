@@ -41,8 +41,7 @@ pub struct Config {
     pub caches: usize,
     /// Table pages of each cache, [`MIN_PAGES`] to 65535.
     pub pages_per_cache: u32,
-    /// Blocks of 16 leaves side by side to read anew after an INVEPT; 0 turns
-    /// refilling off. More than the pool remembers counts as all.
+    /// Leaves to read anew after an INVEPT, at most; 0 turns refilling off.
     pub refill: usize,
     /// How memory types merge.
     pub merge: Merge,
@@ -246,7 +245,7 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
         }
         self.count = config.caches;
         self.current = 0;
-        self.refill = config.refill.min(RECENT);
+        self.refill = config.refill;
         self.merge = config.merge;
         self.hardware = config.hardware;
         self.near01 = FAR;

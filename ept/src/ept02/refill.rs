@@ -1,6 +1,5 @@
 //! After an INVEPT of L1: leaves out, and the ones used last read anew.
 
-use super::around::ALL;
 use super::cache::{BLOCK, Recent};
 use super::fill::From12;
 use super::{Context12, Pool};
@@ -30,26 +29,39 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
         let len = cache.len;
         let first = if len < RECENT { 0 } else { cache.at };
         cache.take_out(tables);
-        let skip = len - len.min(self.refill);
-        for n in skip..len {
-            if let Some(recent) = old.get((first + n) % RECENT.max(1)) {
-                self.refill_block(context, recent, tables, l1);
+        // From the newest back, as many as come to the wanted number of leaves.
+        let at = |n: usize| old.get((first + n) % RECENT.max(1));
+        let mut left = self.refill;
+        let mut from = len;
+        let mut of_oldest = 0;
+        while from > 0 && left > 0 {
+            from -= 1;
+            of_oldest = left;
+            let leaves = at(from).map_or(0, |r| r.mask.count_ones() as usize);
+            left = left.saturating_sub(leaves);
+        }
+        // In the old order, so that the newest are still the newest.
+        for (n, recent) in (from..len).filter_map(at).enumerate() {
+            let mut mask = recent.mask;
+            while n == 0 && mask.count_ones() as usize > of_oldest {
+                mask &= mask.wrapping_sub(1);
             }
+            self.refill_block(context, recent, mask, tables, l1);
         }
         owed
     }
 
-    /// Puts one block's leaves back: one of them by a walk from the root, the
-    /// others from the same table of ept12.
+    /// Puts those of one block's leaves back that `mask` has: one of them by a
+    /// walk from the root, the others from the same table of ept12.
     fn refill_block(
         &mut self,
         context: &Context12,
         recent: &Recent,
+        mask: u16,
         tables: &mut impl TableMemory,
         l1: &mut impl L1Memory,
     ) {
-        let mask = if self.neighbours { ALL } else { recent.mask };
-        let leaves = (0..BLOCK).filter(|n| recent.mask >> n & 1 != 0);
+        let leaves = (0..BLOCK).filter(|n| mask >> n & 1 != 0);
         for n in leaves.take(MAX_WALKS) {
             let gpa2 = recent.gpa2 + n as u64 * recent.level.span_bytes();
             let Some(put) = self.refill_one(context, gpa2, recent, mask, tables, l1) else {
