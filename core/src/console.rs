@@ -41,11 +41,16 @@ pub fn init() {
     console.is_absent = in8(COM1 + register::LINE_STATUS) == 0xff;
 }
 
-/// L1 wrote `value` at `offset` from COM1's first port; the write has gone
-/// out. Lines that waited go out now if a line of L1's begins here.
-pub fn l1_wrote(offset: u16, value: u8) {
+/// L1 writes `bytes` from `offset` on, counted from COM1's first port; `out`
+/// does it. Lines that waited go out now if a line of L1's begins here.
+pub fn l1_writes(offset: u16, bytes: &[u8], out: impl FnOnce()) {
+    // Held over the write, so that no line of Umbra's gets between it and the
+    // note of it.
     let mut console = CONSOLE.lock();
-    console.line.written(offset, value);
+    out();
+    for (at, &byte) in (offset..).zip(bytes) {
+        console.line.written(at, byte);
+    }
     if console.line.is_at_start() && !console.waiting.is_empty() {
         console.send_waiting();
     }

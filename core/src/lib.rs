@@ -20,3 +20,5 @@ pub mod features;
 pub mod line;
 #[path = "policy/options.rs"]
 pub mod options;
+#[path = "policy/pm_timer.rs"]
+pub mod pm_timer;

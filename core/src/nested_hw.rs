@@ -163,7 +163,7 @@ impl Hardware for Cpu {
 
     fn set_bits_l1(&mut self, gpa: u64, wide: bool, expected: u64, bits: u64) -> bool {
         let bytes = if wide { 8 } else { 4 };
-        if gpa % bytes != 0 || !is_l1_ram(gpa, bytes) {
+        if !gpa.is_multiple_of(bytes) || !is_l1_ram(gpa, bytes) {
             return true;
         }
         let at = pointer(gpa);
@@ -205,14 +205,14 @@ impl Hardware for Cpu {
         let own = pointer(own).cast::<[u64; 2]>();
         let to = pointer(merged).cast::<[u64; 2]>();
         for n in 0..PAGE_BYTES as usize / 16 {
-            // SAFETY: three pages of 256 aligned pairs each: L1's RAM, and two of
-            // this CPU's own. L1 may be writing its page: each pair is read
-            // once, whatever it then is.
-            unsafe {
-                let theirs = from.add(n).read_volatile();
-                let ours = own.add(n).read();
-                to.add(n).write([theirs[0] | ours[0], theirs[1] | ours[1]]);
-            }
+            // SAFETY: one of 256 aligned pairs of a page of L1's RAM. L1 may be
+            // writing it: each pair is read once, whatever it then is.
+            let theirs = unsafe { from.wrapping_add(n).read_volatile() };
+            // SAFETY: likewise, in a page of this CPU's own.
+            let ours = unsafe { own.wrapping_add(n).read() };
+            let both = [theirs[0] | ours[0], theirs[1] | ours[1]];
+            // SAFETY: as above.
+            unsafe { to.wrapping_add(n).write(both) };
         }
         merged
     }

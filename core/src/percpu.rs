@@ -127,6 +127,8 @@ pub struct Cpu {
     pub is_l1_in_vmx: bool,
     /// Whether an NMI for L1 waits for its NMI window.
     pub is_nmi_waiting: bool,
+    /// The page of the start-up IPI that L1 was started by on this CPU.
+    pub start_page: Option<u8>,
     /// L1's IA32_FEATURE_CONTROL.
     pub feature_control: u64,
     /// L1's MTRRs. The CPU's own stay as the firmware set them.
@@ -211,6 +213,7 @@ pub fn create(pool: &mut PagePool, space: &mut AddressSpace, index: u32, apic_id
             offered: VmxCaps::default(),
             is_l1_in_vmx: false,
             is_nmi_waiting: false,
+            start_page: None,
             feature_control: machine().feature_control,
             mtrrs,
             ept01,
@@ -303,8 +306,10 @@ pub unsafe fn from_stub<'a>(this: *mut PerCpu) -> (&'a mut Cpu, &'a mut Nested) 
 /// # Safety
 /// [`create`] was called for `index`, and nothing refers to that part yet.
 pub unsafe fn set_nested(index: u32, nested: Nested) {
-    // SAFETY: the caller's promise; the area is mapped.
-    unsafe { (&raw mut (*of(index)).nested).write(nested) };
+    // SAFETY: the area is mapped.
+    let part = unsafe { &raw mut (*of(index)).nested };
+    // SAFETY: the caller's promise.
+    unsafe { part.write(nested) };
 }
 
 /// L0's table pages, for the EPT builders.

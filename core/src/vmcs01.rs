@@ -32,9 +32,9 @@ pub fn cr0_mask(is_l1_in_vmx: bool) -> u64 {
 /// have SMX.
 pub const CR4_MASK: u64 = cr4::VMXE | cr4::SMXE;
 
-/// Makes vmcs01 this CPU's current VMCS, with L1 in the state given. The CPU
-/// is in VMX root operation.
-pub fn set_up(cpu: &mut Cpu, state: &StartState) {
+/// Makes vmcs01 this CPU's current VMCS, complete but for L1's registers. The
+/// CPU is in VMX root operation.
+pub fn make(cpu: &mut Cpu) {
     let region = cpu.pages.vmcs01.base();
     // SAFETY: a page of this CPU's own with the revision id in it.
     if let Err(fail) = unsafe { vmx::vmclear(region) } {
@@ -47,7 +47,21 @@ pub fn set_up(cpu: &mut Cpu, state: &StartState) {
     cpu.is_vmcs01_launched = false;
     write_controls(cpu);
     write_host_state(cpu);
-    write_start_state(cpu, state);
+    write(field::GUEST_IA32_PAT, msr::read(msr::IA32_PAT));
+    write(field::GUEST_DR7, 0x400);
+    write(field::VMCS_LINK_POINTER, u64::MAX);
+    for zero in [
+        field::GUEST_CR0,
+        field::GUEST_IA32_DEBUGCTL,
+        field::GUEST_IA32_SYSENTER_CS,
+        field::GUEST_IA32_SYSENTER_ESP,
+        field::GUEST_IA32_SYSENTER_EIP,
+        field::GUEST_INTERRUPTIBILITY_STATE,
+        field::GUEST_ACTIVITY_STATE,
+        field::GUEST_PENDING_DEBUG_EXCEPTIONS,
+    ] {
+        write(zero, 0);
+    }
 }
 
 fn write_controls(cpu: &mut Cpu) {
@@ -218,20 +232,6 @@ pub fn write_start_state(cpu: &mut Cpu, state: &StartState) {
     write(field::GUEST_GDTR_LIMIT, u64::from(state.gdtr.limit));
     write(field::GUEST_IDTR_BASE, state.idtr.base);
     write(field::GUEST_IDTR_LIMIT, u64::from(state.idtr.limit));
-    write(field::GUEST_IA32_PAT, msr::read(msr::IA32_PAT));
-    write(field::GUEST_DR7, 0x400);
-    write(field::VMCS_LINK_POINTER, u64::MAX);
-    for zero in [
-        field::GUEST_IA32_DEBUGCTL,
-        field::GUEST_IA32_SYSENTER_CS,
-        field::GUEST_IA32_SYSENTER_ESP,
-        field::GUEST_IA32_SYSENTER_EIP,
-        field::GUEST_INTERRUPTIBILITY_STATE,
-        field::GUEST_ACTIVITY_STATE,
-        field::GUEST_PENDING_DEBUG_EXCEPTIONS,
-    ] {
-        write(zero, 0);
-    }
 }
 
 /// Gives L1 a CR0: `value` as L1 reads it.

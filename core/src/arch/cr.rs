@@ -49,6 +49,7 @@ reader!(cr0, "cr0");
 reader!(cr3, "cr3");
 reader!(cr4, "cr4");
 writer!(set_cr0, "cr0");
+writer!(set_cr3, "cr3");
 writer!(set_cr4, "cr4");
 
 /// Executes XSETBV; `false` when the CPU answers with #GP.

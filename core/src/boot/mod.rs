@@ -4,16 +4,19 @@ mod handover;
 mod loader_info;
 mod plan;
 mod relocate;
+mod smp;
 
 use crate::arch::{cpuid, cr, desc, msr};
+use crate::l1::init_sipi;
 use crate::machine::{Machine, machine};
 use crate::mem::L1Physical;
+use crate::percpu::Cpu;
 use crate::platform::{mtrr, probe};
 use crate::{cannot_start, console, machine as machine_facts, mem, percpu, say, vmcs01};
 use core::arch::global_asm;
 use umbra_core::{acpi, options};
 use umbra_ept::caps::Caps;
-use umbra_guests::{BootInfo, Kind, MemoryMap};
+use umbra_guests::{BootInfo, Kind, MemoryMap, StartState};
 
 global_asm!(include_str!("entry.S"), options(att_syntax));
 
@@ -65,9 +68,20 @@ extern "C" fn umbra_boot(magic: u32, info_address: u64) -> ! {
         mem::layout().hidden_bytes >> 10,
         mem::layout().hidden_start
     );
+    smp::start_others(&mut pool, &space, &plan);
     let state = handover::load_l1(&map, &info, rsdp);
+    enter_l1(cpu, Some(&state))
+}
+
+/// Turns VMX on and enters L1 in the state given; without one, in the
+/// wait-for-SIPI state.
+fn enter_l1(cpu: &mut Cpu, state: Option<&StartState>) -> ! {
     crate::vmx_on::enter_vmx_operation(cpu);
-    vmcs01::set_up(cpu, &state);
+    vmcs01::make(cpu);
+    match state {
+        Some(state) => vmcs01::write_start_state(cpu, state),
+        None => init_sipi::wait_for_sipi(cpu),
+    }
     crate::nested::set_up(cpu);
     crate::run::first_entry(cpu)
 }

@@ -14,6 +14,8 @@ use umbra_guests::{BootInfo, Kind, MemoryMap, Region};
 /// L0's block begins and ends at multiples of this, so that ept01 hides it
 /// with few tables.
 const ALIGN: u64 = 2 << 20;
+/// Where video memory begins: start-up IPIs reach below.
+const LEGACY_END: u64 = 0xa_0000;
 /// The least RAM that must be left for L1.
 const MIN_L1_BYTES: u64 = 64 << 20;
 
@@ -77,6 +79,8 @@ pub struct Plan {
     pub block: Region,
     /// How much of physical memory L0 maps.
     pub mapped_bytes: u64,
+    /// A free page below 1 MiB, if there is one.
+    pub trampoline: Option<u64>,
 }
 
 /// Decides, or stops with a line that gives the numbers.
@@ -117,6 +121,7 @@ pub fn make(map: &MemoryMap, info: &BootInfo<'_>, info_address: u64, mtrrs: &Mtr
     Plan {
         block: Region::new(start, bytes),
         mapped_bytes,
+        trampoline: free.find_top(PAGE_BYTES, PAGE_BYTES, LEGACY_END),
     }
 }
 

@@ -17,7 +17,18 @@ const BOOTSTRAP: u64 = 1 << 8;
 
 /// INIT: the CPU's registers go to their INIT state. The one that booted goes
 /// on at the reset vector, any other waits for a start-up IPI.
+///
+/// One that came while the CPU was waiting already stays pending through the
+/// start-up IPI and arrives only then, before L1's first instruction: a bare
+/// CPU would have taken it first, so it changes nothing.
 pub fn init(cpu: &mut Cpu) -> Action {
+    if let Some(page) = cpu.start_page
+        && read(field::GUEST_RIP) == 0
+        && read(field::GUEST_CS_SELECTOR) == u64::from(page) << 8
+        && read(field::GUEST_CS_BASE) == u64::from(page) << 12
+    {
+        return Action::Restart;
+    }
     write_init_state(cpu);
     let is_bootstrap = msr::read(msr::IA32_APIC_BASE) & BOOTSTRAP != 0;
     let state = if is_bootstrap { 0 } else { WAIT_FOR_SIPI };
@@ -25,8 +36,15 @@ pub fn init(cpu: &mut Cpu) -> Action {
     Action::Restart
 }
 
+/// The state in which a CPU other than the one that booted is handed to L1.
+pub fn wait_for_sipi(cpu: &mut Cpu) {
+    write_init_state(cpu);
+    write(field::GUEST_ACTIVITY_STATE, WAIT_FOR_SIPI);
+}
+
 /// A start-up IPI to a CPU that waits for it.
-pub fn sipi(vector: u8) -> Action {
+pub fn sipi(cpu: &mut Cpu, vector: u8) -> Action {
+    cpu.start_page = Some(vector);
     write(field::GUEST_CS_SELECTOR, u64::from(vector) << 8);
     write(field::GUEST_CS_BASE, u64::from(vector) << 12);
     write(field::GUEST_RIP, 0);
@@ -46,6 +64,7 @@ pub fn write_init_state(cpu: &mut Cpu) {
     // RDX holds the CPU's signature.
     cpu.regs.gprs[gpr::RDX] = u64::from(cpuid::cpuid(1, 0).eax);
     cpu.is_l1_in_vmx = false;
+    cpu.start_page = None;
     vmcs01::write_cr0(cpu, kept | cr0::ET);
     vmcs01::write_cr4(0);
     vmcs01::write_efer(0);

@@ -48,15 +48,21 @@ pub fn output(cpu: &mut Cpu, access: IoAccess, value: u32) {
             console::flush();
         }
     }
-    match access.bytes {
+    let out = || match access.bytes {
         1 => io::out8(access.port, value as u8),
         2 => io::out16(access.port, value as u16),
         _ => io::out32(access.port, value),
-    }
-    for (port, byte) in ports().zip(bytes) {
-        let offset = port.wrapping_sub(COM1);
-        if offset == register::DATA || offset == register::LINE_CONTROL {
-            console::l1_wrote(offset, byte);
-        }
+    };
+    // An access that begins below COM1 and reaches into it writes its first
+    // registers.
+    let offset = access.port.wrapping_sub(COM1);
+    let below = offset.wrapping_neg();
+    let bytes = &bytes[..usize::from(access.bytes)];
+    if offset <= register::LINE_CONTROL {
+        console::l1_writes(offset, bytes, out);
+    } else if let Some(inside) = bytes.get(usize::from(below)..).filter(|b| !b.is_empty()) {
+        console::l1_writes(0, inside, out);
+    } else {
+        out();
     }
 }

@@ -34,7 +34,7 @@ pub fn handle(cpu: &mut Cpu, nested: &mut Nested, exit: Exit) -> Action {
             }
             init_sipi::init(cpu)
         }
-        Exit::Sipi(vector) => init_sipi::sipi(vector),
+        Exit::Sipi(vector) => init_sipi::sipi(cpu, vector),
         Exit::TaskSwitch { qualification } => stop::task_switch(cpu, qualification),
         Exit::Cpuid => cpuid::handle(cpu),
         // SMX is hidden and CR4.SMXE cannot be set.

@@ -1,7 +1,7 @@
-//! L1's physical memory. L1 sees the machine's, except that Umbra's own is a
-//! void to it: reads give zeros here, writes are lost.
+//! L1's physical memory. L1 sees the machine's, except that every page of
+//! Umbra's own is one and the same scratch page to it, the void.
 
-use super::{LOW_BYTES, Layout, layout, pointer};
+use super::{LOW_BYTES, Layout, PAGE_BYTES, layout, pointer};
 use umbra_guests::{PhysMemory, Unreachable};
 
 /// L1's physical memory.
@@ -25,18 +25,29 @@ fn check(layout: &Layout, address: u64, bytes: u64) -> Result<(), Unreachable> {
     }
 }
 
+/// Where L0 sees L1's address: L1's own memory where it is, Umbra's as the one
+/// void page that ept01 shows instead.
+fn seen_at(layout: &Layout, address: u64) -> *mut u8 {
+    if layout.touches_hidden(address, 1) {
+        return pointer(layout.void_page + address % PAGE_BYTES);
+    }
+    pointer(address)
+}
+
 /// Splits `bytes` bytes at `address` at the borders of pages: calls `each`
-/// with the address, the offset in the whole and the length of each piece that
-/// L1 really owns, and skips those that are Umbra's.
-fn pieces(layout: &Layout, address: u64, bytes: usize, mut each: impl FnMut(u64, usize, usize)) {
+/// with where L0 sees the piece, its offset in the whole and its length.
+fn pieces(
+    layout: &Layout,
+    address: u64,
+    bytes: usize,
+    mut each: impl FnMut(*mut u8, usize, usize),
+) {
     let mut done = 0;
     while done < bytes {
         let at = address + done as u64;
-        let to_border = (super::PAGE_BYTES - at % super::PAGE_BYTES) as usize;
+        let to_border = (PAGE_BYTES - at % PAGE_BYTES) as usize;
         let length = to_border.min(bytes - done);
-        if !layout.touches_hidden(at, length as u64) {
-            each(at, done, length);
-        }
+        each(seen_at(layout, at), done, length);
         done += length;
     }
 }
@@ -53,29 +64,24 @@ impl L1Physical {
         Self(layout())
     }
 
-    /// Fills `bytes` from physical address `address` on; Umbra's own memory
-    /// reads as zeros.
+    /// Fills `bytes` from physical address `address` on.
     ///
     /// # Errors
     /// [`Unreachable`] when any byte is beyond what L0 maps.
     pub fn read_bytes(self, address: u64, bytes: &mut [u8]) -> Result<(), Unreachable> {
         let layout = self.0;
         check(layout, address, bytes.len() as u64)?;
-        if layout.touches_hidden(address, bytes.len() as u64) {
-            bytes.fill(0);
-        }
         let to = bytes.as_mut_ptr();
         pieces(layout, address, bytes.len(), |at, offset, length| {
             // SAFETY: the source is mapped and no Rust object of L0's; the
             // destination is inside `bytes`. What L1 changes meanwhile is read
             // either way, which is what L1 asked for.
-            unsafe { core::ptr::copy_nonoverlapping(pointer(at), to.wrapping_add(offset), length) };
+            unsafe { core::ptr::copy_nonoverlapping(at, to.wrapping_add(offset), length) };
         });
         Ok(())
     }
 
-    /// Writes `bytes` at physical address `address`; what falls on Umbra's own
-    /// memory is lost.
+    /// Writes `bytes` at physical address `address`.
     ///
     /// # Errors
     /// [`Unreachable`] when any byte is beyond what L0 maps.
@@ -83,21 +89,16 @@ impl L1Physical {
         let layout = self.0;
         check(layout, address, bytes.len() as u64)?;
         pieces(layout, address, bytes.len(), |at, offset, length| {
-            // SAFETY: the destination is mapped and not L0's; the source is
+            // SAFETY: the destination is mapped, and L1's or the void; the source is
             // inside `bytes`.
             unsafe {
-                core::ptr::copy_nonoverlapping(
-                    bytes.as_ptr().wrapping_add(offset),
-                    pointer(at),
-                    length,
-                )
+                core::ptr::copy_nonoverlapping(bytes.as_ptr().wrapping_add(offset), at, length)
             };
         });
         Ok(())
     }
 
-    /// Reads 64 bits at an 8-byte aligned address, in one access. Umbra's own
-    /// memory reads as zero.
+    /// Reads 64 bits at an 8-byte aligned address, in one access.
     ///
     /// # Errors
     /// [`Unreachable`] for an address beyond what L0 maps, or a misaligned one.
@@ -107,16 +108,12 @@ impl L1Physical {
         if !address.is_multiple_of(8) {
             return Err(Unreachable { address });
         }
-        if layout.touches_hidden(address, 8) {
-            return Ok(0);
-        }
-        // SAFETY: mapped, aligned, not L0's.
-        Ok(unsafe { pointer(address).cast::<u64>().read_volatile() })
+        // SAFETY: mapped, aligned, L1's or the void.
+        Ok(unsafe { seen_at(layout, address).cast::<u64>().read_volatile() })
     }
 
     /// Stores `new` at an 8-byte aligned address if it holds `old`, in one
-    /// locked access; says whether it did. A store to Umbra's own memory is
-    /// lost and counts as done.
+    /// locked access; says whether it did.
     ///
     /// # Errors
     /// [`Unreachable`] for an address beyond what L0 maps, or a misaligned one.
@@ -132,12 +129,9 @@ impl L1Physical {
         if !address.is_multiple_of(8) {
             return Err(Unreachable { address });
         }
-        if layout.touches_hidden(address, 8) {
-            return Ok(true);
-        }
-        // SAFETY: mapped, aligned, not L0's; L1 may access it at the same
+        // SAFETY: mapped, aligned, L1's or the void; L1 may access it at the same
         // time, through the same kind of locked access or plainly.
-        let word = unsafe { AtomicU64::from_ptr(pointer(address).cast()) };
+        let word = unsafe { AtomicU64::from_ptr(seen_at(layout, address).cast()) };
         Ok(word
             .compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst)
             .is_ok())

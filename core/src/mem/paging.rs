@@ -62,6 +62,19 @@ impl AddressSpace {
         }
     }
 
+    /// Another one with the same upper half of linear addresses and nothing in
+    /// the lower one. What either maps above later may show up in both.
+    pub fn with_shared_upper_half(&self, pool: &mut PagePool) -> Self {
+        let other = Self::new(pool);
+        let from: *const u64 = pointer(self.root).cast();
+        let to: *mut u64 = pointer(other.root).cast();
+        // SAFETY: both are root tables of 512 entries, L0's own and apart.
+        unsafe {
+            core::ptr::copy_nonoverlapping(from.wrapping_add(256), to.wrapping_add(256), 256);
+        }
+        other
+    }
+
     /// The value for CR3.
     pub fn cr3(&self) -> u64 {
         self.root

@@ -1,6 +1,8 @@
 //! The machine below L1, as far as L0 has a say in it.
 
+pub mod apic;
 pub mod ept01;
 pub mod msr_policy;
 pub mod mtrr;
 pub mod probe;
+pub mod timer;

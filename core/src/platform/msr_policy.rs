@@ -123,10 +123,15 @@ fn write_mtrr(cpu: &mut Cpu, index: u32, value: u64) -> Result<(), GeneralProtec
     cpu.mtrrs
         .write_msr(index, value)
         .map_err(|_| GeneralProtection)?;
+    retype(cpu);
+    Ok(())
+}
+
+/// ept01 takes its types from the CPU's MTRRs, which have changed.
+pub fn retype(cpu: &mut Cpu) {
     let owed = cpu.ept01.retype(&mut Tables, &cpu.mtrrs);
     settle(owed);
     cpu.ept01.invalidated(&mut Tables);
-    Ok(())
 }
 
 /// Does the INVEPT that a change of tables calls for, on this CPU.

@@ -1,4 +1,8 @@
 //! Writes to ports by which L1 ends the run, seen before they take effect.
+//!
+//! The reset control register at 0xcf9 is not among them: it lies within the
+//! PCI configuration address port, so that every configuration access of L1
+//! would exit.
 
 /// What a write is about to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -8,8 +12,6 @@ pub enum Ending {
     Sleep,
     /// Bochs's shutdown port: the last letter of its word.
     Word,
-    /// The reset control register at 0xcf9, with the reset bit.
-    ResetRegister,
     /// The keyboard controller's pulse on the reset line.
     Keyboard,
 }
@@ -18,8 +20,6 @@ pub enum Ending {
 pub const WORD_PORT: u16 = 0x8900;
 /// What has to be written there, letter by letter.
 const WORD: &[u8] = b"Shutdown";
-/// The reset control register.
-pub const RESET_PORT: u16 = 0xcf9;
 /// The keyboard controller's command port.
 pub const KEYBOARD_PORT: u16 = 0x64;
 /// Command: pulse output bit 0, the reset line.
@@ -51,9 +51,7 @@ impl Watch {
             .into_iter()
             .filter(|&port| port != 0)
             .flat_map(|port| [port, port.wrapping_add(1)]);
-        [WORD_PORT, RESET_PORT, KEYBOARD_PORT]
-            .into_iter()
-            .chain(pm1)
+        [WORD_PORT, KEYBOARD_PORT].into_iter().chain(pm1)
     }
 
     /// L1 is about to write the byte `value` to `port`.
@@ -71,7 +69,6 @@ impl Watch {
                 }
                 None
             }
-            RESET_PORT if value & 4 != 0 => Some(Ending::ResetRegister),
             KEYBOARD_PORT if value == PULSE_RESET => Some(Ending::Keyboard),
             _ => {
                 let is_high = self
@@ -119,11 +116,8 @@ mod tests {
     #[test]
     fn resets_are_seen() {
         let mut watch = Watch::new([0, 0]);
-        assert_eq!(watch.about_to_write(RESET_PORT, 2), None);
-        assert_eq!(
-            watch.about_to_write(RESET_PORT, 6),
-            Some(Ending::ResetRegister)
-        );
+        // PCI configuration: 0xcf8 to 0xcff.
+        assert!(!watch.ports().any(|p| (0xcf8..0xd00).contains(&p)));
         assert_eq!(watch.about_to_write(KEYBOARD_PORT, 0xd1), None);
         assert_eq!(
             watch.about_to_write(KEYBOARD_PORT, 0xfe),

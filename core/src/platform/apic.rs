@@ -1,0 +1,85 @@
+//! The local APIC, as far as L0 uses it: to start the other CPUs at boot.
+//! After that it is L1's alone. SDM "Advanced Programmable Interrupt
+//! Controller (APIC)".
+
+use crate::arch::msr;
+use crate::mem::pointer;
+
+/// IA32_APIC_BASE: the APIC is on.
+const ENABLED: u64 = 1 << 11;
+/// IA32_APIC_BASE: it is in x2APIC mode.
+const X2APIC: u64 = 1 << 10;
+const BASE: u64 = 0x000f_ffff_ffff_f000;
+
+/// Offsets of the interrupt command register.
+const ICR_LOW: u64 = 0x300;
+const ICR_HIGH: u64 = 0x310;
+/// ICR: the previous one is still on its way.
+const PENDING: u32 = 1 << 12;
+/// The ICR as an MSR.
+const X2APIC_ICR: u32 = 0x830;
+/// How often to look whether an IPI has left.
+const MAX_POLLS: u32 = 1_000_000;
+
+/// What to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ipi {
+    /// INIT.
+    Init,
+    /// Start-up, at this page.
+    StartUp(u8),
+}
+
+impl Ipi {
+    /// The low half of the ICR: physical destination, asserted, edge.
+    const fn command(self) -> u32 {
+        match self {
+            Self::Init => 0x4500,
+            Self::StartUp(page) => 0x4600 | page as u32,
+        }
+    }
+}
+
+/// Why an IPI cannot be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotSent {
+    /// The firmware left the APIC off.
+    ApicIsOff,
+    /// The id does not fit an APIC in xAPIC mode.
+    IdTooLarge,
+    /// The one before never left.
+    Stuck,
+}
+
+/// Sends an IPI to the CPU with this local APIC id.
+///
+/// # Errors
+/// [`NotSent`]; nothing was sent.
+pub fn send(apic_id: u32, ipi: Ipi) -> Result<(), NotSent> {
+    let base = msr::read(msr::IA32_APIC_BASE);
+    if base & ENABLED == 0 {
+        return Err(NotSent::ApicIsOff);
+    }
+    if base & X2APIC != 0 {
+        let value = u64::from(apic_id) << 32 | u64::from(ipi.command());
+        // SAFETY: an INIT or start-up IPI to another CPU, which runs nothing
+        // of L0's yet.
+        unsafe { msr::write(X2APIC_ICR, value) };
+        return Ok(());
+    }
+    if apic_id > 0xfe {
+        return Err(NotSent::IdTooLarge);
+    }
+    let register = |offset: u64| pointer((base & BASE) + offset).cast::<u32>();
+    // SAFETY: the APIC's page is below 4 GiB or in mapped space, and its
+    // registers are 32-bit words.
+    let is_pending = || unsafe { register(ICR_LOW).read_volatile() } & PENDING != 0;
+    if (0..MAX_POLLS).all(|_| is_pending()) {
+        return Err(NotSent::Stuck);
+    }
+    // SAFETY: as above.
+    unsafe { register(ICR_HIGH).write_volatile(apic_id << 24) };
+    // SAFETY: as above; what is sent goes to a CPU that runs nothing of L0's.
+    unsafe { register(ICR_LOW).write_volatile(ipi.command()) };
+    Ok(())
+}
