@@ -98,11 +98,11 @@ pub(super) fn check(config: &Config<'_>) -> Result<u64, BuildError> {
     Ok(limit)
 }
 
-/// How many table pages [`Ept01::build`] needs for `config`, with those kept
+/// How many table pages [`Ept01::build`](super::Ept01::build) needs for `config`, with those kept
 /// for later included.
 ///
 /// # Errors
-/// As [`Ept01::build`].
+/// As [`Ept01::build`](super::Ept01::build).
 pub fn pages_needed(config: &Config<'_>) -> Result<u32, BuildError> {
     let limit = check(config)?;
     let planner = Planner {

@@ -41,7 +41,7 @@ const EMPTY: u64 = bit::SUPPRESS_VE;
 /// ept01 of one CPU, or of all of them.
 ///
 /// If CPUs share it, whoever changes it must keep the others from changing it
-/// too, and an [`Invalidate`] is owed on each of them.
+/// too, and an [`Invalidate`](crate::invalidate::Invalidate) is owed on each of them.
 #[derive(Debug)]
 pub struct Ept01 {
     root: u64,
