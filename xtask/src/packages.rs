@@ -6,8 +6,8 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::cmd;
 use crate::ui::Step;
+use crate::{cmd, ui};
 
 /// What shows that a package is there.
 enum Sign {
@@ -65,18 +65,29 @@ pub fn need(signs: &[&str]) -> Result<()> {
     if cmd::which("apt-get").is_none() {
         bail!("this machine lacks {list} and has no apt-get: install them by hand");
     }
-    let step = Step::start(format!("installing Debian packages: {list}"));
+    let by_hand = format!("by hand: apt-get install {list}");
+    let Some(rights) = Rights::have()? else {
+        bail!(
+            "this machine lacks {list}; installing takes root's rights, and there is no sudo \
+             ({by_hand})"
+        );
+    };
+    let step = match rights {
+        Rights::Root => Step::start(format!("installing Debian packages: {list}")),
+        // A spinner would draw over the question for the password.
+        Rights::Sudo => {
+            ui::note(format!("installing Debian packages with sudo: {list}"));
+            Step::start_silently()
+        }
+    };
     // Lists that were never fetched, or that name versions which are gone, are
     // the ordinary reasons why an installation fails: fetch them and try again.
-    if install(&missing).is_err() {
-        let update = as_root(&["apt-get", "update", "-q"])?;
-        run_quietly(update)
-            .and_then(|()| install(&missing))
-            .map_err(|error| {
-                anyhow::anyhow!("cannot install {list}: {error} (by hand: apt-get install {list})")
-            })?;
+    if install(rights, &missing).is_err() {
+        apt_get(rights, &["update", "-q"])
+            .and_then(|()| install(rights, &missing))
+            .map_err(|error| anyhow::anyhow!("cannot install {list}: {error} ({by_hand})"))?;
     }
-    let still: Vec<_> = self::missing(signs);
+    let still = self::missing(signs);
     if !still.is_empty() {
         bail!(
             "apt installed {list}, but {} is still not there",
@@ -87,9 +98,27 @@ pub fn need(signs: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn install(packages: &[&str]) -> Result<()> {
+/// Where the rights to install packages come from.
+#[derive(Clone, Copy)]
+enum Rights {
+    Root,
+    Sudo,
+}
+
+impl Rights {
+    /// The rights that this user has, if any.
+    fn have() -> Result<Option<Self>> {
+        let is_root = cmd::output(Command::new("id").arg("-u"))?.trim() == "0";
+        Ok(if is_root {
+            Some(Self::Root)
+        } else {
+            cmd::which("sudo").map(|_| Self::Sudo)
+        })
+    }
+}
+
+fn install(rights: Rights, packages: &[&str]) -> Result<()> {
     let mut words = vec![
-        "apt-get",
         "install",
         "-q",
         "-y",
@@ -98,14 +127,22 @@ fn install(packages: &[&str]) -> Result<()> {
         "DPkg::Lock::Timeout=300",
     ];
     words.extend(packages);
-    run_quietly(as_root(&words)?)
+    apt_get(rights, &words)
 }
 
-/// Runs `command` and gives the last line of what it printed as the error.
-fn run_quietly(mut command: Command) -> Result<()> {
+/// Runs `apt-get` and gives the last line of what it printed as the error.
+fn apt_get(rights: Rights, words: &[&str]) -> Result<()> {
+    let mut command = match rights {
+        Rights::Root => Command::new("env"),
+        Rights::Sudo => {
+            let mut sudo = Command::new("sudo");
+            sudo.arg("env");
+            sudo
+        }
+    };
     let out = command
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .env("LC_ALL", "C")
+        .args(["DEBIAN_FRONTEND=noninteractive", "LC_ALL=C", "apt-get"])
+        .args(words)
         .output()?;
     if out.status.success() {
         return Ok(());
@@ -117,23 +154,6 @@ fn run_quietly(mut command: Command) -> Result<()> {
         .find(|line| !line.trim().is_empty())
         .unwrap_or("no reason given");
     bail!("{last}")
-}
-
-/// The command `words` with root's rights: as it is for root, through sudo
-/// for anyone else.
-fn as_root(words: &[&str]) -> Result<Command> {
-    let is_root = cmd::output(Command::new("id").arg("-u"))?.trim() == "0";
-    let mut words = words.iter();
-    let program = if is_root {
-        words.next().copied().unwrap_or("true")
-    } else if cmd::which("sudo").is_some() {
-        "sudo"
-    } else {
-        bail!("that takes root's rights, and there is no sudo")
-    };
-    let mut command = Command::new(program);
-    command.args(words);
-    Ok(command)
 }
 
 /// The packages that hold those of `signs` that are not there.

@@ -77,6 +77,14 @@ pub fn run(args: &RunArgs) -> Result<()> {
 /// A usage error, or what went wrong while building.
 pub fn iso(args: &IsoArgs) -> Result<()> {
     check_what(&args.what)?;
+    let parent = args.output.parent().unwrap_or(Path::new(""));
+    if !parent.as_os_str().is_empty() && !parent.is_dir() {
+        return Err(fail::usage(format!(
+            "--output {}: there is no folder {}",
+            args.output.display(),
+            parent.display()
+        )));
+    }
     let prepared = prepare(&args.what, None)?;
     let folder = RunFolder::new(None)?;
     write_image(&prepared, &folder.path, &args.output)

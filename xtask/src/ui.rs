@@ -56,6 +56,15 @@ impl Step {
         }
     }
 
+    /// A step that shows nothing while it is under way.
+    pub fn start_silently() -> Self {
+        Self {
+            bar: None,
+            what: String::new(),
+            started: Instant::now(),
+        }
+    }
+
     /// Shows how far the step has come, on a terminal only.
     pub fn detail(&self, detail: &str) {
         if let Some(bar) = &self.bar {
@@ -69,7 +78,7 @@ impl Step {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        if took >= WORTH_TELLING {
+        if took >= WORTH_TELLING && !self.what.is_empty() {
             eprintln!("x: {}: done in {} s", self.what, took.as_secs());
         }
     }

@@ -21,8 +21,11 @@ pub fn difference(bare: &[String], under: &[String]) -> Vec<String> {
         .zip(under)
         .position(|(a, b)| a != b)
         .unwrap_or_else(|| bare.len().min(under.len()));
+    let count =
+        bare.iter().zip(under).filter(|(a, b)| a != b).count() + bare.len().abs_diff(under.len());
     let mut report = vec![format!(
-        "the transcripts differ from line {} on ({} lines on the bare machine, {} under Umbra):",
+        "{count} lines of the transcripts differ, the first is line {} \
+         ({} lines on the bare machine, {} under Umbra):",
         first + 1,
         bare.len(),
         under.len()
@@ -57,7 +60,7 @@ mod tests {
         assert_eq!(
             difference(&lines("a b c d e"), &lines("a b c x e")),
             [
-                "the transcripts differ from line 4 on \
+                "1 lines of the transcripts differ, the first is line 4 \
                  (5 lines on the bare machine, 5 under Umbra):",
                 "  b",
                 "  c",
