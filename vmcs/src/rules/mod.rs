@@ -172,8 +172,12 @@ macro_rules! rules {
                 },
             )+];
 
+            pub(in $crate::rules) const READS: FieldSet =
+                FieldSet::of(&[$($crate::field::$field),*]);
+            pub(in $crate::rules) const ALWAYS: bool = matches!(Runs::$runs, Runs::Always);
+
             #[allow(unused_assignments)]
-            fn first_broken(ctx: &Ctx<'_>) -> Option<&'static Rule> {
+            pub(in $crate::rules) fn first_broken(ctx: &Ctx<'_>) -> Option<&'static Rule> {
                 let mut n = 0;
                 $(
                     if !$rule(ctx) {
@@ -186,7 +190,7 @@ macro_rules! rules {
 
             pub static GROUP: Group = Group {
                 name: $name,
-                reads: FieldSet::of(&[$($crate::field::$field),*]),
+                reads: READS,
                 runs: Runs::$runs,
                 rules: RULES,
                 first_broken,
@@ -202,70 +206,88 @@ const GUEST_ANSWER: Answer = Answer::GuestState {
     qualification: qualification::NONE,
 };
 
-/// The groups of the checks on VMX controls, in order.
-pub static CONTROLS: &[&Group] = &[
-    &control_words::execution::GROUP,
-    &pointers::bitmaps::GROUP,
-    &control_words::nmi::GROUP,
-    &pointers::shadowing::GROUP,
-    &pointers::ve::GROUP,
-    &apic::controls::GROUP,
-    &apic::vtpr::GROUP,
-    &apic::posted::GROUP,
-    &ept::eptp::GROUP,
-    &ept::features::GROUP,
-    &ept::functions::GROUP,
-    &control_words::others::GROUP,
-    &transitions::exit::GROUP,
-    &transitions::exit_msrs::GROUP,
-    &transitions::entry::GROUP,
-    &transitions::tracing::GROUP,
-    &event::injection::GROUP,
-];
+/// The groups of a phase, and the function that evaluates those that have to
+/// be. Written out group by group, so that what a group reads is a constant
+/// where it is compared with what changed.
+macro_rules! phase {
+    (
+        $(#[$doc:meta])*
+        $groups:ident, $broken:ident: $($file:ident::$group:ident),+ $(,)?
+    ) => {
+        $(#[$doc])*
+        pub static $groups: &[&Group] = &[$(&$file::$group::GROUP),+];
 
-/// The groups of the checks on the host-state area, in order.
-pub static HOST_STATE: &[&Group] = &[
-    &host::mode::GROUP,
-    &host::registers::GROUP,
-    &host::segments::GROUP,
-    &host::msrs::GROUP,
-    &host::address_space::GROUP,
-];
-
-/// The groups of the checks on the guest-state area, in order.
-pub static GUEST_STATE: &[&Group] = &[
-    &guest_state::rflags::GROUP,
-    &guest_registers::control_registers::GROUP,
-    &guest_registers::debug::GROUP,
-    &guest_segments::es::GROUP,
-    &guest_segments::cs::GROUP,
-    &guest_segments::ss::GROUP,
-    &guest_segments::ds::GROUP,
-    &guest_segments::fs::GROUP,
-    &guest_segments::gs::GROUP,
-    &guest_segments::tables::GROUP,
-    &guest_segments::ldtr::GROUP,
-    &guest_segments::tr::GROUP,
-    &guest_registers::msrs::GROUP,
-    &guest_state::rip::GROUP,
-    &guest_state::link_pointer::GROUP,
-    &guest_state::pending_debug::GROUP,
-    &guest_state::activity::GROUP,
-    &guest_state::interruptibility::GROUP,
-    &guest_state::nmi_and_sti::GROUP,
-    &guest_state::pdpte_fields::GROUP,
-    &guest_state::pdpte_memory::GROUP,
-];
-
-fn check(groups: &[&Group], ctx: &Ctx<'_>, dirty: &FieldSet) -> Result<(), &'static Rule> {
-    for group in groups {
-        if (group.runs == Runs::Always || group.reads.intersects(dirty))
-            && let Some(rule) = group.first_broken(ctx)
-        {
-            return Err(rule);
+        fn $broken(ctx: &Ctx<'_>, dirty: &FieldSet) -> Option<&'static Rule> {
+            const READS: FieldSet = FieldSet::EMPTY$(.union($file::$group::READS))+;
+            let changed = dirty.intersects(&READS);
+            $(
+                if ($file::$group::ALWAYS || changed && dirty.intersects(&$file::$group::READS))
+                    && let Some(rule) = $file::$group::first_broken(ctx)
+                {
+                    return Some(rule);
+                }
+            )+
+            None
         }
-    }
-    Ok(())
+    };
+}
+
+phase! {
+    /// The groups of the checks on VMX controls, in order.
+    CONTROLS, controls_broken:
+    control_words::execution,
+    pointers::bitmaps,
+    control_words::nmi,
+    pointers::shadowing,
+    pointers::ve,
+    apic::controls,
+    apic::vtpr,
+    apic::posted,
+    ept::eptp,
+    ept::features,
+    ept::functions,
+    control_words::others,
+    transitions::exit,
+    transitions::exit_msrs,
+    transitions::entry,
+    transitions::tracing,
+    event::injection,
+}
+
+phase! {
+    /// The groups of the checks on the host-state area, in order.
+    HOST_STATE, host_state_broken:
+    host::mode,
+    host::registers,
+    host::segments,
+    host::msrs,
+    host::address_space,
+}
+
+phase! {
+    /// The groups of the checks on the guest-state area, in order.
+    GUEST_STATE, guest_state_broken:
+    guest_state::rflags,
+    guest_registers::control_registers,
+    guest_registers::debug,
+    guest_segments::es,
+    guest_segments::cs,
+    guest_segments::ss,
+    guest_segments::ds,
+    guest_segments::fs,
+    guest_segments::gs,
+    guest_segments::tables,
+    guest_segments::ldtr,
+    guest_segments::tr,
+    guest_registers::msrs,
+    guest_state::rip,
+    guest_state::link_pointer,
+    guest_state::pending_debug,
+    guest_state::activity,
+    guest_state::interruptibility,
+    guest_state::nmi_and_sti,
+    guest_state::pdpte_fields,
+    guest_state::pdpte_memory,
 }
 
 /// The checks on VMX controls. SDM "Checks on VMX Controls".
@@ -278,7 +300,7 @@ fn check(groups: &[&Group], ctx: &Ctx<'_>, dirty: &FieldSet) -> Result<(), &'sta
 /// # Errors
 /// The first broken rule.
 pub fn check_controls(ctx: &Ctx<'_>, dirty: &FieldSet) -> Result<(), &'static Rule> {
-    check(CONTROLS, ctx, dirty)
+    controls_broken(ctx, dirty).map_or(Ok(()), Err)
 }
 
 /// The checks on the host-state area. SDM "Checks on the Host State Area".
@@ -287,7 +309,7 @@ pub fn check_controls(ctx: &Ctx<'_>, dirty: &FieldSet) -> Result<(), &'static Ru
 /// # Errors
 /// The first broken rule.
 pub fn check_host_state(ctx: &Ctx<'_>, dirty: &FieldSet) -> Result<(), &'static Rule> {
-    check(HOST_STATE, ctx, dirty)
+    host_state_broken(ctx, dirty).map_or(Ok(()), Err)
 }
 
 /// The checks on the guest-state area and the PDPTEs. SDM "Checks on the
@@ -297,7 +319,7 @@ pub fn check_host_state(ctx: &Ctx<'_>, dirty: &FieldSet) -> Result<(), &'static 
 /// # Errors
 /// The first broken rule.
 pub fn check_guest_state(ctx: &Ctx<'_>, dirty: &FieldSet) -> Result<(), &'static Rule> {
-    check(GUEST_STATE, ctx, dirty)
+    guest_state_broken(ctx, dirty).map_or(Ok(()), Err)
 }
 
 /// All of the checks before the MSRs are loaded, in order.
