@@ -3,7 +3,7 @@
 //!
 //! SDM "Information for VM Exits During Event Delivery", "Event Injection".
 
-use umbra_vmcs::controls::Pin;
+use umbra_nmi::{Interruptibility, Policy, blocking};
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;
 
@@ -14,7 +14,6 @@ use crate::state::Nested;
 
 /// Bits of event information: the error-code bit and the type.
 const INFO_ERROR_CODE: u64 = 1 << 11;
-const TYPE_NMI: u64 = 2;
 const TYPE_HARDWARE_EXCEPTION: u64 = 3;
 const TYPE_SOFTWARE_INTERRUPT: u64 = 4;
 const TYPE_PRIVILEGED_SOFTWARE_EXCEPTION: u64 = 5;
@@ -25,55 +24,58 @@ const fn kind(info: u64) -> u64 {
 }
 
 impl Nested {
+    /// What becomes of an NMI under vmcs12's controls.
+    pub(crate) fn nmi_policy(&mut self, number: usize) -> Policy {
+        let pin = self
+            .slots
+            .get(number)
+            .vmcs12
+            .get32(field::PIN_BASED_CONTROLS);
+        Policy::of_pin_controls(pin)
+    }
+
     /// Before L0 resumes L2 after an exit of its own: the event that was being
     /// delivered is injected again, NMI blocking is put right, and the
     /// preemption timer has gone on. vmcs02 is current.
     pub(crate) fn resume_l2(&mut self, hw: &mut impl Hardware, number: usize) {
-        let idt = hw.read(field::IDT_VECTORING_INFORMATION);
-        if idt & INFO_VALID != 0 {
-            self.inject_again(hw, number, idt);
-        } else if self.exit_unblocked_nmis(hw) {
-            let state = hw.read(field::GUEST_INTERRUPTIBILITY_STATE);
-            hw.write(field::GUEST_INTERRUPTIBILITY_STATE, state | BLOCKING_BY_NMI);
+        let policy = self.nmi_policy(number);
+        let idt = hw.read(field::IDT_VECTORING_INFORMATION) as u32;
+        let now = Interruptibility(hw.read(field::GUEST_INTERRUPTIBILITY_STATE) as u32);
+        let after = match blocking::before_reinjection(policy, now, idt) {
+            Some((info, after)) => {
+                self.inject_again(hw, number, u64::from(info));
+                after
+            }
+            None => {
+                let word = match hw.read(field::EXIT_REASON) as u16 {
+                    r if r == Reason::EptViolation as u16 => hw.read(field::EXIT_QUALIFICATION),
+                    _ => 0,
+                };
+                blocking::before_retry(policy, now, word, idt, false)
+            }
+        };
+        if after != now {
+            hw.write(field::GUEST_INTERRUPTIBILITY_STATE, u64::from(after.0));
         }
         self.continue_timer(hw);
     }
 
-    fn inject_again(&mut self, hw: &mut impl Hardware, number: usize, idt: u64) {
+    fn inject_again(&mut self, hw: &mut impl Hardware, number: usize, info: u64) {
         let slot = self.slots.get(number);
-        // Bits 30:12 of the vectoring information are no part of an event.
-        hw.write(field::VM_ENTRY_INTERRUPTION_INFORMATION, idt & 0x8000_0fff);
-        if idt & INFO_ERROR_CODE != 0 {
+        hw.write(field::VM_ENTRY_INTERRUPTION_INFORMATION, info);
+        if info & INFO_ERROR_CODE != 0 {
             let code = hw.read(field::IDT_VECTORING_ERROR_CODE);
             hw.write(field::VM_ENTRY_EXCEPTION_ERROR_CODE, code);
             slot.dirty.insert(field::VM_ENTRY_EXCEPTION_ERROR_CODE);
         }
-        match kind(idt) {
-            TYPE_SOFTWARE_INTERRUPT
-            | TYPE_PRIVILEGED_SOFTWARE_EXCEPTION
-            | TYPE_SOFTWARE_EXCEPTION => {
-                let length = hw.read(field::VM_EXIT_INSTRUCTION_LENGTH);
-                hw.write(field::VM_ENTRY_INSTRUCTION_LENGTH, length);
-                slot.dirty.insert(field::VM_ENTRY_INSTRUCTION_LENGTH);
-            }
-            TYPE_NMI => {
-                // The delivery that broke off had blocked NMIs; the one that
-                // starts over must not find them blocked.
-                let state = hw.read(field::GUEST_INTERRUPTIBILITY_STATE);
-                hw.write(
-                    field::GUEST_INTERRUPTIBILITY_STATE,
-                    state & !BLOCKING_BY_NMI,
-                );
-            }
-            _ => {}
+        if matches!(
+            kind(info),
+            TYPE_SOFTWARE_INTERRUPT | TYPE_PRIVILEGED_SOFTWARE_EXCEPTION | TYPE_SOFTWARE_EXCEPTION
+        ) {
+            let length = hw.read(field::VM_EXIT_INSTRUCTION_LENGTH);
+            hw.write(field::VM_ENTRY_INSTRUCTION_LENGTH, length);
+            slot.dirty.insert(field::VM_ENTRY_INSTRUCTION_LENGTH);
         }
-    }
-
-    /// Whether the exit is a fault of an IRET that had unblocked NMIs already.
-    /// SDM "Exit Qualification for EPT Violations", bit 12.
-    fn exit_unblocked_nmis(&self, hw: &mut impl Hardware) -> bool {
-        let reason = hw.read(field::EXIT_REASON) as u16;
-        reason == Reason::EptViolation as u16 && hw.read(field::EXIT_QUALIFICATION) & 1 << 12 != 0
     }
 
     /// Raises an exception in L2 for an instruction that L0 carried out for
@@ -101,14 +103,6 @@ impl Nested {
             slot.dirty.insert(field::VM_ENTRY_EXCEPTION_ERROR_CODE);
         }
         true
-    }
-
-    /// Whether NMIs are blocked for L1 after this exit of L2: an NMI exit
-    /// blocks them, any other leaves them as they were, and with virtual NMIs
-    /// they were not blocked physically.
-    pub(crate) fn blocks_nmis(&mut self, number: usize, is_nmi_exit: bool, l2_state: u64) -> bool {
-        let slot = self.slots.get(number);
-        is_nmi_exit || !slot.pin(Pin::VIRTUAL_NMIS) && l2_state & BLOCKING_BY_NMI != 0
     }
 }
 

@@ -3,6 +3,7 @@
 //! SDM "VM Exits": recording exit information, saving guest state, loading
 //! host state.
 
+use umbra_nmi::{Interruptibility, blocking};
 use umbra_vmcs::controls::{Exit, Pin, Proc2};
 use umbra_vmcs::exit::{ENTRY_FAILURE, Reason};
 use umbra_vmcs::field::{self, FieldSet};
@@ -326,7 +327,9 @@ impl Nested {
 
         let pat = hw.read(field::GUEST_IA32_PAT);
         let cr0 = slot.vmcs12.get(field::GUEST_CR0);
-        let blocks_nmis = self.blocks_nmis(number, is_nmi_exit, state);
+        let policy = self.nmi_policy(number);
+        let l2 = Interruptibility(state as u32);
+        let blocks_nmis = blocking::l1_after_exit(policy, l2, is_nmi_exit).nmi();
         LeftByL2 {
             efer,
             pat,
