@@ -23,6 +23,15 @@ pub fn load_l1(map: &MemoryMap, info: &BootInfo<'_>, rsdp: Option<u64>) -> Start
             cannot_start!("there are more than {MAX_MODULES} modules for L1");
         }
     }
+    let mut memory = L1Physical::new();
+    let mut taken = heapless::Vec::<Region, { MAX_MODULES + 1 }>::new();
+    // There is room for the kernel and every module.
+    let _ = taken.push(kernel.region);
+    taken.extend(others.iter().map(|module| module.region));
+    // What the BIOS tells L1 in real mode has to agree with the map.
+    if let Err(error) = umbra_guests::int15::install(&mut memory, &mut map, &taken) {
+        cannot_start!("{error}");
+    }
     let handover = Handover {
         map: &map,
         kernel: kernel.region,
@@ -35,7 +44,7 @@ pub fn load_l1(map: &MemoryMap, info: &BootInfo<'_>, rsdp: Option<u64>) -> Start
         boot_device: info.boot_device(),
         framebuffer: info.framebuffer(),
     };
-    match umbra_guests::start(&mut L1Physical::new(), &handover) {
+    match umbra_guests::start(&mut memory, &handover) {
         Ok((_, state)) => state,
         Err(error) => cannot_start!("{error}"),
     }
