@@ -26,7 +26,7 @@ pub enum L2Done {
 }
 
 /// Guest state that L1 is likely to look at, read back at once.
-const EAGER: [umbra_vmcs::Field; 8] = [
+const EAGER: [umbra_vmcs::Field; 10] = [
     field::GUEST_RIP,
     field::GUEST_RSP,
     field::GUEST_RFLAGS,
@@ -34,7 +34,9 @@ const EAGER: [umbra_vmcs::Field; 8] = [
     field::GUEST_CR3,
     field::GUEST_CR4,
     field::GUEST_CS_ACCESS_RIGHTS,
+    field::GUEST_SS_ACCESS_RIGHTS,
     field::GUEST_ACTIVITY_STATE,
+    field::GUEST_PENDING_DEBUG_EXCEPTIONS,
 ];
 
 /// Guest state that is read back when L1 asks.
@@ -58,7 +60,6 @@ const LAZY: FieldSet = FieldSet::of(&[
     field::GUEST_GDTR_LIMIT,
     field::GUEST_IDTR_LIMIT,
     field::GUEST_ES_ACCESS_RIGHTS,
-    field::GUEST_SS_ACCESS_RIGHTS,
     field::GUEST_DS_ACCESS_RIGHTS,
     field::GUEST_FS_ACCESS_RIGHTS,
     field::GUEST_GS_ACCESS_RIGHTS,
@@ -77,7 +78,6 @@ const LAZY: FieldSet = FieldSet::of(&[
     field::GUEST_TR_BASE,
     field::GUEST_GDTR_BASE,
     field::GUEST_IDTR_BASE,
-    field::GUEST_PENDING_DEBUG_EXCEPTIONS,
 ]);
 
 /// Exit information, read back when L1 asks, but for what is read at once.

@@ -64,14 +64,12 @@ impl Slot {
         self.stale.remove(field);
     }
 
-    /// Sets a field to what the CPU itself wrote: vmcs02 has it already, and
-    /// only a changed value has to go through the rules again.
+    /// Sets a field to what the CPU itself stored at an exit: vmcs02 has it
+    /// already, and the rules need not see it. Should the CPU not take back
+    /// what it stored, the entry fails in hardware and L1 is told so.
     #[inline]
     pub fn set_from_cpu(&mut self, field: Field, value: u64) {
-        if self.vmcs12.get(field) != value {
-            self.vmcs12.set(field, value);
-            self.unchecked.insert(field);
-        }
+        self.vmcs12.set(field, value);
     }
 }
 
