@@ -22,3 +22,5 @@ pub mod line;
 pub mod options;
 #[path = "policy/pm_timer.rs"]
 pub mod pm_timer;
+#[path = "policy/string_operand.rs"]
+pub mod string_operand;

@@ -194,14 +194,8 @@ fn redeliver() {
 }
 
 /// Moves L1 behind the instruction that exited, as if it had been executed:
-/// the one place where RIP advances. Blocking by STI and MOV SS ends, and a
-/// single step is due.
+/// the one place where RIP advances.
 pub fn skip_instruction() {
-    const RFLAGS_TF: u64 = 1 << 8;
-    const RFLAGS_RF: u64 = 1 << 16;
-    const DEBUGCTL_BTF: u64 = 1 << 1;
-    const PENDING_BS: u64 = 1 << 14;
-    const STI_OR_MOV_SS: u64 = 3;
     // Bit 13: CS.L.
     const LONG_CODE: u64 = 1 << 13;
 
@@ -214,6 +208,18 @@ pub fn skip_instruction() {
         }
     }
     write(field::GUEST_RIP, rip);
+    end_of_instruction();
+}
+
+/// An instruction of L1, or one turn of a repeated one, was executed for it:
+/// blocking by STI and MOV SS ends, and a single step is due.
+pub fn end_of_instruction() {
+    const RFLAGS_TF: u64 = 1 << 8;
+    const RFLAGS_RF: u64 = 1 << 16;
+    const DEBUGCTL_BTF: u64 = 1 << 1;
+    const PENDING_BS: u64 = 1 << 14;
+    const STI_OR_MOV_SS: u64 = 3;
+
     let state = read(field::GUEST_INTERRUPTIBILITY_STATE);
     if state & STI_OR_MOV_SS != 0 {
         write(field::GUEST_INTERRUPTIBILITY_STATE, state & !STI_OR_MOV_SS);

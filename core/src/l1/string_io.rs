@@ -1,19 +1,174 @@
-//! INS and OUTS to a port that L0 watches.
+//! INS and OUTS to a port that L0 watches: one element an exit. A repeated
+//! instruction comes back for the next one, as it would after an interrupt.
 
-use crate::current::change;
+use super::io;
+use crate::current::{change, read};
 use crate::exit::IoAccess;
+use crate::machine::machine;
 use crate::percpu::Cpu;
-use crate::run::Action;
+use crate::run::{self, Action, Event};
+use crate::vmentry::gpr;
+use umbra_core::control_registers::{cr4, efer};
+use umbra_core::string_operand::{AddressSize, Operand, SegmentFault};
+use umbra_nested::paging::{Access, Paging};
+use umbra_nested::{Fault, Hardware};
 use umbra_vmcs::controls::Proc;
-use umbra_vmcs::field;
+use umbra_vmcs::field::{self, Field};
 
-/// L1 does it itself, with nothing intercepted from then on. What it loses is
-/// L0's knowledge of the serial line and of how the run ends, never L1's data.
-pub fn handle(_cpu: &mut Cpu, _access: IoAccess) -> Action {
-    change(
-        field::PRIMARY_PROCESSOR_BASED_CONTROLS,
-        0,
-        u64::from(Proc::USE_IO_BITMAPS.bits()),
-    );
-    Action::Resume
+const RFLAGS_DF: u64 = 1 << 10;
+/// IA32_VMX_BASIC: INS and OUTS come with instruction information.
+const HAS_INFORMATION: u64 = 1 << 54;
+/// Segment numbers as in the instruction information.
+const ES: u64 = 0;
+const SS: u64 = 2;
+const FS: u64 = 4;
+
+/// Base, limit and access rights of a segment.
+const SEGMENTS: [(Field, Field, Field); 6] = [
+    (
+        field::GUEST_ES_BASE,
+        field::GUEST_ES_LIMIT,
+        field::GUEST_ES_ACCESS_RIGHTS,
+    ),
+    (
+        field::GUEST_CS_BASE,
+        field::GUEST_CS_LIMIT,
+        field::GUEST_CS_ACCESS_RIGHTS,
+    ),
+    (
+        field::GUEST_SS_BASE,
+        field::GUEST_SS_LIMIT,
+        field::GUEST_SS_ACCESS_RIGHTS,
+    ),
+    (
+        field::GUEST_DS_BASE,
+        field::GUEST_DS_LIMIT,
+        field::GUEST_DS_ACCESS_RIGHTS,
+    ),
+    (
+        field::GUEST_FS_BASE,
+        field::GUEST_FS_LIMIT,
+        field::GUEST_FS_ACCESS_RIGHTS,
+    ),
+    (
+        field::GUEST_GS_BASE,
+        field::GUEST_GS_LIMIT,
+        field::GUEST_GS_ACCESS_RIGHTS,
+    ),
+];
+
+/// Handles the access.
+pub fn handle(cpu: &mut Cpu, access: IoAccess) -> Action {
+    if machine().vmx.basic & HAS_INFORMATION == 0 {
+        // A CPU that does not say which registers the instruction uses: L1
+        // goes on with no port intercepted. Only L0's knowledge of the serial
+        // line and of the run's end is lost.
+        let bit = u64::from(Proc::USE_IO_BITMAPS.bits());
+        change(field::PRIMARY_PROCESSOR_BASED_CONTROLS, 0, bit);
+        return Action::Resume;
+    }
+    match element(cpu, access) {
+        Ok(is_last) => {
+            if is_last {
+                return Action::Skip;
+            }
+            run::end_of_instruction();
+            Action::Resume
+        }
+        Err(fault) => {
+            if let Some(linear) = fault.cr2 {
+                crate::arch::cr::set_cr2(linear);
+            }
+            Action::Inject(match fault.error_code {
+                Some(code) => Event::exception_with_code(fault.vector, code),
+                None => Event::exception(fault.vector),
+            })
+        }
+    }
+}
+
+/// Moves one element; says whether it was the last.
+fn element(cpu: &mut Cpu, access: IoAccess) -> Result<bool, Fault> {
+    let information = read(field::VM_EXIT_INSTRUCTION_INFORMATION);
+    let size = AddressSize::from_information(information);
+    let count = cpu.regs.gprs[gpr::RCX] & size.mask();
+    if access.is_repeated && count == 0 {
+        return Ok(true);
+    }
+    let (pointer, segment) = if access.is_input {
+        (gpr::RDI, ES)
+    } else {
+        (gpr::RSI, information >> 15 & 7)
+    };
+    let offset = cpu.regs.gprs[pointer] & size.mask();
+    let linear = linear_address(segment, offset, access)?;
+    let bytes = usize::from(access.bytes);
+    let places = translate(cpu, linear, access)?;
+    let mut data = [0; 4];
+    if access.is_input {
+        data = io::input(access).to_le_bytes();
+        for (&place, byte) in places.iter().zip(&data).take(bytes) {
+            cpu.write_l1(place, core::slice::from_ref(byte));
+        }
+    } else {
+        for (&place, byte) in places.iter().zip(&mut data).take(bytes) {
+            cpu.read_l1(place, core::slice::from_mut(byte));
+        }
+        io::output(cpu, access, u32::from_le_bytes(data));
+    }
+    let step = u64::from(access.bytes);
+    let is_down = read(field::GUEST_RFLAGS) & RFLAGS_DF != 0;
+    let by = if is_down { step.wrapping_neg() } else { step };
+    let gprs = &mut cpu.regs.gprs;
+    gprs[pointer] = size.moved(gprs[pointer], by);
+    if !access.is_repeated {
+        return Ok(true);
+    }
+    gprs[gpr::RCX] = size.moved(gprs[gpr::RCX], 1u64.wrapping_neg());
+    Ok(count == 1)
+}
+
+/// Checks the segment and gives the element's linear address.
+fn linear_address(segment: u64, offset: u64, access: IoAccess) -> Result<u64, Fault> {
+    let Some(&(base, limit, rights)) = SEGMENTS.get(segment as usize) else {
+        return Err(Fault::GP);
+    };
+    let is_64_bit = read(field::GUEST_IA32_EFER) & efer::LMA != 0
+        && read(field::GUEST_CS_ACCESS_RIGHTS) & 1 << 13 != 0;
+    let has_la57 = read(field::GUEST_CR4) & cr4::LA57 != 0;
+    let operand = Operand {
+        offset,
+        bytes: u64::from(access.bytes),
+        is_write: access.is_input,
+        is_64_bit,
+        linear_bits: if has_la57 { 57 } else { 48 },
+        base: if is_64_bit && segment < FS {
+            0
+        } else {
+            read(base)
+        },
+        limit: read(limit),
+        rights: read(rights),
+    };
+    operand.linear().map_err(
+        |SegmentFault| {
+            if segment == SS { Fault::SS } else { Fault::GP }
+        },
+    )
+}
+
+/// L1's physical address of each byte: the element may cross a page.
+fn translate(cpu: &mut Cpu, linear: u64, access: IoAccess) -> Result<[u64; 4], Fault> {
+    let wanted = Access {
+        write: access.is_input,
+        // CPL is that of SS.
+        user: read(field::GUEST_SS_ACCESS_RIGHTS) >> 5 & 3 == 3,
+    };
+    let has_gib_pages = crate::arch::cpuid::cpuid_or_zero(0x8000_0001, 0).edx & 1 << 26 != 0;
+    let paging = Paging::of_l1(cpu, machine().physical_address_bits, has_gib_pages);
+    let mut places = [0; 4];
+    for (place, at) in places.iter_mut().zip(0..u64::from(access.bytes)) {
+        *place = paging.translate(cpu, linear.wrapping_add(at), wanted)?;
+    }
+    Ok(places)
 }
