@@ -2,43 +2,33 @@
 
 use umbra_ept::invalidate::{InvvpidScope, check_invept, check_invvpid};
 use umbra_ept::vpid::Invvpid;
-use umbra_vmcs::InsnError;
-use umbra_vmcs::controls::Proc2;
+use umbra_vmcs::VmxCaps;
 use umbra_vmcs::field;
+use umbra_vmcs::rules::instructions::{
+    INVEPT_EPTP, INVEPT_TYPE, INVVPID_TYPE, INVVPID_ZERO, invept_type_ok, invvpid_type_ok,
+    offers_invept, offers_invvpid,
+};
 
-use super::{FailValid, Outcome, Succeed};
+use super::{Outcome, Succeed, broken};
 use crate::bits::EFER_LMA;
 use crate::fault::Fault;
 use crate::hw::Hardware;
 use crate::operand::{InsnInfo, gpr};
 use crate::state::Nested;
 
-/// IA32_VMX_EPT_VPID_CAP: INVEPT, and its types; INVVPID, and its types.
-const CAP_INVEPT: u64 = 1 << 20;
-const CAP_INVEPT_TYPES: [u64; 3] = [0, 1 << 25, 1 << 26];
-const CAP_INVVPID: u64 = 1 << 32;
-const CAP_INVVPID_TYPES: [u64; 4] = [1 << 40, 1 << 41, 1 << 42, 1 << 43];
-
-const BAD_OPERAND: Outcome = FailValid(InsnError::InvalidInvalidationOperand);
-
 impl Nested {
-    /// The type operand and, if the type is one that `types` says is offered,
-    /// the descriptor. The type is looked at before the descriptor is read.
+    /// The type operand and, if the type is one that `is_offered`, the
+    /// descriptor. The type is looked at before the descriptor is read.
     fn invalidation_operands(
         &self,
         hw: &mut impl Hardware,
-        types: &[u64],
+        is_offered: impl FnOnce(u64, &VmxCaps) -> bool,
     ) -> Result<Option<(u64, [u64; 2])>, Fault> {
         let info = InsnInfo(hw.read(field::VM_EXIT_INSTRUCTION_INFORMATION) as u32);
         let is_wide = hw.read(field::GUEST_IA32_EFER) & EFER_LMA != 0;
         let mask = if is_wide { u64::MAX } else { 0xffff_ffff };
         let kind = gpr(hw, info.reg2()) & mask;
-        let bit = usize::try_from(kind)
-            .ok()
-            .and_then(|k| types.get(k))
-            .copied()
-            .unwrap_or(0);
-        if self.caps.ept_vpid & bit == 0 {
+        if !is_offered(kind, &self.caps) {
             return Ok(None);
         }
         let mut bytes = [0; 16];
@@ -49,16 +39,16 @@ impl Nested {
     }
 
     pub(super) fn invept(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Fault> {
-        if !self.caps.offers_proc2(Proc2::ENABLE_EPT) || self.caps.ept_vpid & CAP_INVEPT == 0 {
+        if !offers_invept(&self.caps) {
             return Err(Fault::UD);
         }
         self.require_root(hw)?;
-        let Some((kind, descriptor)) = self.invalidation_operands(hw, &CAP_INVEPT_TYPES)? else {
-            return Ok(BAD_OPERAND);
+        let Some((kind, descriptor)) = self.invalidation_operands(hw, invept_type_ok)? else {
+            return Ok(broken(&INVEPT_TYPE));
         };
         let checked = check_invept(kind, descriptor, self.caps.ept_vpid, &self.ept_caps);
         let Ok(scope) = checked else {
-            return Ok(BAD_OPERAND);
+            return Ok(broken(&INVEPT_EPTP));
         };
         // The pool reads ept12 anew, and names the hardware's INVEPT, when the
         // context is entered next.
@@ -67,17 +57,17 @@ impl Nested {
     }
 
     pub(super) fn invvpid(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Fault> {
-        if !self.caps.offers_proc2(Proc2::ENABLE_VPID) || self.caps.ept_vpid & CAP_INVVPID == 0 {
+        if !offers_invvpid(&self.caps) {
             return Err(Fault::UD);
         }
         self.require_root(hw)?;
-        let Some((kind, descriptor)) = self.invalidation_operands(hw, &CAP_INVVPID_TYPES)? else {
-            return Ok(BAD_OPERAND);
+        let Some((kind, descriptor)) = self.invalidation_operands(hw, invvpid_type_ok)? else {
+            return Ok(broken(&INVVPID_TYPE));
         };
         let bits = u32::from(self.cpu.linear_address_bits);
         let checked = check_invvpid(kind, descriptor, self.caps.ept_vpid, bits);
         let Ok(scope) = checked else {
-            return Ok(BAD_OPERAND);
+            return Ok(broken(&INVVPID_ZERO));
         };
         match scope {
             InvvpidScope::All => hw.invvpid_all(),

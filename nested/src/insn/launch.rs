@@ -1,10 +1,12 @@
 //! VMLAUNCH and VMRESUME up to the checks on guest state.
 
-use umbra_vmcs::InsnError;
 use umbra_vmcs::field::{self, FieldSet};
+use umbra_vmcs::rules::instructions::{
+    VMLAUNCH_MOV_SS, VMLAUNCH_POINTER, VMLAUNCH_STATE, VMRESUME_STATE,
+};
 use umbra_vmcs::rules::{self, Answer, Ctx, L1Facts, L1Memory, Rule, Runs};
 
-use super::{Done, FailInvalid, FailValid};
+use super::{Done, FailValid, broken};
 use crate::bits::*;
 use crate::hw::Hardware;
 use crate::state::Nested;
@@ -32,17 +34,17 @@ impl Nested {
             return Done::Fault(fault);
         }
         let Some(current) = self.current else {
-            return self.finish(hw, Ok(FailInvalid));
+            return self.finish(hw, Ok(broken(&VMLAUNCH_POINTER)));
         };
         if hw.read(field::GUEST_INTERRUPTIBILITY_STATE) & BLOCKING_BY_MOV_SS != 0 {
-            return self.finish(hw, Ok(FailValid(InsnError::EntryBlockedByMovSs)));
+            return self.finish(hw, Ok(broken(&VMLAUNCH_MOV_SS)));
         }
         match (is_resume, self.slots.get(current).is_launched) {
             (false, true) => {
-                return self.finish(hw, Ok(FailValid(InsnError::VmlaunchNotClear)));
+                return self.finish(hw, Ok(broken(&VMLAUNCH_STATE)));
             }
             (true, false) => {
-                return self.finish(hw, Ok(FailValid(InsnError::VmresumeNotLaunched)));
+                return self.finish(hw, Ok(broken(&VMRESUME_STATE)));
             }
             _ => {}
         }

@@ -12,6 +12,7 @@ mod switch;
 use umbra_vmcs::InsnError;
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;
+use umbra_vmcs::rules::instructions::{InsnAnswer, InsnRule, VMCALL_IN_ROOT};
 
 use crate::bits::*;
 use crate::fault::Fault;
@@ -45,6 +46,16 @@ pub(crate) enum Outcome {
 }
 
 pub(crate) use Outcome::{FailInvalid, FailValid, Succeed};
+
+/// How an instruction ends whose rule, one of those that the code evaluates
+/// itself, does not hold.
+pub(crate) const fn broken(rule: &'static InsnRule) -> Outcome {
+    match rule.answer {
+        InsnAnswer::Fail(error) => FailValid(error),
+        // The other answers are exceptions, and exceptions come as `Fault`.
+        _ => FailInvalid,
+    }
+}
 
 impl Nested {
     /// Carries out the VMX instruction that L1 exited with. vmcs01 is current.
@@ -81,10 +92,11 @@ impl Nested {
         }
     }
 
-    /// The conditions that most VMX instructions begin with: VMX operation,
-    /// protected mode, no virtual-8086 and no compatibility mode, CPL 0.
+    /// The conditions that most VMX instructions begin with and that the CPU
+    /// has not checked before the exit to L0. It has checked the mode: in real,
+    /// virtual-8086 and compatibility mode they raise #UD without an exit.
     pub(crate) fn require_root(&self, hw: &mut impl Hardware) -> Result<(), Fault> {
-        if !self.in_vmx_operation() || !mode_has_vmx(hw) {
+        if !self.in_vmx_operation() {
             return Err(Fault::UD);
         }
         require_cpl0(hw)
@@ -105,7 +117,8 @@ impl Nested {
         hw.write(field::GUEST_RFLAGS, rflags);
     }
 
-    /// VMCALL in VMX root operation without a monitor for SMM: VMfail.
+    /// VMCALL in VMX root operation without a monitor for SMM: VMfail. It exits
+    /// to L0 in every mode.
     fn vmcall(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Fault> {
         if !self.in_vmx_operation() {
             return Err(Fault::UD);
@@ -114,7 +127,7 @@ impl Nested {
             return Err(Fault::UD);
         }
         require_cpl0(hw)?;
-        Ok(FailValid(InsnError::VmcallInRoot))
+        Ok(broken(&VMCALL_IN_ROOT))
     }
 
     /// Whether `address` fits the presented CPU's physical width and is 4 KiB
@@ -122,13 +135,6 @@ impl Nested {
     pub(crate) fn is_page_address(&self, address: u64) -> bool {
         address & 0xfff == 0 && address & !self.cpu.physical_mask() == 0
     }
-}
-
-/// Whether L1's mode knows VMX instructions at all.
-pub(crate) fn mode_has_vmx(hw: &mut impl Hardware) -> bool {
-    hw.read(field::GUEST_CR0) & CR0_PE != 0
-        && hw.read(field::GUEST_RFLAGS) & RFLAGS_VM == 0
-        && !is_compatibility_mode(hw)
 }
 
 fn is_compatibility_mode(hw: &mut impl Hardware) -> bool {

@@ -1,9 +1,11 @@
 //! VMCLEAR, VMPTRLD and VMPTRST.
 
-use umbra_vmcs::InsnError;
 use umbra_vmcs::field;
+use umbra_vmcs::rules::instructions::{
+    VMCLEAR_ADDRESS, VMCLEAR_VMXON, VMPTRLD_ADDRESS, VMPTRLD_REVISION, VMPTRLD_VMXON,
+};
 
-use super::{FailValid, Outcome, Succeed};
+use super::{Outcome, Succeed, broken};
 use crate::fault::Fault;
 use crate::hw::Hardware;
 use crate::operand::InsnInfo;
@@ -14,10 +16,10 @@ impl Nested {
         self.require_root(hw)?;
         let pointer = self.pointer_operand(hw)?;
         if !self.is_page_address(pointer) {
-            return Ok(FailValid(InsnError::VmclearInvalidAddress));
+            return Ok(broken(&VMCLEAR_ADDRESS));
         }
         if self.vmxon == Some(pointer) {
-            return Ok(FailValid(InsnError::VmclearVmxonPointer));
+            return Ok(broken(&VMCLEAR_VMXON));
         }
         let is_current = self.current_pointer() == pointer;
         self.slots.clear(hw, pointer);
@@ -31,15 +33,15 @@ impl Nested {
         self.require_root(hw)?;
         let pointer = self.pointer_operand(hw)?;
         if !self.is_page_address(pointer) {
-            return Ok(FailValid(InsnError::VmptrldInvalidAddress));
+            return Ok(broken(&VMPTRLD_ADDRESS));
         }
         if self.vmxon == Some(pointer) {
-            return Ok(FailValid(InsnError::VmptrldVmxonPointer));
+            return Ok(broken(&VMPTRLD_VMXON));
         }
         // The shadow-VMCS indicator (bit 31) is refused as long as VMCS
         // shadowing is not offered, so the whole word must match.
         if self.revision_at(hw, pointer) != self.caps.revision() {
-            return Ok(FailValid(InsnError::VmptrldIncorrectRevision));
+            return Ok(broken(&VMPTRLD_REVISION));
         }
         self.current = Some(self.slots.load(hw, pointer));
         Ok(Succeed)

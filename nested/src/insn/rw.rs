@@ -1,9 +1,11 @@
 //! VMREAD and VMWRITE.
 
-use umbra_vmcs::InsnError;
 use umbra_vmcs::field::{self, Field};
+use umbra_vmcs::rules::instructions::{
+    VMREAD_FIELD, VMREAD_POINTER, VMWRITE_FIELD, VMWRITE_POINTER, VMWRITE_READ_ONLY,
+};
 
-use super::{FailInvalid, FailValid, Outcome, Succeed};
+use super::{Outcome, Succeed, broken};
 use crate::bits::EFER_LMA;
 use crate::fault::Fault;
 use crate::hw::Hardware;
@@ -21,13 +23,13 @@ impl Nested {
     pub(super) fn vmread(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Fault> {
         self.require_root(hw)?;
         let Some(current) = self.current else {
-            return Ok(FailInvalid);
+            return Ok(broken(&VMREAD_POINTER));
         };
         let info = InsnInfo(hw.read(field::VM_EXIT_INSTRUCTION_INFORMATION) as u32);
         let (width_mask, bytes) = operand_size(hw);
         let encoding = gpr(hw, info.reg2()) & width_mask;
         let Some((field, high)) = self.field_of(encoding) else {
-            return Ok(FailValid(InsnError::UnsupportedComponent));
+            return Ok(broken(&VMREAD_FIELD));
         };
         let mut value = self.slots.field(hw, current, field);
         if high {
@@ -47,7 +49,7 @@ impl Nested {
     pub(super) fn vmwrite(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Fault> {
         self.require_root(hw)?;
         let Some(current) = self.current else {
-            return Ok(FailInvalid);
+            return Ok(broken(&VMWRITE_POINTER));
         };
         let info = InsnInfo(hw.read(field::VM_EXIT_INSTRUCTION_INFORMATION) as u32);
         let (width_mask, bytes) = operand_size(hw);
@@ -61,10 +63,10 @@ impl Nested {
         };
         let encoding = gpr(hw, info.reg2()) & width_mask;
         let Some((field, high)) = self.field_of(encoding) else {
-            return Ok(FailValid(InsnError::UnsupportedComponent));
+            return Ok(broken(&VMWRITE_FIELD));
         };
         if field.is_read_only() && !self.caps.vmwrite_any_field() {
-            return Ok(FailValid(InsnError::VmwriteReadOnly));
+            return Ok(broken(&VMWRITE_READ_ONLY));
         }
         if high {
             let low = self.slots.field(hw, current, field) & 0xffff_ffff;

@@ -1,9 +1,9 @@
 //! VMXON and VMXOFF.
 
-use umbra_vmcs::InsnError;
 use umbra_vmcs::field;
+use umbra_vmcs::rules::instructions::{VMXON_ADDRESS, VMXON_IN_ROOT, VMXON_REVISION};
 
-use super::{Done, FailInvalid, FailValid, Outcome, Succeed, mode_has_vmx, require_cpl0};
+use super::{Done, Outcome, Succeed, broken, require_cpl0};
 use crate::bits::*;
 use crate::fault::Fault;
 use crate::hw::Hardware;
@@ -19,12 +19,12 @@ impl Nested {
     pub(super) fn vmxon(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Fault> {
         // CR4.VMXE of L1 is what L1 reads, not what the CPU runs with.
         let has_vmxe = hw.read(field::CR4_READ_SHADOW) & CR4_VMXE != 0;
-        if !has_vmxe || !mode_has_vmx(hw) {
+        if !has_vmxe {
             return Err(Fault::UD);
         }
         require_cpl0(hw)?;
         if self.in_vmx_operation() {
-            return Ok(FailValid(InsnError::VmxonInRoot));
+            return Ok(broken(&VMXON_IN_ROOT));
         }
         let cr0 = self.l1_cr0(hw);
         let cr4 = self.l1_cr4(hw);
@@ -39,11 +39,11 @@ impl Nested {
         }
         let pointer = self.pointer_operand(hw)?;
         if !self.is_page_address(pointer) {
-            return Ok(FailInvalid);
+            return Ok(broken(&VMXON_ADDRESS));
         }
         // The identifier's bit 31 must be 0 in a VMXON region.
         if self.revision_at(hw, pointer) != self.caps.revision() {
-            return Ok(FailInvalid);
+            return Ok(broken(&VMXON_REVISION));
         }
         self.vmxon = Some(pointer);
         self.current = None;
