@@ -427,6 +427,40 @@ fn joined_tables_come_back() {
     b.check_all();
 }
 
+/// A CPU may still walk a table that was joined away: nothing is stored there
+/// until the INVEPT was done.
+#[test]
+fn a_joined_table_rests_until_the_invept() {
+    let plain = mtrrs(0x806, &[]);
+    let mixed = mtrrs(0x806, &[(2 * GIB, 0x3000, 1)]);
+    for page_1g in [false, true] {
+        let mut b = try_build(4 * GIB, &[], &plain, page_1g, 2, 4).unwrap();
+        let root = b.ept01.eptp().root();
+        let tables_of = |b: &mut Built| {
+            let _ = b.ept01.retype(&mut b.tables, &mixed);
+            let cells = b.tables.memory.0.borrow();
+            let next = |table: u64, index: u64| cells.get(table + 8 * index) & 0x000f_ffff_f000;
+            let pd = next(next(root, 0), 2);
+            (pd, next(pd, 0))
+        };
+        let (pd, pt) = tables_of(&mut b);
+        b.tables.record = true;
+        let _ = b.ept01.retype(&mut b.tables, &plain);
+        let (_, second) = tables_of(&mut b);
+        let _ = b.ept01.retype(&mut b.tables, &plain);
+        b.tables.record = false;
+        let into =
+            |page: u64, stores: &[(u64, u64)]| stores.iter().any(|(a, _)| a & !0xfff == page);
+        let stores = b.tables.stores.take();
+        assert_ne!(second, pt);
+        assert!(!into(pt, &stores));
+        assert!(!page_1g || !into(pd, &stores));
+        b.ept01.invalidated(&mut b.tables);
+        let (_, third) = tables_of(&mut b);
+        assert!([pd, pt, second].contains(&third));
+    }
+}
+
 fn a_range() -> impl Strategy<Value = (u64, u64, u64)> {
     (12..33u32, 0..(1u64 << 20), 0..5usize)
         .prop_map(|(log2, page, t)| (page << 12, 1u64 << log2, [0u64, 1, 4, 5, 6][t]))

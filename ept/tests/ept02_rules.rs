@@ -629,6 +629,47 @@ fn a_refill_sets_no_flags() {
     assert_eq!(b.peek(slots[0]) & D, D);
 }
 
+/// The walk from the root that begins a block looks at the accessed flag of
+/// every entry too.
+#[test]
+fn a_refill_begins_with_an_accessed_page() {
+    for level in [Level::Pt, Level::Pd, Level::Pdpt, Level::Pml4] {
+        let mut b = Bench::new(1, 16, 16);
+        let c = b.context(AD, CAPS);
+        b.map(&c, 0x5000, Level::Pt, 0x5000_5000 | RWX | WB);
+        b.run(&c, 0x5000, Access::WRITE);
+        let slot = b.slot(&c, 0x5000, level, RWX);
+        assert_eq!(b.peek(slot) & A, A);
+        b.machine.poke(slot, b.peek(slot) & !A);
+        b.pool.invept(InveptScope::All);
+        let (root, _) = b.enter(&c);
+        assert_eq!(walk_own(&b.t, root, 0x5000), None, "{level:?}");
+        assert_eq!(b.peek(slot) & A, 0);
+        assert_eq!(b.run(&c, 0x5000, Access::READ), 1);
+        assert_eq!(b.peek(slot) & A, A);
+    }
+}
+
+/// A block that L1 took away whole costs two walks, not sixteen.
+#[test]
+fn a_refill_gives_a_block_up() {
+    let mut b = Bench::new(1, 16, 16);
+    b.pool.set_neighbours(true);
+    let c = b.context(0, CAPS);
+    for n in 0..16u64 {
+        b.map(&c, n << 12, Level::Pt, (0x5000_0000 + (n << 12)) | RWX | WB);
+    }
+    b.run(&c, 0, Access::READ);
+    for n in 0..16u64 {
+        b.map(&c, n << 12, Level::Pt, 0);
+    }
+    b.pool.invept(InveptScope::All);
+    let before = b.l1.reads;
+    let (root, _) = b.enter(&c);
+    assert_eq!(b.l1.reads - before, 8);
+    assert!((0..16u64).all(|n| walk_own(&b.t, root, n << 12).is_none()));
+}
+
 #[test]
 fn a_change_of_size_owes_an_invept() {
     let mut b = Bench::new(1, 16, 0);
@@ -647,6 +688,17 @@ fn a_change_of_size_owes_an_invept() {
     b.map(&c, 0x20_0000, Level::Pd, 0x5020_0000 | 7 | WB);
     let got = filled(b.touch(&c, 0x20_8000, Access::FETCH));
     assert_eq!(got, (Level::Pd, None, Invalidate::Single(root)));
+    // And splits it once more: the table used before is not in use any more.
+    b.map(&c, 0x20_3000, Level::Pt, 0x5120_3000 | 7 | WB);
+    b.pool.invept(InveptScope::All);
+    let _ = b.enter(&c);
+    assert_eq!(b.run(&c, 0x20_3000, Access::WRITE), 1);
+    assert_eq!(walk_own(&b.t, root, 0x20_3000).unwrap().hpa, 0x5120_3000);
+    b.map(&c, 0x20_0000, Level::Pd, 0x5020_0000 | 7 | WB);
+    let _ = filled(b.touch(&c, 0x20_8000, Access::WRITE));
+    b.map(&c, 0x20_4000, Level::Pt, 0x5120_4000 | 7 | WB);
+    let _ = filled(b.touch(&c, 0x20_4000, Access::WRITE));
+    assert_eq!(walk_own(&b.t, root, 0x20_4000).unwrap().hpa, 0x5120_4000);
 }
 
 // ---- neighbours ----
