@@ -22,6 +22,7 @@ mod panic;
 mod percpu;
 mod platform;
 mod run;
+mod stop;
 mod sync;
 mod vmcs01;
 mod vmentry;

@@ -114,7 +114,6 @@ pub fn l2_exit(cpu: &mut Cpu, nested: &mut Nested, outcome: Outcome) {
     match outcome {
         Outcome::Exited => {}
         Outcome::VmFailValid => {
-            cpu.entry_did_not_launch();
             let error = vmx::instruction_error();
             nested.l2_vmfail(cpu, error);
             skip_instruction();
@@ -134,13 +133,13 @@ pub fn l2_exit(cpu: &mut Cpu, nested: &mut Nested, outcome: Outcome) {
     };
     cpu.shared.ledger.count(Level::L2, number, why);
     if let L2Done::Abort(indicator) = done {
-        let _ = vmx_abort(cpu, indicator);
+        vmx_abort(cpu, indicator);
     }
 }
 
 /// A VMX abort puts the CPU into the shutdown state, from which only a reset
 /// leads. SDM "VMX Aborts".
-fn vmx_abort(cpu: &Cpu, indicator: u32) -> Action {
+pub fn vmx_abort(cpu: &Cpu, indicator: u32) -> ! {
     fatal(format_args!(
         "L1 on CPU {}: VMX abort {indicator}: a VM exit could not be completed with what vmcs12 says",
         cpu.index

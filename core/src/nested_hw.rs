@@ -35,21 +35,21 @@ impl VmcsState {
 }
 
 impl Cpu {
-    /// Whether the next VM entry is a VMLAUNCH; it counts as done.
-    pub fn next_entry_launches(&mut self) -> bool {
-        let launched = match self.vmcs.current {
+    fn launch_state(&mut self) -> &mut bool {
+        match self.vmcs.current {
             Current::Vmcs01 => &mut self.is_vmcs01_launched,
             Current::Vmcs02(number) => &mut self.vmcs.is_launched[number % SLOTS],
-        };
-        !core::mem::replace(launched, true)
+        }
     }
 
-    /// The current VMCS's VMLAUNCH did not take place after all.
-    pub fn entry_did_not_launch(&mut self) {
-        match self.vmcs.current {
-            Current::Vmcs01 => self.is_vmcs01_launched = false,
-            Current::Vmcs02(number) => self.vmcs.is_launched[number % SLOTS] = false,
-        }
+    /// Whether the next VM entry is a VMLAUNCH.
+    pub fn next_entry_launches(&mut self) -> bool {
+        !*self.launch_state()
+    }
+
+    /// The current VMCS has been entered.
+    pub fn note_launch(&mut self) {
+        *self.launch_state() = true;
     }
 
     fn vmcs02(&self, number: usize) -> u64 {

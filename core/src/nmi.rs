@@ -1,74 +1,88 @@
-//! NMIs that arrived while L0 ran, and how L1 gets them.
-//!
-//! While nothing waits, vmcs01 leaves NMIs to L1: no exit. One that came to L0
-//! instead is injected at the next entry. If L1 blocks NMIs just then, vmcs01
-//! takes NMI exiting, virtual NMIs and the NMI window until it is delivered;
-//! one that arrives meanwhile makes an exit and is the same single pending
-//! NMI, as on a CPU.
+//! NMIs that arrived while L0 ran: `umbra-nmi` decides, this does it. See
+//! `docs/nmi.md`.
 
 use crate::current::{change, read, write};
 use crate::percpu::Cpu;
-use crate::run::{Event, inject};
-use core::sync::atomic::Ordering;
-use umbra_vmcs::controls::{Pin, Proc};
+use umbra_nested::{L2Done, Nested};
+use umbra_nmi::{Action, Arm, ExitKind, Interruptibility, NMI_ENTRY_INFO, Policy, blocking};
+use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;
 
-/// Blocking by STI, by MOV SS and by NMI. An NMI is held back while any holds:
-/// some CPUs refuse to inject one under STI blocking.
-const BLOCKING: u64 = 1 | 1 << 1 | 1 << 3;
-
-/// On the way out to L1: delivers a pending NMI, or arranges for its window.
-pub fn deliver(cpu: &mut Cpu) {
-    if cpu.shared.nmi_count.load(Ordering::Relaxed) != 0 {
-        cpu.shared.nmi_count.store(0, Ordering::Relaxed);
-        cpu.is_nmi_waiting = true;
-    } else if !cpu.is_nmi_waiting {
-        return;
+/// Right after a VM exit with this basic reason, or after an entry that failed
+/// (a number that is no reason): what was armed for one entry goes. Says
+/// whether the exit was for L0's sake alone.
+pub fn after_exit(cpu: &mut Cpu, number: u16) -> bool {
+    let is_event = number == Reason::ExceptionOrNmi as u16;
+    if !cpu.nmi.is_armed() && !is_event {
+        return false;
     }
-    let has_event = read(field::VM_ENTRY_INTERRUPTION_INFORMATION) & 1 << 31 != 0;
-    let is_blocked = read(field::GUEST_INTERRUPTIBILITY_STATE) & BLOCKING != 0;
-    // In wait-for-SIPI and shutdown states no NMI is taken.
-    let is_asleep = read(field::GUEST_ACTIVITY_STATE) > 1;
-    if has_event || is_blocked || is_asleep {
-        open_window(true);
-        return;
+    let event = match is_event {
+        true => read(field::VM_EXIT_INTERRUPTION_INFORMATION) as u32,
+        false => 0,
+    };
+    let after = cpu.nmi.after_exit(ExitKind::of(number, event));
+    if let Some(arm) = after.disarm {
+        set_armed(arm, false);
     }
-    cpu.is_nmi_waiting = false;
-    open_window(false);
-    inject(Event::NON_MASKABLE);
+    after.l0_owns
 }
 
-/// An NMI exit, which happens only while one waits: there is one pending NMI
-/// at a time.
-pub fn arrived(cpu: &mut Cpu) {
-    cpu.is_nmi_waiting = true;
-}
-
-fn open_window(is_open: bool) {
-    let pin = u64::from((Pin::NMI_EXITING | Pin::VIRTUAL_NMIS).bits());
-    let primary = u64::from(Proc::NMI_WINDOW_EXITING.bits());
-    let is_now = read(field::PIN_BASED_CONTROLS) & pin == pin;
-    match (is_open, is_now) {
-        (true, false) => {
-            change(field::PIN_BASED_CONTROLS, pin, 0);
-            change(field::PRIMARY_PROCESSOR_BASED_CONTROLS, primary, 0);
+/// The last thing before an entry: where the NMI that waits goes, if one does.
+///
+/// # Errors
+/// The VMX-abort indicator, when an NMI exit to L1 could not be completed.
+pub fn before_entry(cpu: &mut Cpu, nested: &mut Nested) -> Result<(), u32> {
+    while cpu.nmi.has_pending(&cpu.shared.nmi_inbox) {
+        let entry = nested.nmi_entry(cpu);
+        let action = cpu.nmi.before_entry(&cpu.shared.nmi_inbox, &entry);
+        if let Some(arm) = action.arm() {
+            set_armed(arm, true);
         }
-        (false, true) => {
-            change(field::PIN_BASED_CONTROLS, 0, pin);
-            change(field::PRIMARY_PROCESSOR_BASED_CONTROLS, 0, primary);
+        match action {
+            Action::Inject => {
+                let after = entry.interruptibility.for_injected_nmi();
+                set_interruptibility(entry.interruptibility, after);
+                let event = u64::from(NMI_ENTRY_INFO);
+                write(field::VM_ENTRY_INTERRUPTION_INFORMATION, event);
+                break;
+            }
+            // Another entry then, into L1: it decides about the next NMI.
+            Action::ReflectNmiExit => {
+                if let L2Done::Abort(indicator) = nested.reflect_nmi(cpu) {
+                    return Err(indicator);
+                }
+            }
+            Action::Enter | Action::Step | Action::HoldForWindow | Action::Hold => break,
         }
-        _ => {}
+    }
+    Ok(())
+}
+
+/// Writes the interruptibility state if it changes.
+fn set_interruptibility(before: Interruptibility, after: Interruptibility) {
+    if before != after {
+        write(field::GUEST_INTERRUPTIBILITY_STATE, u64::from(after.0));
     }
 }
 
-/// IRET had unblocked NMIs when the exit came, but was not completed: they are
-/// blocked again. SDM "Exit Qualification for EPT Violations", bit 12.
+/// L1 will execute the instruction again that met an EPT violation with this
+/// qualification: an IRET that had unblocked NMIs must find them blocked.
 pub fn block_again(qualification: u64) {
-    const NMI_UNBLOCKING: u64 = 1 << 12;
-    const NMI_BLOCKING: u64 = 1 << 3;
-    let is_vectoring = read(field::IDT_VECTORING_INFORMATION) & 1 << 31 != 0;
-    if qualification & NMI_UNBLOCKING != 0 && !is_vectoring {
-        let state = read(field::GUEST_INTERRUPTIBILITY_STATE);
-        write(field::GUEST_INTERRUPTIBILITY_STATE, state | NMI_BLOCKING);
+    let now = Interruptibility(read(field::GUEST_INTERRUPTIBILITY_STATE) as u32);
+    let vectoring = read(field::IDT_VECTORING_INFORMATION) as u32;
+    let after = blocking::before_retry(Policy::Direct, now, qualification, vectoring, false);
+    set_interruptibility(now, after);
+}
+
+fn set_armed(arm: Arm, is_on: bool) {
+    for (to, bits) in [
+        (field::PIN_BASED_CONTROLS, arm.pin_bits()),
+        (field::PRIMARY_PROCESSOR_BASED_CONTROLS, arm.proc_bits()),
+    ] {
+        if bits != 0 {
+            let bits = u64::from(bits);
+            let (set, clear) = if is_on { (bits, 0) } else { (0, bits) };
+            change(to, set, clear);
+        }
     }
 }

@@ -17,8 +17,10 @@ pub fn cannot_start(why: fmt::Arguments<'_>) -> ! {
 /// second CPU, says no more than its own line.
 static IS_FAILING: AtomicBool = AtomicBool::new(false);
 
-/// Says in one line what is wrong, dumps the current VMCS, and stops.
+/// Stops the other CPUs, says in one line what is wrong, dumps the current
+/// VMCS, and stops.
 pub fn fatal(what: fmt::Arguments<'_>) -> ! {
+    crate::stop::all_others();
     console::print_line_now(format_args!("fatal: {what}"));
     if !IS_FAILING.swap(true, Ordering::AcqRel) {
         dump_current_vmcs();

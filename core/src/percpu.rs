@@ -23,11 +23,12 @@ use crate::mem::{OwnedPages, PAGE_BYTES, PagePool, pointer};
 use crate::nested_hw::VmcsState;
 use crate::vmentry::Registers;
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicBool, AtomicU32};
+use core::sync::atomic::AtomicBool;
 use umbra_core::ending::Watch;
 use umbra_ept::ept01::Ept01;
 use umbra_ept::mtrr::Mtrrs;
 use umbra_nested::Nested;
+use umbra_nmi::{Inbox, NmiMachine};
 use umbra_vmcs::VmxCaps;
 
 /// Where the areas begin.
@@ -48,7 +49,7 @@ const FATAL_STACK_TOP: u64 = FATAL_STACK + FATAL_STACK_PAGES * PAGE_BYTES;
 const PER_CPU: u64 = FATAL_STACK_TOP + PAGE_BYTES;
 
 /// Everything at the end of a CPU's area. The assembly stubs know `this`,
-/// `shared.nmi_count` and `cpu.regs`.
+/// `shared.nmi_inbox` and `cpu.regs`.
 #[repr(C)]
 pub struct PerCpu {
     /// Linear address of this object, for code that has only GS.
@@ -71,9 +72,8 @@ const _: () = assert!(offset_of!(PerCpu, cpu.regs.xmm) % 16 == 0);
 #[derive(Debug)]
 #[repr(C)]
 pub struct Shared {
-    /// NMIs that arrived while L0 ran and were not delivered yet. Incremented
-    /// by `nmi_stub`.
-    pub nmi_count: AtomicU32,
+    /// Where `nmi_stub` leaves word of an NMI that arrived while L0 ran.
+    pub nmi_inbox: Inbox,
     /// Whether the CPU is in VMX operation.
     pub is_vmx_on: AtomicBool,
     /// Whether the CPU has entered L1 for the first time, or is about to.
@@ -125,8 +125,8 @@ pub struct Cpu {
     pub offered: VmxCaps,
     /// Whether L1 is in VMX operation.
     pub is_l1_in_vmx: bool,
-    /// Whether an NMI for L1 waits for its NMI window.
-    pub is_nmi_waiting: bool,
+    /// What becomes of it.
+    pub nmi: NmiMachine,
     /// The page of the start-up IPI that L1 was started by on this CPU.
     pub start_page: Option<u8>,
     /// L1's IA32_FEATURE_CONTROL.
@@ -212,7 +212,7 @@ pub fn create(pool: &mut PagePool, space: &mut AddressSpace, index: u32, apic_id
             vmcs: VmcsState::new(),
             offered: VmxCaps::default(),
             is_l1_in_vmx: false,
-            is_nmi_waiting: false,
+            nmi: NmiMachine::new(),
             start_page: None,
             feature_control: machine().feature_control,
             mtrrs,
@@ -271,6 +271,13 @@ pub fn shared(index: u32) -> &'static Shared {
 /// The shared parts of all CPUs.
 pub fn all() -> impl Iterator<Item = &'static Shared> {
     (0..machine().cpu_count()).map(shared)
+}
+
+/// The number of the CPU that runs this; `None` before it has its area.
+pub fn own_index() -> Option<u32> {
+    let base = crate::arch::msr::read_safe(crate::arch::msr::IA32_GS_BASE)?;
+    let offset = base.checked_sub(CPU_AREAS)?;
+    u32::try_from(offset / CPU_AREA_BYTES).ok()
 }
 
 /// Whether the CPU that runs this is in VMX operation.

@@ -10,6 +10,7 @@ use crate::vmentry::{Outcome, umbra_first_entry};
 use crate::{l1, nmi};
 use core::sync::atomic::Ordering;
 use umbra_nested::Nested;
+use umbra_nmi::{Interruptibility, Policy, blocking};
 use umbra_vmcs::InsnError;
 use umbra_vmcs::exit::ENTRY_FAILURE;
 use umbra_vmcs::field;
@@ -29,7 +30,6 @@ pub struct Event {
 impl Event {
     const VALID: u32 = 1 << 31;
     const HAS_ERROR_CODE: u32 = 1 << 11;
-    const NMI: u32 = 2 << 8;
     const HARDWARE_EXCEPTION: u32 = 3 << 8;
 
     /// A hardware exception without an error code.
@@ -54,12 +54,6 @@ impl Event {
     pub const INVALID_OPCODE: Self = Self::exception(6);
     /// #GP(0).
     pub const GENERAL_PROTECTION: Self = Self::exception_with_code(13, 0);
-    /// An NMI.
-    pub const NON_MASKABLE: Self = Self {
-        information: Self::VALID | Self::NMI | 2,
-        error_code: 0,
-        instruction_bytes: 0,
-    };
 }
 
 /// What a handler decided.
@@ -85,26 +79,53 @@ extern "C" fn umbra_handle_exit(this: *mut PerCpu, outcome: u64) -> u64 {
     // SAFETY: the stub passes this CPU's own area, once at a time.
     let (cpu, nested) = unsafe { percpu::from_stub(this) };
     handle(cpu, nested, Outcome::from_stub(outcome));
+    leave(cpu, nested)
+}
+
+/// Called by the stub when an NMI arrived after everything else about the entry
+/// had been settled. Gives what [`umbra_handle_exit`] gives.
+#[unsafe(no_mangle)]
+extern "C" fn umbra_decide_again(this: *mut PerCpu) -> u64 {
+    // SAFETY: as above.
+    let (cpu, nested) = unsafe { percpu::from_stub(this) };
+    leave(cpu, nested)
+}
+
+fn leave(cpu: &mut Cpu, nested: &mut Nested) -> u64 {
+    if let Err(indicator) = nmi::before_entry(cpu, nested) {
+        crate::nested::vmx_abort(cpu, indicator);
+    }
     u64::from(cpu.next_entry_launches())
 }
 
 /// Enters L1 for the first time.
 pub fn first_entry(cpu: &mut Cpu) -> ! {
     cpu.shared.is_running.store(true, Ordering::Release);
-    cpu.is_vmcs01_launched = true;
     // SAFETY: vmcs01 is current and complete, the CPU's area adopted; the
     // stack that is left behind is not used again.
     unsafe { umbra_first_entry(percpu::host_rsp(cpu.index), 1) }
 }
 
 fn handle(cpu: &mut Cpu, nested: &mut Nested, outcome: Outcome) {
+    let raw = read(field::EXIT_REASON) as u32;
+    let number = raw as u16;
+    if outcome == Outcome::Exited {
+        if raw & ENTRY_FAILURE == 0 {
+            cpu.note_launch();
+        }
+        if nmi::after_exit(cpu, number) {
+            return;
+        }
+    } else {
+        // The reason is an earlier exit's; what was armed goes all the same.
+        nmi::after_exit(cpu, u16::MAX);
+    }
     if nested.in_l2() {
         return crate::nested::l2_exit(cpu, nested, outcome);
     }
     if outcome != Outcome::Exited {
         entry_refused(cpu, outcome);
     }
-    let raw = read(field::EXIT_REASON) as u32;
     if raw & ENTRY_FAILURE != 0 {
         fatal(format_args!(
             "CPU {}: VM entry of L1 failed, exit reason {raw:#x}, qualification {:#x}",
@@ -112,7 +133,6 @@ fn handle(cpu: &mut Cpu, nested: &mut Nested, outcome: Outcome) {
             read(field::EXIT_QUALIFICATION)
         ));
     }
-    let number = raw as u16;
     let exit = Exit::decode(number);
     let why = match exit {
         Exit::EptViolation { .. } => Why::CacheMiss,
@@ -126,9 +146,6 @@ fn handle(cpu: &mut Cpu, nested: &mut Nested, outcome: Outcome) {
         Action::Skip => skip_instruction(),
         Action::Inject(event) => inject(event),
         Action::Entered => {}
-    }
-    if !nested.in_l2() {
-        nmi::deliver(cpu);
     }
 }
 
@@ -175,22 +192,19 @@ pub fn inject(event: Event) {
 /// Occur During Event Delivery".
 fn redeliver() {
     let vectoring = read(field::IDT_VECTORING_INFORMATION) as u32;
-    if vectoring & Event::VALID == 0 {
+    let now = Interruptibility(read(field::GUEST_INTERRUPTIBILITY_STATE) as u32);
+    let Some((information, after)) = blocking::before_reinjection(Policy::Direct, now, vectoring)
+    else {
         return;
+    };
+    if after != now {
+        write(field::GUEST_INTERRUPTIBILITY_STATE, u64::from(after.0));
     }
-    // Bit 12 is undefined on the way in.
-    let event = Event {
-        information: vectoring & !(1 << 12),
+    inject(Event {
+        information,
         error_code: read(field::IDT_VECTORING_ERROR_CODE) as u32,
         instruction_bytes: read(field::VM_EXIT_INSTRUCTION_LENGTH) as u32,
-    };
-    if vectoring >> 8 & 7 == 2 {
-        // The delivery blocked NMIs already; it will do so again.
-        const NMI_BLOCKING: u64 = 1 << 3;
-        let state = read(field::GUEST_INTERRUPTIBILITY_STATE);
-        write(field::GUEST_INTERRUPTIBILITY_STATE, state & !NMI_BLOCKING);
-    }
-    inject(event);
+    });
 }
 
 /// Moves L1 behind the instruction that exited, as if it had been executed:

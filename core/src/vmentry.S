@@ -61,6 +61,11 @@ handle:
 # RAX: 0 to resume, 1 to launch.
 .global umbra_vm_enter
 umbra_vm_enter:
+    # Between here and the VM entry an NMI sends the CPU to
+    # `umbra_decide_again_stub` (see `nmi_stub`): what is loaded below stays in
+    # memory as well.
+    cmpb $0, %gs:{INBOX}
+    jne umbra_decide_again_stub
     test %eax, %eax                          # the moves below keep ZF
     movaps %gs:{XMM}+0, %xmm0
     movaps %gs:{XMM}+16, %xmm1
@@ -96,11 +101,21 @@ umbra_vm_enter:
     jnz 1f
     vmresume
     jmp 2f
+.global umbra_last_entry
+umbra_last_entry:
 1:  vmlaunch
 2:  mov $2, %esi                             # keeps the flags
     jc handle
     mov $1, %esi
     jmp handle
+
+# An NMI came in at the last moment: where does it go?
+.global umbra_decide_again_stub
+umbra_decide_again_stub:
+    xor %ebp, %ebp
+    mov %gs:{THIS}, %rdi
+    call umbra_decide_again
+    jmp umbra_vm_enter
 
 # umbra_first_entry(RDI: HOST_RSP, RSI: 0 or 1): leaves the boot stack for good.
 .global umbra_first_entry

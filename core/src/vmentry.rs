@@ -9,6 +9,7 @@ global_asm!(
     THIS = const offset_of!(PerCpu, this),
     REGS = const offset_of!(PerCpu, cpu.regs.gprs),
     XMM = const offset_of!(PerCpu, cpu.regs.xmm),
+    INBOX = const offset_of!(PerCpu, shared.nmi_inbox),
     options(att_syntax)
 );
 

@@ -8,6 +8,7 @@ use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;
 
 use crate::bits::*;
+use crate::exit::L2Done;
 use crate::fault::Fault;
 use crate::hw::Hardware;
 use crate::state::Nested;
@@ -76,6 +77,40 @@ impl Nested {
             hw.write(field::VM_ENTRY_INSTRUCTION_LENGTH, length);
             slot.dirty.insert(field::VM_ENTRY_INSTRUCTION_LENGTH);
         }
+    }
+
+    /// The entry about to be done, as far as an NMI that waits in L0 cares. The
+    /// VMCS of the level that runs next is current.
+    pub fn nmi_entry(&mut self, hw: &mut impl Hardware) -> umbra_nmi::Entry {
+        let interruptibility = hw.read(field::GUEST_INTERRUPTIBILITY_STATE) as u32;
+        let event = hw.read(field::VM_ENTRY_INTERRUPTION_INFORMATION) as u32;
+        let activity = hw.read(field::GUEST_ACTIVITY_STATE) as u32;
+        let debug = hw.read(field::GUEST_PENDING_DEBUG_EXCEPTIONS);
+        let (Some(number), true) = (self.current, self.in_l2) else {
+            return umbra_nmi::Entry::l1(interruptibility, event, activity, debug);
+        };
+        let exits_first =
+            self.timer_end.is_some() && hw.read(field::VMX_PREEMPTION_TIMER_VALUE) == 0;
+        let v = &self.slots.get(number).vmcs12;
+        umbra_nmi::Entry::l2(
+            v.get32(field::PIN_BASED_CONTROLS),
+            v.get32(field::PRIMARY_PROCESSOR_BASED_CONTROLS),
+            interruptibility,
+            event,
+            activity,
+            debug,
+            exits_first,
+        )
+    }
+
+    /// An NMI that arrived in L0 is an exit of L2, which was about to run.
+    pub fn reflect_nmi(&mut self, hw: &mut impl Hardware) -> L2Done {
+        let Some(number) = self.current else {
+            return L2Done::Resume;
+        };
+        let slot = self.slots.get(number);
+        hw.write_exit_event(slot, u64::from(umbra_nmi::NMI_EXIT_INFO), 0);
+        self.reflect_event(hw, Reason::ExceptionOrNmi as u32)
     }
 
     /// Raises an exception in L2 for an instruction that L0 carried out for

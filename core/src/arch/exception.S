@@ -98,12 +98,21 @@ exception_common:
     call umbra_exception
     ud2
 
-# An NMI, on its own stack: count it, and go on with NMIs still blocked. The
-# next way out to L1 or L2 delivers it.
+# An NMI, on its own stack: leaves word, and goes on with NMIs still blocked.
+# The way out to L1 or L2 decides where it goes (`nmi.rs`). If that way is
+# already behind its look at the inbox, it is sent back to look again.
 .balign 16
 .global nmi_stub
 nmi_stub:
-    lock incl %gs:{NMI_COUNT}
+    movb $1, %gs:{INBOX}
+    push %rax
+    mov 8(%rsp), %rax                        # RIP
+    cmp $umbra_vm_enter, %rax
+    jb 1f
+    cmp $umbra_last_entry, %rax
+    ja 1f
+    movq $umbra_decide_again_stub, 8(%rsp)
+1:  pop %rax
     # falls through
 
 # Goes back to what was interrupted, without IRET.

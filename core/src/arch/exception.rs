@@ -6,7 +6,7 @@ use core::mem::offset_of;
 
 global_asm!(
     include_str!("exception.S"),
-    NMI_COUNT = const offset_of!(PerCpu, shared.nmi_count),
+    INBOX = const offset_of!(PerCpu, shared.nmi_inbox),
     options(att_syntax)
 );
 

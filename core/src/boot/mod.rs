@@ -79,7 +79,10 @@ fn enter_l1(cpu: &mut Cpu, state: Option<&StartState>) -> ! {
     crate::vmx_on::enter_vmx_operation(cpu);
     vmcs01::make(cpu);
     match state {
-        Some(state) => vmcs01::write_start_state(cpu, state),
+        Some(state) => {
+            vmcs01::write_start_state(cpu, state);
+            crate::stop::will_run(cpu.index);
+        }
         None => init_sipi::wait_for_sipi(cpu),
     }
     crate::nested::set_up(cpu);

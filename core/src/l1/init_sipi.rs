@@ -31,6 +31,9 @@ pub fn init(cpu: &mut Cpu) -> Action {
     }
     write_init_state(cpu);
     let is_bootstrap = msr::read(msr::IA32_APIC_BASE) & BOOTSTRAP != 0;
+    if !is_bootstrap {
+        crate::stop::will_wait(cpu.index);
+    }
     let state = if is_bootstrap { 0 } else { WAIT_FOR_SIPI };
     write(field::GUEST_ACTIVITY_STATE, state);
     Action::Restart
@@ -39,11 +42,13 @@ pub fn init(cpu: &mut Cpu) -> Action {
 /// The state in which a CPU other than the one that booted is handed to L1.
 pub fn wait_for_sipi(cpu: &mut Cpu) {
     write_init_state(cpu);
+    crate::stop::will_wait(cpu.index);
     write(field::GUEST_ACTIVITY_STATE, WAIT_FOR_SIPI);
 }
 
 /// A start-up IPI to a CPU that waits for it.
 pub fn sipi(cpu: &mut Cpu, vector: u8) -> Action {
+    crate::stop::will_run(cpu.index);
     cpu.start_page = Some(vector);
     write(field::GUEST_CS_SELECTOR, u64::from(vector) << 8);
     write(field::GUEST_CS_BASE, u64::from(vector) << 12);
@@ -65,6 +70,7 @@ pub fn write_init_state(cpu: &mut Cpu) {
     cpu.regs.gprs[gpr::RDX] = u64::from(cpuid::cpuid(1, 0).eax);
     cpu.is_l1_in_vmx = false;
     cpu.start_page = None;
+    cpu.nmi.reset(&cpu.shared.nmi_inbox);
     vmcs01::write_cr0(cpu, kept | cr0::ET);
     vmcs01::write_cr4(0);
     vmcs01::write_efer(0);

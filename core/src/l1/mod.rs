@@ -11,7 +11,6 @@ mod string_io;
 mod xsetbv;
 
 use crate::exit::Exit;
-use crate::nmi;
 use crate::percpu::Cpu;
 use crate::run::{Action, Event};
 use umbra_nested::Nested;
@@ -19,11 +18,9 @@ use umbra_nested::Nested;
 /// Handles one exit.
 pub fn handle(cpu: &mut Cpu, nested: &mut Nested, exit: Exit) -> Action {
     match exit {
-        Exit::Nmi => {
-            nmi::arrived(cpu);
-            Action::Resume
-        }
-        // `nmi::deliver` does it on the way out.
+        // NMIs exit, and windows open, only while `nmi` asks for it, and then
+        // the exit has been taken there.
+        Exit::Nmi => Action::Resume,
         Exit::NmiWindow => Action::Resume,
         Exit::TripleFault => stop::triple_fault(cpu),
         Exit::Init => {

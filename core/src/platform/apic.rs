@@ -1,5 +1,5 @@
-//! The local APIC, as far as L0 uses it: to start the other CPUs at boot.
-//! After that it is L1's alone. SDM "Advanced Programmable Interrupt
+//! The local APIC, as far as L0 uses it: to start the other CPUs at boot, and
+//! to stop them after a fatal error. In between it is L1's alone. SDM "Advanced Programmable Interrupt
 //! Controller (APIC)".
 
 use crate::arch::msr;
@@ -16,6 +16,8 @@ const ICR_LOW: u64 = 0x300;
 const ICR_HIGH: u64 = 0x310;
 /// ICR: the previous one is still on its way.
 const PENDING: u32 = 1 << 12;
+/// ICR: to all but the sender.
+const ALL_BUT_SELF: u32 = 3 << 18;
 /// The ICR as an MSR.
 const X2APIC_ICR: u32 = 0x830;
 /// How often to look whether an IPI has left.
@@ -57,18 +59,33 @@ pub enum NotSent {
 /// [`NotSent`]; nothing was sent.
 pub fn send(apic_id: u32, ipi: Ipi) -> Result<(), NotSent> {
     let base = msr::read(msr::IA32_APIC_BASE);
+    if base & X2APIC == 0 && apic_id > 0xfe {
+        return Err(NotSent::IdTooLarge);
+    }
+    write_icr(base, apic_id, ipi.command())
+}
+
+/// Sends an IPI to every CPU but this one.
+///
+/// # Errors
+/// [`NotSent`]; nothing was sent.
+pub fn send_to_others(ipi: Ipi) -> Result<(), NotSent> {
+    // Writes to x2APIC registers do not wait for stores before them.
+    core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+    let base = msr::read(msr::IA32_APIC_BASE);
+    write_icr(base, 0, ipi.command() | ALL_BUT_SELF)
+}
+
+fn write_icr(base: u64, apic_id: u32, command: u32) -> Result<(), NotSent> {
     if base & ENABLED == 0 {
         return Err(NotSent::ApicIsOff);
     }
     if base & X2APIC != 0 {
-        let value = u64::from(apic_id) << 32 | u64::from(ipi.command());
-        // SAFETY: an INIT or start-up IPI to another CPU, which runs nothing
-        // of L0's yet.
+        let value = u64::from(apic_id) << 32 | u64::from(command);
+        // SAFETY: an INIT or start-up IPI to CPUs that run nothing of L0's
+        // yet, or are to stop for good.
         unsafe { msr::write(X2APIC_ICR, value) };
         return Ok(());
-    }
-    if apic_id > 0xfe {
-        return Err(NotSent::IdTooLarge);
     }
     let register = |offset: u64| pointer((base & BASE) + offset).cast::<u32>();
     // SAFETY: the APIC's page is below 4 GiB or in mapped space, and its
@@ -79,7 +96,7 @@ pub fn send(apic_id: u32, ipi: Ipi) -> Result<(), NotSent> {
     }
     // SAFETY: as above.
     unsafe { register(ICR_HIGH).write_volatile(apic_id << 24) };
-    // SAFETY: as above; what is sent goes to a CPU that runs nothing of L0's.
-    unsafe { register(ICR_LOW).write_volatile(ipi.command()) };
+    // SAFETY: as above, and as for x2APIC mode.
+    unsafe { register(ICR_LOW).write_volatile(command) };
     Ok(())
 }

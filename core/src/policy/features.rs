@@ -54,7 +54,7 @@ pub fn vmx_is_locked_off(feature_control: u64) -> bool {
 /// # Errors
 /// What is missing, to follow "this CPU has no ".
 pub fn check_vmx(caps: &VmxCaps) -> Result<(), &'static str> {
-    let needed: [(bool, &str); 26] = [
+    let needed: [(bool, &str); 27] = [
         (
             caps.offers_proc(Proc::ACTIVATE_SECONDARY_CONTROLS),
             "secondary processor-based VM-execution controls",
@@ -78,6 +78,10 @@ pub fn check_vmx(caps: &VmxCaps) -> Result<(), &'static str> {
         (
             caps.offers_proc(Proc::NMI_WINDOW_EXITING),
             "NMI-window exiting",
+        ),
+        (
+            caps.offers_proc(Proc::MONITOR_TRAP_FLAG),
+            "monitor trap flag",
         ),
         (
             caps.proc().must_be_one()
