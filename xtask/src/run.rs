@@ -1,7 +1,7 @@
 //! `./x run` and `./x iso`: a guest, with or without Umbra, on a machine.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -51,6 +51,16 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let image = folder.path.join("image.iso");
     write_image(&prepared, &folder.path, &image)?;
 
+    // A folder that is kept may hold the serial line of an earlier run, which
+    // would be read until the machine's program starts it anew.
+    let serial = target.serial(&folder.path);
+    match fs::remove_file(&serial) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot remove {}", serial.display()));
+        }
+        _ => {}
+    }
+
     console::catch_interrupts()?;
     let mut child = target
         .command(&machine, &image, &folder.path)?
@@ -65,7 +75,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
         reset: target.reset_mark(&folder.path),
         log,
     };
-    let ending = console::follow(&mut child, &target.serial(&folder.path), watch, print_line)?;
+    let ending = console::follow(&mut child, &serial, watch, print_line)?;
     conclude(ending, args.timeout, |status| {
         target.verdict(&folder.path, status)
     })
