@@ -3,6 +3,7 @@
 use crate::percpu;
 use crate::say;
 use core::sync::atomic::{AtomicU64, Ordering};
+use umbra_ept::ept02::Counters;
 use umbra_vmcs::exit::Reason;
 
 /// Who was running.
@@ -56,6 +57,36 @@ impl Ledger {
     }
 }
 
+/// The counters of one CPU's ept02 caches, in the order of [`EPT02_NAMES`].
+#[derive(Debug)]
+pub struct Ept02Ledger([AtomicU64; 6]);
+
+const EPT02_NAMES: [&str; 6] = [
+    "ept02_hit",
+    "ept02_miss",
+    "ept02_evict",
+    "ept02_full",
+    "ept02_refill",
+    "ept02_around",
+];
+
+impl Ept02Ledger {
+    /// Takes the caches' own counters over.
+    pub fn publish(&self, counters: &Counters) {
+        let values = [
+            counters.hit,
+            counters.miss,
+            counters.evict,
+            counters.full,
+            counters.refill,
+            counters.around,
+        ];
+        for (to, value) in self.0.iter().zip(values) {
+            to.store(value, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Prints one line for each combination that occurred, summed over all CPUs.
 pub fn print() {
     for (level, level_name) in [(Level::L1, "L1"), (Level::L2, "L2")] {
@@ -76,6 +107,14 @@ pub fn print() {
                     None => say!("exits {level_name} reason-{row} {why_name} {sum}"),
                 }
             }
+        }
+    }
+    for (row, name) in EPT02_NAMES.iter().enumerate() {
+        let sum: u64 = percpu::all()
+            .map(|shared| shared.ept02.0[row].load(Ordering::Relaxed))
+            .sum();
+        if sum != 0 {
+            say!("{name} {sum}");
         }
     }
 }

@@ -253,6 +253,10 @@ impl Hardware for Cpu {
         invept(vmx::InveptType::AllContexts, 0);
     }
 
+    fn take_ept01_change(&mut self) -> bool {
+        core::mem::take(&mut self.is_ept01_changed)
+    }
+
     fn ept01_pointer(&self) -> u64 {
         self.ept01.eptp().raw()
     }

@@ -16,7 +16,7 @@
 //! ```
 
 use crate::arch::desc::{Gdt, TaskState};
-use crate::ledger::Ledger;
+use crate::ledger::{Ept02Ledger, Ledger};
 use crate::machine::machine;
 use crate::mem::paging::{Access, AddressSpace, PageSize, pages};
 use crate::mem::{OwnedPages, PAGE_BYTES, PagePool, pointer};
@@ -80,6 +80,8 @@ pub struct Shared {
     pub is_running: AtomicBool,
     /// The exits counted.
     pub ledger: Ledger,
+    /// What the ept02 caches did, as of the last exit that said so.
+    pub ept02: Ept02Ledger,
 }
 
 /// Pages that each CPU gets.
@@ -135,6 +137,8 @@ pub struct Cpu {
     pub mtrrs: Mtrrs,
     /// L1's view of memory.
     pub ept01: Ept01,
+    /// Its types changed, and ept02 does not know yet.
+    pub is_ept01_changed: bool,
     /// L1's port writes that end the run.
     pub watch: Watch,
     /// The pages.
@@ -217,6 +221,7 @@ pub fn create(pool: &mut PagePool, space: &mut AddressSpace, index: u32, apic_id
             feature_control: machine().feature_control,
             mtrrs,
             ept01,
+            is_ept01_changed: false,
             watch: Watch::new(machine().acpi.pm1_control),
             pages,
         });
@@ -345,6 +350,20 @@ impl umbra_ept::mem::TableMemory for Tables {
                 .cast::<u64>()
                 .wrapping_add(index)
                 .write_volatile(value)
+        }
+    }
+
+    fn fill(&mut self, table_hpa: u64, value: u64) {
+        // SAFETY: a whole page of L0's, as `read`; nothing can see the table
+        // before the entry that names it, which is written later.
+        unsafe {
+            core::arch::asm!(
+                "rep stosq",
+                inout("rcx") 512u64 => _,
+                inout("rdi") pointer(table_hpa) => _,
+                in("rax") value,
+                options(nostack, preserves_flags)
+            );
         }
     }
 }

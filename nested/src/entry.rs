@@ -170,6 +170,10 @@ impl Nested {
         let Some(context) = self.context12(number) else {
             return false;
         };
+        if hw.take_ept01_change() {
+            let owed = self.pool.drop_all();
+            invalidate(hw, owed);
+        }
         let active = {
             let (mut tables, mut memory) = hw.ept();
             self.pool.activate(&context, &mut tables, &mut memory)

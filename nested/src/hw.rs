@@ -88,6 +88,9 @@ pub trait Hardware {
     /// INVEPT, all-context.
     fn invept_all(&mut self);
 
+    /// Whether the types of ept01 have changed since the last call, so that
+    /// what was composed with them is out of date.
+    fn take_ept01_change(&mut self) -> bool;
     /// The EPTP of ept01.
     fn ept01_pointer(&self) -> u64;
     /// Maps the L1-physical address in ept01, which so far left it out. Done

@@ -42,7 +42,11 @@ pub fn handle(cpu: &mut Cpu, nested: &mut Nested, exit: Exit) -> Action {
             Action::Skip
         }
         Exit::CrAccess(access) => cr::handle(cpu, access),
-        Exit::Io(access) => io::handle(cpu, access),
+        Exit::Io(access) => {
+            // This may be the write that ends the run.
+            cpu.shared.ept02.publish(&nested.pool.counters());
+            io::handle(cpu, access)
+        }
         Exit::Rdmsr => msr::read(cpu),
         Exit::Wrmsr => msr::write(cpu),
         Exit::Xsetbv => xsetbv::handle(cpu),

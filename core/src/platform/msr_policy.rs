@@ -131,6 +131,7 @@ fn write_mtrr(cpu: &mut Cpu, index: u32, value: u64) -> Result<(), GeneralProtec
 pub fn retype(cpu: &mut Cpu) {
     let owed = cpu.ept01.retype(&mut Tables, &cpu.mtrrs);
     settle(owed);
+    cpu.is_ept01_changed = true;
     cpu.ept01.invalidated(&mut Tables);
 }
 

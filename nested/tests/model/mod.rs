@@ -239,6 +239,9 @@ impl Hardware for Machine {
     fn invept_all(&mut self) {
         self.log.push("invept all".into());
     }
+    fn take_ept01_change(&mut self) -> bool {
+        false
+    }
     fn ept01_pointer(&self) -> u64 {
         0xe0_0000 | 0x1e
     }
