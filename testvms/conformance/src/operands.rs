@@ -21,8 +21,6 @@ use crate::show;
 struct Insn {
     name: &'static str,
     bytes: &'static [u8],
-    /// Whether the last byte is a ModRM byte of a memory operand.
-    has_memory: bool,
     /// What RCX holds.
     rcx: u64,
     /// What the memory operand holds.
@@ -44,7 +42,6 @@ const fn memory(name: &'static str, bytes: &'static [u8], rcx: u64, operand: Ope
     Insn {
         name,
         bytes,
-        has_memory: true,
         rcx,
         operand,
     }
@@ -54,7 +51,6 @@ const fn plain(name: &'static str, bytes: &'static [u8]) -> Insn {
     Insn {
         name,
         bytes,
-        has_memory: false,
         rcx: 0,
         operand: Operand::Any,
     }
@@ -265,6 +261,16 @@ fn arrange(lab: &Lab, bench: &Bench, insn: &Insn, has_current: bool) {
     bench.fill(lab, insn);
 }
 
+/// Bochs 3.0 reads the descriptor before it looks at the type, the SDM has it the other way round: with
+/// a type that does not exist only operands that can be read are tried.
+fn is_left_out(insn: &Insn, place: &str) -> bool {
+    let is_bad_type = matches!(insn.name, "invept?" | "invvpid?");
+    is_bad_type
+        && (place.contains("absent")
+            || place.contains("not canonical")
+            || place.starts_with("into"))
+}
+
 /// Where the memory operand may lie.
 fn addresses(lab: &mut Lab, bench: &Bench, insn: &Insn, has_current: bool) {
     let place = (gdt::CODE64, gdt::DATA);
@@ -280,10 +286,10 @@ fn addresses(lab: &mut Lab, bench: &Bench, insn: &Insn, has_current: bool) {
         ("into not canonical", 0x7fff_ffff_fffc),
         ("not canonical, high", 0xffff_7fff_ffff_fff8),
     ] {
-        arrange(lab, bench, insn, has_current);
-        if name == "into not canonical" && !insn.has_memory {
+        if is_left_out(insn, name) {
             continue;
         }
+        arrange(lab, bench, insn, has_current);
         let fault = bench.run(place, 0, insn.bytes, address, insn.rcx);
         show(
             lab,
@@ -303,6 +309,9 @@ fn addresses(lab: &mut Lab, bench: &Bench, insn: &Insn, has_current: bool) {
         ("rbp absent", BASE + ABSENT * 4096),
         ("rbp not canonical", 0x8000_0000_0000),
     ] {
+        if is_left_out(insn, name) {
+            continue;
+        }
         arrange(lab, bench, insn, has_current);
         let fault = bench.run(place, 0, bytes, address, insn.rcx);
         show(

@@ -150,11 +150,8 @@ fn pointers(t: &mut Tester, own: u64, region: u64) {
         .offers_proc2(umbra_vmcs::controls::Proc2::VMCS_SHADOWING);
     let expected = if can_shadow { Ok(()) } else { valid(11) };
     let result = insn::vmptrld(&other.address());
-    println!("VMPTRLD of a shadow VMCS: {}", Shown(result));
-    t.check(
-        "VMPTRLD of a shadow VMCS",
-        result == expected || result == valid(11),
-    );
+    // Not printed: it depends on whether VMCS shadowing is offered.
+    t.check("VMPTRLD of a shadow VMCS", result == expected);
     let _ = insn::vmclear(&other.address());
     let _ = insn::vmptrld(&own);
     let pointer = insn::vmptrst();

@@ -68,8 +68,6 @@ fn invept(t: &mut Tester, caps: u64) {
     ] {
         expect(t, name, insn::invept(1, [bad, 0]), false);
     }
-    let result = insn::invept(1, [pointer, 1]);
-    println!("INVEPT, upper half of the descriptor: {}", Shown(result));
 }
 
 fn invvpid(t: &mut Tester, caps: u64) {

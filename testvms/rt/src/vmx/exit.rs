@@ -117,6 +117,14 @@ impl Exit {
         }
     }
 
+    /// Whether the qualification is defined. It is a displacement for instructions that may have a
+    /// memory operand, and undefined when they have a register instead (instruction information,
+    /// bit 10).
+    pub fn has_qualification(&self) -> bool {
+        let may_be_register = matches!(self.basic(), 23 | 25 | 47);
+        !(may_be_register && self.information & 1 << 10 != 0)
+    }
+
     /// Whether the guest-linear address is defined.
     pub fn has_linear(&self) -> bool {
         match self.basic() {
@@ -143,13 +151,10 @@ impl fmt::Display for Exit {
                 self.qualification
             );
         }
-        write!(
-            f,
-            "{} {} q={:x}",
-            self.basic(),
-            self.name(),
-            self.qualification
-        )?;
+        write!(f, "{} {}", self.basic(), self.name())?;
+        if self.has_qualification() {
+            write!(f, " q={:x}", self.qualification)?;
+        }
         if self.has_linear() {
             write!(f, " linear={:x}", self.guest_linear)?;
         }
