@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::ui::Step;
 use crate::{cache, cmd};
@@ -138,8 +138,14 @@ fn resolve(names: &[&str], needs: Needs) -> Result<Vec<Deb>> {
         Needs::Nothing => command.arg("download"),
         Needs::Dependencies => command.args(["install", "-y", "--no-install-recommends"]),
     };
-    let text = cmd::output(command.arg("--print-uris").args(names))
-        .with_context(|| format!("apt cannot name the packages {}", names.join(", ")))?;
+    // The command itself is long and says nothing to the person: what apt
+    // printed has been shown, and the cause of it is the same every time.
+    let text = cmd::output(command.arg("--print-uris").args(names)).map_err(|_| {
+        anyhow!(
+            "apt does not offer all of {} (are Debian's archives among its sources?)",
+            names.join(", ")
+        )
+    })?;
     let debs = parse_uris(&text);
     if debs.is_empty() {
         bail!("apt named no file for {}", names.join(", "));
@@ -198,10 +204,28 @@ impl State {
             let step = Step::start("fetching the Debian package lists");
             cmd::run(state.apt_get().arg("update"))
                 .context("cannot fetch the Debian package lists (is there a network?)")?;
+            // apt calls it a success when no mirror answered.
+            if !state.has_lists()? {
+                bail!("cannot fetch the Debian package lists (is there a network?)");
+            }
             fs::write(&stamp, "")?;
             step.done();
         }
         Ok(state)
+    }
+
+    /// Whether any package list has been fetched.
+    fn has_lists(&self) -> Result<bool> {
+        let lists = self.dir.join("lists");
+        for entry in
+            fs::read_dir(&lists).with_context(|| format!("cannot read {}", lists.display()))?
+        {
+            // `..._Packages`, or with the ending of a compression.
+            if entry?.file_name().to_string_lossy().contains("_Packages") {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// `apt-get` working on this state.
@@ -253,6 +277,21 @@ mod tests {
                 hash: "SHA256:f6f1".into(),
             }]
         );
+    }
+
+    #[test]
+    fn lists_that_no_mirror_answered_for_do_not_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State {
+            dir: dir.path().to_path_buf(),
+        };
+        assert!(state.has_lists().is_err());
+        fs::create_dir_all(dir.path().join("lists/partial")).unwrap();
+        fs::write(dir.path().join("lists/lock"), "").unwrap();
+        assert!(!state.has_lists().unwrap());
+        let list = "lists/mirror_dists_bookworm_main_binary-amd64_Packages.lz4";
+        fs::write(dir.path().join(list), "").unwrap();
+        assert!(state.has_lists().unwrap());
     }
 
     #[test]
