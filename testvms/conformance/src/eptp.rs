@@ -113,7 +113,9 @@ fn scalars(lab: &mut Lab) {
         lab.set(field::EXECUTIVE_VMCS_POINTER, pointer);
         lab.run(format_args!("executive pointer {pointer:x}"));
     }
-    for index in [0, 1, 511, 512, 0xffff] {
+    // An index above 511 is for the `ept` test VM: Bochs looks at it at every
+    // walk and the SDM only where a flag has to be set (docs/errata.md).
+    for index in [0, 1, 510, 511] {
         lab.add(
             field::SECONDARY_PROCESSOR_BASED_CONTROLS,
             Proc2::ENABLE_PML.bits().into(),
