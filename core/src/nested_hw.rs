@@ -56,6 +56,17 @@ impl Cpu {
         self.pages.vmcs02.base() + (number % SLOTS) as u64 * PAGE_BYTES
     }
 
+    /// Notes which words of L0's own MSR bitmap have bits, for
+    /// [`Hardware::merge_msr_bitmap`].
+    pub fn note_own_intercepts(&mut self) {
+        self.own_intercepts.clear();
+        for (word, &bits) in (0u16..).zip(self.pages.msr_bitmap.words_mut().iter()) {
+            if bits != 0 && self.own_intercepts.push((word, bits)).is_err() {
+                panic!("L0 intercepts MSRs in too many words of the bitmap");
+            }
+        }
+    }
+
     /// The page for the MSR bitmap that L2 runs with.
     fn merged_bitmap(&self) -> u64 {
         self.pages.nested.base()
@@ -193,7 +204,6 @@ impl Hardware for Cpu {
 
     fn merge_msr_bitmap(&mut self, gpa: u64) -> u64 {
         let merged = self.merged_bitmap();
-        let own = self.pages.msr_bitmap.base();
         let gpa = gpa & !(PAGE_BYTES - 1);
         if !is_l1_ram(gpa, PAGE_BYTES) {
             // All ones, as a bus with nothing on it reads: all accesses exit.
@@ -201,18 +211,25 @@ impl Hardware for Cpu {
             unsafe { core::ptr::write_bytes(pointer(merged), 0xff, PAGE_BYTES as usize) };
             return merged;
         }
-        let from = pointer(gpa).cast::<[u64; 2]>();
-        let own = pointer(own).cast::<[u64; 2]>();
-        let to = pointer(merged).cast::<[u64; 2]>();
-        for n in 0..PAGE_BYTES as usize / 16 {
-            // SAFETY: one of 256 aligned pairs of a page of L1's RAM. L1 may be
-            // writing it: each pair is read once, whatever it then is.
-            let theirs = unsafe { from.wrapping_add(n).read_volatile() };
-            // SAFETY: likewise, in a page of this CPU's own.
-            let ours = unsafe { own.wrapping_add(n).read() };
-            let both = [theirs[0] | ours[0], theirs[1] | ours[1]];
+        // SAFETY: L1's RAM is copied into a page of this CPU's own, both whole,
+        // mapped and aligned. L1 may be writing its page: each word is read
+        // once, whatever it then is.
+        unsafe {
+            core::arch::asm!(
+                "rep movsq",
+                inout("rcx") PAGE_BYTES / 8 => _,
+                inout("rsi") pointer(gpa) => _,
+                inout("rdi") pointer(merged) => _,
+                options(nostack, preserves_flags)
+            );
+        }
+        let to = pointer(merged).cast::<u64>();
+        for &(word, bits) in &self.own_intercepts {
+            let at = to.wrapping_add(usize::from(word));
+            // SAFETY: `word` is the index of one of the page's 512 words.
+            let theirs = unsafe { at.read() };
             // SAFETY: as above.
-            unsafe { to.wrapping_add(n).write(both) };
+            unsafe { at.write(theirs | bits) };
         }
         merged
     }

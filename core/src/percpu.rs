@@ -125,6 +125,8 @@ pub struct Cpu {
     pub vmcs: VmcsState,
     /// The VMX capabilities that L1 sees.
     pub offered: VmxCaps,
+    /// The words of the MSR bitmap in which L0 intercepts something itself.
+    pub own_intercepts: heapless::Vec<(u16, u64), 32>,
     /// Whether L1 is in VMX operation.
     pub is_l1_in_vmx: bool,
     /// What becomes of it.
@@ -215,6 +217,7 @@ pub fn create(pool: &mut PagePool, space: &mut AddressSpace, index: u32, apic_id
             is_vmcs01_launched: false,
             vmcs: VmcsState::new(),
             offered: VmxCaps::default(),
+            own_intercepts: heapless::Vec::new(),
             is_l1_in_vmx: false,
             nmi: NmiMachine::new(),
             start_page: None,

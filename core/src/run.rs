@@ -7,7 +7,7 @@ use crate::ledger::{Level, Why};
 use crate::panic::fatal;
 use crate::percpu::{self, Cpu, PerCpu};
 use crate::vmentry::{Outcome, umbra_first_entry};
-use crate::{l1, nmi};
+use crate::{l1, nmi, stop};
 use core::sync::atomic::Ordering;
 use umbra_nested::Nested;
 use umbra_nmi::{Interruptibility, Policy, blocking};
@@ -92,6 +92,7 @@ extern "C" fn umbra_decide_again(this: *mut PerCpu) -> u64 {
 }
 
 fn leave(cpu: &mut Cpu, nested: &mut Nested) -> u64 {
+    stop::check(cpu.index);
     if let Err(indicator) = nmi::before_entry(cpu, nested) {
         crate::nested::vmx_abort(cpu, indicator);
     }
@@ -101,6 +102,7 @@ fn leave(cpu: &mut Cpu, nested: &mut Nested) -> u64 {
 /// Enters L1 for the first time.
 pub fn first_entry(cpu: &mut Cpu) -> ! {
     cpu.shared.is_running.store(true, Ordering::Release);
+    stop::check(cpu.index);
     // SAFETY: vmcs01 is current and complete, the CPU's area adopted; the
     // stack that is left behind is not used again.
     unsafe { umbra_first_entry(percpu::host_rsp(cpu.index), 1) }

@@ -41,6 +41,9 @@ pub const MSR_EFER: u32 = 0xc000_0080;
 pub const MSR_FS_BASE: u32 = 0xc000_0100;
 pub const MSR_GS_BASE: u32 = 0xc000_0101;
 
+/// IA32_DEBUGCTL.BTF: single-step on branches.
+pub const DEBUGCTL_BTF: u64 = 1 << 1;
+
 /// Interruptibility state, SDM "Guest Non-Register State".
 pub const BLOCKING_BY_STI: u64 = 1 << 0;
 pub const BLOCKING_BY_MOV_SS: u64 = 1 << 1;

@@ -26,12 +26,7 @@ struct Inherited {
 impl Nested {
     /// Enters L2: leaves vmcs02 current and complete. vmcs01 is current.
     pub(crate) fn enter_l2(&mut self, hw: &mut impl Hardware, number: usize) -> Done {
-        let inherited = Inherited {
-            efer: hw.read(field::GUEST_IA32_EFER),
-            pat: hw.read(field::GUEST_IA32_PAT),
-            debugctl: hw.read(field::GUEST_IA32_DEBUGCTL),
-            dr7: hw.read(field::GUEST_DR7),
-        };
+        let inherited = self.inherited(hw, number);
         let slot = self.slots.get(number);
         if slot.needs_reset {
             hw.reset_vmcs02(number);
@@ -63,6 +58,25 @@ impl Nested {
             };
         }
         Done::Switched
+    }
+
+    /// L1's own registers, as far as vmcs12 does not load them. vmcs01 is
+    /// current.
+    fn inherited(&mut self, hw: &mut impl Hardware, number: usize) -> Inherited {
+        let slot = self.slots.get(number);
+        let mut read_unless = |control, field| {
+            if slot.entry(control) {
+                0
+            } else {
+                hw.read(field)
+            }
+        };
+        Inherited {
+            efer: read_unless(Entry::LOAD_EFER, field::GUEST_IA32_EFER),
+            pat: read_unless(Entry::LOAD_PAT, field::GUEST_IA32_PAT),
+            debugctl: read_unless(Entry::LOAD_DEBUG_CONTROLS, field::GUEST_IA32_DEBUGCTL),
+            dr7: read_unless(Entry::LOAD_DEBUG_CONTROLS, field::GUEST_DR7),
+        }
     }
 
     /// The state that vmcs02 saves at each exit though vmcs12 may not: EFER,

@@ -208,7 +208,8 @@ impl Nested {
             let state = state & !(BLOCKING_BY_STI | BLOCKING_BY_MOV_SS);
             hw.write(field::GUEST_INTERRUPTIBILITY_STATE, state);
         }
-        if hw.read(field::GUEST_RFLAGS) & RFLAGS_TF != 0 {
+        let stepping = hw.read(field::GUEST_RFLAGS) & RFLAGS_TF != 0;
+        if stepping && hw.read(field::GUEST_IA32_DEBUGCTL) & DEBUGCTL_BTF == 0 {
             let pending = hw.read(field::GUEST_PENDING_DEBUG_EXCEPTIONS);
             hw.write(field::GUEST_PENDING_DEBUG_EXCEPTIONS, pending | 1 << 14);
         }

@@ -5,6 +5,7 @@ use umbra_vmcs::rules::instructions::{VMXON_ADDRESS, VMXON_IN_ROOT, VMXON_REVISI
 
 use super::{Done, Outcome, Succeed, broken, require_cpl0};
 use crate::bits::*;
+use crate::entry::invalidate;
 use crate::fault::Fault;
 use crate::hw::Hardware;
 use crate::operand::{InsnInfo, MemoryOperand};
@@ -55,6 +56,10 @@ impl Nested {
             return Done::Fault(fault);
         }
         self.slots.flush(hw);
+        // What a later VMX operation of L1 does is not bound to what this one
+        // composed.
+        let owed = self.pool.drop_all();
+        invalidate(hw, owed);
         self.vmxon = None;
         self.current = None;
         let done = self.finish(hw, Ok(Succeed));
