@@ -86,15 +86,15 @@ pub fn parse(line: &[u8]) -> Result<Options, BadWord<'_>> {
         };
         match name {
             b"max-active-ept" => {
-                options.max_active_ept = number(value, 1, 64).ok_or(BadWord::Value {
+                options.max_active_ept = number(value, 1, 8).ok_or(BadWord::Value {
                     word,
-                    takes: "a number from 1 to 64",
+                    takes: "a number from 1 to 8",
                 })?;
             }
             b"ept02-pages" => {
-                options.ept02_pages = number(value, 8, 65536).ok_or(BadWord::Value {
+                options.ept02_pages = number(value, 8, 65535).ok_or(BadWord::Value {
                     word,
-                    takes: "a number from 8 to 65536",
+                    takes: "a number from 8 to 65535",
                 })?;
             }
             b"refill" => {
@@ -174,7 +174,7 @@ mod tests {
     fn bad_words_are_named() {
         for line in [
             "max-active-ept=0",
-            "max-active-ept=65",
+            "max-active-ept=9",
             "max-active-ept",
             "ept02-pages=+8",
             "ept02-pages=99999999999999999999",
