@@ -12,6 +12,7 @@ pub const CR4_PSE: u64 = 1 << 4;
 pub const CR4_PAE: u64 = 1 << 5;
 pub const CR4_LA57: u64 = 1 << 12;
 pub const CR4_VMXE: u64 = 1 << 13;
+pub const CR4_SMXE: u64 = 1 << 14;
 pub const CR4_PCIDE: u64 = 1 << 17;
 pub const CR4_SMAP: u64 = 1 << 21;
 pub const CR4_PKE: u64 = 1 << 22;
@@ -23,6 +24,7 @@ pub const EFER_NXE: u64 = 1 << 11;
 pub const RFLAGS_FIXED: u64 = 1 << 1;
 pub const RFLAGS_TF: u64 = 1 << 8;
 pub const RFLAGS_IF: u64 = 1 << 9;
+pub const RFLAGS_RF: u64 = 1 << 16;
 pub const RFLAGS_VM: u64 = 1 << 17;
 pub const RFLAGS_AC: u64 = 1 << 18;
 /// CF, PF, AF, ZF, SF, OF: what VMsucceed and VMfail write.

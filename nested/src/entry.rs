@@ -45,6 +45,8 @@ impl Nested {
         }
         self.start_timer(hw, number);
         if let Err(entry) = self.load_entry_msrs(hw, number) {
+            // Some of the list may be in vmcs02 already.
+            self.slots.get(number).dirty = FieldSet::FULL;
             return self.entry_failure(hw, number, Reason::EntryMsrLoading, entry);
         }
         self.slots.get(number).is_launched = true;
@@ -52,7 +54,7 @@ impl Nested {
         if core::mem::take(&mut self.init_latched) {
             // Blocked in VMX root operation, an INIT exits at once in VMX
             // non-root operation.
-            return match self.reflect(hw, Reason::Init as u32) {
+            return match self.reflect_unrun(hw, number, Reason::Init) {
                 crate::L2Done::Abort(indicator) => Done::Abort(indicator),
                 _ => Done::Switched,
             };
@@ -83,6 +85,15 @@ impl Nested {
     /// PAT, DR7 and IA32_DEBUGCTL, and PDPTEs without EPT.
     fn load_unsaved_state(&mut self, hw: &mut impl Hardware, number: usize, l1: &Inherited) {
         let slot = self.slots.get(number);
+        // What the last exit saved and L1 has not read lies in vmcs02 alone,
+        // and the writes below would lose it.
+        for f in [
+            field::GUEST_IA32_PAT,
+            field::GUEST_IA32_DEBUGCTL,
+            field::GUEST_DR7,
+        ] {
+            slot.fetch(hw, f);
+        }
         let v = &slot.vmcs12;
         let cr0 = v.get(field::GUEST_CR0);
         let efer = if slot.entry(Entry::LOAD_EFER) {
@@ -202,6 +213,7 @@ impl Nested {
         let slot = self.slots.get(number);
         self.timer_end = None;
         if slot.pin(Pin::ACTIVATE_PREEMPTION_TIMER) {
+            slot.fetch(hw, field::VMX_PREEMPTION_TIMER_VALUE);
             let value = slot.vmcs12.get(field::VMX_PREEMPTION_TIMER_VALUE);
             let now = hw.tsc() >> (self.caps.misc & 0x1f);
             self.timer_end = Some(now.wrapping_add(value));

@@ -103,6 +103,13 @@ impl Nested {
         )
     }
 
+    /// Before L0 enters L2 again after an exit that was for an NMI of L0's alone.
+    pub fn after_own_exit(&mut self, hw: &mut impl Hardware) {
+        if self.in_l2 {
+            self.continue_timer(hw);
+        }
+    }
+
     /// An NMI that arrived in L0 is an exit of L2, which was about to run.
     pub fn reflect_nmi(&mut self, hw: &mut impl Hardware) -> L2Done {
         let Some(number) = self.current else {
@@ -124,16 +131,21 @@ impl Nested {
         let slot = self.slots.get(number);
         let bitmap = slot.vmcs12.get32(field::EXCEPTION_BITMAP);
         let mut info = INFO_VALID | TYPE_HARDWARE_EXCEPTION << 8 | u64::from(fault.vector);
-        if fault.error_code.is_some() {
+        // No exception has an error code in real mode.
+        let has_code = fault.error_code.is_some() && hw.read(field::GUEST_CR0) & CR0_PE != 0;
+        if has_code {
             info |= INFO_ERROR_CODE;
         }
+        // The image of RFLAGS that a fault saves has RF set.
+        let rflags = hw.read(field::GUEST_RFLAGS);
+        hw.write(field::GUEST_RFLAGS, rflags | RFLAGS_RF);
         let code = u64::from(fault.error_code.unwrap_or(0));
         if bitmap & 1 << (fault.vector & 31) != 0 {
             hw.write_exit_event(slot, info, code);
             return false;
         }
         hw.write(field::VM_ENTRY_INTERRUPTION_INFORMATION, info);
-        if fault.error_code.is_some() {
+        if has_code {
             hw.write(field::VM_ENTRY_EXCEPTION_ERROR_CODE, code);
             slot.dirty.insert(field::VM_ENTRY_EXCEPTION_ERROR_CODE);
         }
@@ -152,6 +164,8 @@ impl<H: Hardware> ExitEvent for H {
             .set(field::VM_EXIT_INTERRUPTION_INFORMATION, info);
         slot.vmcs12
             .set(field::VM_EXIT_INTERRUPTION_ERROR_CODE, code);
+        // An earlier exit may have left it to be read from vmcs02.
+        slot.stale.remove(field::VM_EXIT_INTERRUPTION_ERROR_CODE);
         slot.vmcs12.set(field::EXIT_QUALIFICATION, 0);
         slot.vmcs12.set(field::IDT_VECTORING_INFORMATION, 0);
     }

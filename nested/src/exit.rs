@@ -4,7 +4,7 @@
 //! host state.
 
 use umbra_nmi::{Interruptibility, blocking};
-use umbra_vmcs::controls::{Exit, Pin, Proc2};
+use umbra_vmcs::controls::{Exit, Pin, Proc, Proc2};
 use umbra_vmcs::exit::{ENTRY_FAILURE, Reason};
 use umbra_vmcs::field::{self, FieldSet};
 
@@ -12,6 +12,7 @@ use crate::bits::*;
 use crate::fault::Fault;
 use crate::host_state::{LeftByL2, abort};
 use crate::hw::{Current, Hardware};
+use crate::msr_list::in_vmcs;
 use crate::state::Nested;
 
 /// What becomes of an exit of L2.
@@ -137,9 +138,18 @@ impl Nested {
         let qualification = hw.read(field::EXIT_QUALIFICATION);
         let reason = Reason::from_number(raw as u16).unwrap_or(Reason::EntryGuestState);
         self.slots.get(number).dirty = FieldSet::FULL;
+        hw.switch_to(Current::Vmcs01);
+        self.undo_launch(hw, number);
         match self.entry_failure(hw, number, reason, qualification) {
             crate::Done::Abort(indicator) => L2Done::Abort(indicator),
             _ => L2Done::Reflected,
+        }
+    }
+
+    /// A VMLAUNCH that failed leaves the launch state clear. vmcs01 is current.
+    fn undo_launch(&mut self, hw: &mut impl Hardware, number: usize) {
+        if hw.read(field::EXIT_REASON) as u16 == Reason::Vmlaunch as u16 {
+            self.slots.get(number).is_launched = false;
         }
     }
 
@@ -155,6 +165,7 @@ impl Nested {
         slot.vmcs12
             .set(field::VM_INSTRUCTION_ERROR, u64::from(error));
         hw.switch_to(Current::Vmcs01);
+        self.undo_launch(hw, number);
         let rflags = hw.read(field::GUEST_RFLAGS) & !RFLAGS_STATUS;
         hw.write(field::GUEST_RFLAGS, rflags | RFLAGS_ZF);
     }
@@ -171,25 +182,89 @@ impl Nested {
             };
             return self.reflect(hw, reason as u32);
         }
+        // L1 may have changed its bitmap since the entry, so the MSR can be any;
+        // the CPU's own copy of one that vmcs02 holds is L0's here.
         let result = if is_write {
             let value = hw.gpr(2) << 32 | hw.gpr(0) & 0xffff_ffff;
-            hw.wrmsr_l1(index, value)
+            match in_vmcs(index) {
+                Some(f) => self.load_vmcs_msr(hw, f, value),
+                None => hw.wrmsr_l1(index, value),
+            }
         } else {
-            hw.rdmsr_l1(index).map(|value| {
+            let value = match in_vmcs(index) {
+                Some(f) => Ok(hw.read(f)),
+                None => hw.rdmsr_l1(index),
+            };
+            value.map(|value| {
                 hw.set_gpr(0, value & 0xffff_ffff);
                 hw.set_gpr(2, value >> 32);
             })
         };
         match result {
-            Ok(()) => self.skip_in_l2(hw),
+            Ok(()) => self.end_instruction_of_l2(hw, number),
             Err(_) => {
                 if !self.raise_in_l2(hw, number, Fault::GP) {
                     return self.reflect_event(hw, Reason::ExceptionOrNmi as u32);
                 }
+                self.continue_timer(hw);
+                L2Done::Resume
             }
+        }
+    }
+
+    /// L0 has carried out the instruction that L2 exited with: L2 goes on
+    /// behind it, unless L1 asked for an exit after each instruction (SDM
+    /// "Monitor Trap Flag").
+    pub(crate) fn end_instruction_of_l2(
+        &mut self,
+        hw: &mut impl Hardware,
+        number: usize,
+    ) -> L2Done {
+        self.skip_in_l2(hw);
+        if self.slots.get(number).proc(Proc::MONITOR_TRAP_FLAG) {
+            self.note_exit_without_event(number, 0);
+            return self.reflect_event(hw, Reason::MonitorTrapFlag as u32);
         }
         self.continue_timer(hw);
         L2Done::Resume
+    }
+
+    /// An exit that L2 has before its first instruction. The event that the
+    /// entry would have injected counts as one whose delivery was interrupted,
+    /// so that L1 injects it again.
+    pub(crate) fn reflect_unrun(
+        &mut self,
+        hw: &mut impl Hardware,
+        number: usize,
+        reason: Reason,
+    ) -> L2Done {
+        let event = hw.read(field::VM_ENTRY_INTERRUPTION_INFORMATION);
+        let event = if event & INFO_VALID != 0 { event } else { 0 };
+        self.note_exit_without_event(number, event);
+        if event != 0 {
+            let slot = self.slots.get(number);
+            let code = slot.vmcs12.get(field::VM_ENTRY_EXCEPTION_ERROR_CODE);
+            let length = slot.vmcs12.get(field::VM_ENTRY_INSTRUCTION_LENGTH);
+            slot.vmcs12.set(field::IDT_VECTORING_ERROR_CODE, code);
+            slot.vmcs12.set(field::VM_EXIT_INSTRUCTION_LENGTH, length);
+            // No CPU has cleared it.
+            hw.write(field::VM_ENTRY_INTERRUPTION_INFORMATION, 0);
+        }
+        self.reflect_event(hw, reason as u32)
+    }
+
+    /// The information of an exit that no CPU recorded and that is no event.
+    fn note_exit_without_event(&mut self, number: usize, vectoring: u64) {
+        let slot = self.slots.get(number);
+        for (f, value) in [
+            (field::EXIT_QUALIFICATION, 0),
+            (field::VM_EXIT_INTERRUPTION_INFORMATION, 0),
+            (field::IDT_VECTORING_INFORMATION, vectoring),
+            (field::IDT_VECTORING_ERROR_CODE, 0),
+        ] {
+            slot.vmcs12.set(f, value);
+            slot.stale.remove(f);
+        }
     }
 
     /// Moves L2 past the instruction that exited: no STI or MOV-SS blocking
@@ -208,8 +283,11 @@ impl Nested {
             let state = state & !(BLOCKING_BY_STI | BLOCKING_BY_MOV_SS);
             hw.write(field::GUEST_INTERRUPTIBILITY_STATE, state);
         }
-        let stepping = hw.read(field::GUEST_RFLAGS) & RFLAGS_TF != 0;
-        if stepping && hw.read(field::GUEST_IA32_DEBUGCTL) & DEBUGCTL_BTF == 0 {
+        let rflags = hw.read(field::GUEST_RFLAGS);
+        if rflags & RFLAGS_RF != 0 {
+            hw.write(field::GUEST_RFLAGS, rflags & !RFLAGS_RF);
+        }
+        if rflags & RFLAGS_TF != 0 && hw.read(field::GUEST_IA32_DEBUGCTL) & DEBUGCTL_BTF == 0 {
             let pending = hw.read(field::GUEST_PENDING_DEBUG_EXCEPTIONS);
             hw.write(field::GUEST_PENDING_DEBUG_EXCEPTIONS, pending | 1 << 14);
         }

@@ -10,7 +10,7 @@ use crate::hw::{Hardware, MsrFault};
 use crate::state::Nested;
 
 /// MSRs that live in the VMCS while a guest runs.
-const fn in_vmcs(index: u32) -> Option<Field> {
+pub(crate) const fn in_vmcs(index: u32) -> Option<Field> {
     Some(match index {
         MSR_EFER => field::GUEST_IA32_EFER,
         MSR_IA32_PAT => field::GUEST_IA32_PAT,
@@ -44,6 +44,17 @@ impl Nested {
         let v = &self.slots.get(number).vmcs12;
         let count = u64::from(v.get32(field::VM_ENTRY_MSR_LOAD_COUNT));
         let list = v.get(field::VM_ENTRY_MSR_LOAD_ADDRESS);
+        if count != 0 {
+            // What vmcs12 has yet to read of these goes when they are loaded.
+            let slot = self.slots.get(number);
+            for f in [
+                field::GUEST_IA32_SYSENTER_CS,
+                field::GUEST_IA32_SYSENTER_ESP,
+                field::GUEST_IA32_SYSENTER_EIP,
+            ] {
+                slot.fetch(hw, f);
+            }
+        }
         for n in 0..count.min(self.list_limit()) {
             self.load_one(hw, list, n).map_err(|MsrFault| n + 1)?;
         }
@@ -104,7 +115,7 @@ impl Nested {
     }
 
     /// An MSR that the current VMCS holds: the same checks as WRMSR makes.
-    fn load_vmcs_msr(
+    pub(crate) fn load_vmcs_msr(
         &mut self,
         hw: &mut impl Hardware,
         f: Field,

@@ -10,6 +10,8 @@ use umbra_vmcs::VmxCaps;
 use umbra_vmcs::controls::{Entry, Exit, Pin, Proc, Proc2};
 use umbra_vmcs::field::{FieldSet, highest_ordinal};
 
+use crate::bits::CR4_SMXE;
+
 /// Pin-based controls: all go to vmcs02 as they are.
 const PIN: Pin = Pin::EXTERNAL_INTERRUPT_EXITING
     .union(Pin::NMI_EXITING)
@@ -100,6 +102,8 @@ pub fn offer(below: &VmxCaps, present: &FieldSet) -> VmxCaps {
     caps.pin_true = caps.pin_true.without(no_pin);
     caps.proc_plain = caps.proc_plain.without(NO_PROC.bits());
     caps.proc_true = caps.proc_true.without(NO_PROC.bits());
+    // GETSEC is not emulated, and CPUID hides SMX.
+    caps.cr4_fixed1 &= !CR4_SMXE;
     caps.proc3 = 0;
     caps.proc2 = caps.proc2.without(!PROC2.bits());
     let no_exit = !EXIT.bits();
@@ -160,6 +164,15 @@ mod tests {
         let caps = offer(&below, &FieldSet::FULL);
         assert_eq!(caps.exit_true.must_be_one(), 0x0003_6dff);
         assert_eq!(caps.exit_true.may_be_one() & 0x0003_6dff, 0x0003_6dff);
+    }
+
+    #[test]
+    fn smx_is_not_offered_in_cr4() {
+        let below = VmxCaps {
+            cr4_fixed1: 0x76_77ff,
+            ..everything()
+        };
+        assert_eq!(offer(&below, &FieldSet::FULL).cr4_fixed1, 0x76_37ff);
     }
 
     #[test]

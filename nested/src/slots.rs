@@ -64,6 +64,16 @@ impl Slot {
         self.stale.remove(field);
     }
 
+    /// Reads a field back if its value lies in vmcs02, which is current.
+    #[inline]
+    pub fn fetch(&mut self, hw: &mut impl Hardware, field: Field) {
+        if self.stale.contains(field) {
+            self.stale.remove(field);
+            let value = hw.read(field);
+            self.set_from_cpu(field, value);
+        }
+    }
+
     /// Sets a field to what the CPU itself stored at an exit: vmcs02 has it
     /// already, and the rules need not see it. Should the CPU not take back
     /// what it stored, the entry fails in hardware and L1 is told so.

@@ -41,8 +41,6 @@ impl Nested {
         if !self.use_ept(hw, number) {
             return self.reflect(hw, Reason::Vmfunc as u32);
         }
-        self.skip_in_l2(hw);
-        self.continue_timer(hw);
-        L2Done::Resume
+        self.end_instruction_of_l2(hw, number)
     }
 }

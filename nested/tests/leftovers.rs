@@ -1,0 +1,323 @@
+//! What one VM entry or exit leaves behind for the next.
+
+mod model;
+
+use model::*;
+use umbra_nested::{Done, Hardware, L2Done, Nested};
+use umbra_vmcs::Field;
+use umbra_vmcs::exit::Reason;
+use umbra_vmcs::field;
+
+const MONITOR_TRAP_FLAG: u64 = 1 << 27;
+const USE_MSR_BITMAPS: u64 = 1 << 28;
+const PROC: u64 = 0x0400_6172;
+const BITMAP: u64 = 0xb000;
+const GS_BASE: u32 = 0xc000_0101;
+const GS_BASE_BIT: u64 = BITMAP + 0xc00 + 0x101 / 8;
+
+fn enc(f: Field) -> u64 {
+    f.encoding().into()
+}
+
+fn write(hw: &mut Machine, nested: &mut Nested, fields: &[(Field, u64)]) {
+    for (f, value) in fields {
+        vmwrite(hw, nested, enc(*f), *value);
+    }
+}
+
+fn run(hw: &mut Machine, nested: &mut Nested, reason: Reason) {
+    assert_eq!(nested.instruction(hw, reason), Done::Switched);
+    assert!(nested.in_l2(), "{:?}", nested.take_broken_rule());
+}
+
+fn launched(fields: &[(Field, u64)]) -> (Machine, Nested) {
+    let (mut hw, mut nested) = with_valid_vmcs();
+    write(&mut hw, &mut nested, fields);
+    run(&mut hw, &mut nested, Reason::Vmlaunch);
+    (hw, nested)
+}
+
+/// The exit of an MSR access by L2.
+fn msr_exit(hw: &mut Machine, reason: Reason, index: u32, value: u64) {
+    hw.gprs[1] = index.into();
+    hw.gprs[0] = value & 0xffff_ffff;
+    hw.gprs[2] = value >> 32;
+    let length = [(field::VM_EXIT_INSTRUCTION_LENGTH, 2)];
+    exit_from_l2(hw, reason as u32, &length);
+}
+
+/// State that is saved and loaded goes on where L2 left it, whether or not L1
+/// has looked at it in between.
+#[test]
+fn what_an_exit_saves_the_next_entry_loads() {
+    let save_debug_pat_timer = 0x0003_6dfb | 1 << 9 | 1 << 2 | 1 << 18 | 1 << 22;
+    let load_debug_pat = 0x11fb | 1 << 9 | 1 << 2 | 1 << 14;
+    let (mut hw, mut nested) = launched(&[
+        (field::PRIMARY_VM_EXIT_CONTROLS, save_debug_pat_timer),
+        (field::VM_ENTRY_CONTROLS, load_debug_pat),
+        (field::PIN_BASED_CONTROLS, 0x16 | 1 << 6),
+        (field::VMX_PREEMPTION_TIMER_VALUE, 5000),
+    ]);
+    let left = [
+        (field::GUEST_DR7, 0x401),
+        (field::GUEST_IA32_DEBUGCTL, 1),
+        (field::GUEST_IA32_PAT, 0x0101_0101_0101_0101),
+        (field::VMX_PREEMPTION_TIMER_VALUE, 77),
+    ];
+    exit_from_l2(&mut hw, Reason::Cpuid as u32, &left);
+    assert_eq!(nested.l2_exit(&mut hw), L2Done::Reflected);
+    run(&mut hw, &mut nested, Reason::Vmresume);
+    for (f, value) in left {
+        assert_eq!(hw.read(f), value, "{f:?}");
+    }
+}
+
+/// State that is saved and not loaded: L2 gets L1's, L1 reads what was saved.
+#[test]
+fn what_an_exit_saves_l1_reads_though_the_entry_fails() {
+    let save_debug = 0x0003_6dfb | 1 << 9 | 1 << 2;
+    let without_load_debug = 0x11fb | 1 << 9;
+    let (mut hw, mut nested) = launched(&[
+        (field::PRIMARY_VM_EXIT_CONTROLS, save_debug),
+        (field::VM_ENTRY_CONTROLS, without_load_debug),
+    ]);
+    let left = [
+        (field::GUEST_DR7, 0x403),
+        (field::GUEST_IA32_SYSENTER_CS, 8),
+    ];
+    exit_from_l2(&mut hw, Reason::Cpuid as u32, &left);
+    nested.l2_exit(&mut hw);
+    // The list changes SYSENTER_CS, and then fails.
+    let list = 0x9000_u64;
+    for (n, word) in [0x174_u64, 0x20, 0xdead, 2].into_iter().enumerate() {
+        hw.write_l1(list + 8 * n as u64, &word.to_le_bytes());
+    }
+    let f = [
+        (field::VM_ENTRY_MSR_LOAD_ADDRESS, list),
+        (field::VM_ENTRY_MSR_LOAD_COUNT, 2),
+    ];
+    write(&mut hw, &mut nested, &f);
+    assert_eq!(
+        nested.instruction(&mut hw, Reason::Vmresume),
+        Done::Switched
+    );
+    assert!(!nested.in_l2());
+    for (f, value) in left {
+        assert_eq!(vmread(&mut hw, &mut nested, enc(f)), value, "{f:?}");
+    }
+    write(&mut hw, &mut nested, &[(field::VM_ENTRY_MSR_LOAD_COUNT, 0)]);
+    run(&mut hw, &mut nested, Reason::Vmresume);
+    assert_eq!(hw.read(field::GUEST_IA32_SYSENTER_CS), 8);
+}
+
+/// L1 may clear a bit of its bitmap after L0 has merged it: the MSR is then
+/// L2's own in vmcs02, never the CPU's.
+#[test]
+fn an_msr_that_vmcs02_holds_never_reaches_the_cpu() {
+    for (index, f, value) in [
+        (GS_BASE, field::GUEST_GS_BASE, 0x1234),
+        (0xc000_0080, field::GUEST_IA32_EFER, 0x501),
+        (0x277, field::GUEST_IA32_PAT, 0x0606_0606_0606_0606),
+        (0x1d9, field::GUEST_IA32_DEBUGCTL, 1),
+        (0x175, field::GUEST_IA32_SYSENTER_ESP, 0x5678),
+    ] {
+        let (mut hw, mut nested) = launched(&[
+            (
+                field::PRIMARY_PROCESSOR_BASED_CONTROLS,
+                PROC | USE_MSR_BITMAPS,
+            ),
+            (field::MSR_BITMAP, BITMAP),
+        ]);
+        msr_exit(&mut hw, Reason::Wrmsr, index, value);
+        assert_eq!(nested.l2_exit(&mut hw), L2Done::Resume);
+        assert!(!hw.msrs.contains_key(&index), "{index:#x}");
+        assert_eq!(hw.read(f), value, "{index:#x}");
+        msr_exit(&mut hw, Reason::Rdmsr, index, 0);
+        assert_eq!(nested.l2_exit(&mut hw), L2Done::Resume);
+        assert_eq!(hw.gprs[0], value & 0xffff_ffff);
+    }
+}
+
+#[test]
+fn an_intercepted_msr_is_l1s() {
+    let (mut hw, mut nested) = launched(&[
+        (
+            field::PRIMARY_PROCESSOR_BASED_CONTROLS,
+            PROC | USE_MSR_BITMAPS,
+        ),
+        (field::MSR_BITMAP, BITMAP),
+    ]);
+    hw.write_l1(GS_BASE_BIT, &[1 << 1]);
+    msr_exit(&mut hw, Reason::Wrmsr, GS_BASE, 0x1234);
+    assert_eq!(nested.l2_exit(&mut hw), L2Done::Reflected);
+}
+
+/// A fault that L0 raises for L2 looks like the CPU's: RF in the image, and no
+/// error code in real mode.
+#[test]
+fn a_fault_raised_for_l2_is_as_the_cpus() {
+    for (pe, info) in [(1, 0x8000_0b0d), (0, 0x8000_030d)] {
+        let (mut hw, mut nested) = launched(&[
+            (
+                field::PRIMARY_PROCESSOR_BASED_CONTROLS,
+                PROC | USE_MSR_BITMAPS,
+            ),
+            (field::MSR_BITMAP, BITMAP),
+        ]);
+        let cr0 = hw.read(field::GUEST_CR0) & !1 | pe;
+        hw.write(field::GUEST_CR0, cr0);
+        // The machine of arrays refuses this MSR's number.
+        msr_exit(&mut hw, Reason::Rdmsr, 0x1fff, 0);
+        assert_eq!(nested.l2_exit(&mut hw), L2Done::Resume);
+        assert_eq!(hw.read(field::VM_ENTRY_INTERRUPTION_INFORMATION), info);
+        assert_eq!(hw.read(field::GUEST_RFLAGS), 2 | 1 << 16);
+        assert_eq!(hw.read(field::GUEST_RIP), 0x60_0000);
+    }
+}
+
+/// The exit of such a fault: its error code is L0's, not an earlier exit's.
+#[test]
+fn a_fault_that_l1_wants_has_its_own_error_code() {
+    let (mut hw, mut nested) = launched(&[
+        (
+            field::PRIMARY_PROCESSOR_BASED_CONTROLS,
+            PROC | USE_MSR_BITMAPS,
+        ),
+        (field::MSR_BITMAP, BITMAP),
+        (field::EXCEPTION_BITMAP, 1 << 13),
+    ]);
+    let earlier = [(field::VM_EXIT_INTERRUPTION_ERROR_CODE, 0x77)];
+    exit_from_l2(&mut hw, Reason::Cpuid as u32, &earlier);
+    nested.l2_exit(&mut hw);
+    run(&mut hw, &mut nested, Reason::Vmresume);
+    msr_exit(&mut hw, Reason::Rdmsr, 0x1fff, 0);
+    assert_eq!(nested.l2_exit(&mut hw), L2Done::Reflected);
+    for (f, value) in [
+        (field::VM_EXIT_INTERRUPTION_INFORMATION, 0x8000_0b0d),
+        (field::VM_EXIT_INTERRUPTION_ERROR_CODE, 0),
+        (field::GUEST_RFLAGS, 2 | 1 << 16),
+    ] {
+        assert_eq!(vmread(&mut hw, &mut nested, enc(f)), value, "{f:?}");
+    }
+}
+
+/// An instruction that L0 carries out ends as any other: RF and blocking by
+/// STI and MOV SS go, a single step is due, the monitor trap flag exits.
+#[test]
+fn an_instruction_carried_out_for_l2_ends_as_on_a_cpu() {
+    for (mtf, btf) in [(0, 0), (0, 2), (MONITOR_TRAP_FLAG, 0)] {
+        let (mut hw, mut nested) = launched(&[
+            (
+                field::PRIMARY_PROCESSOR_BASED_CONTROLS,
+                PROC | USE_MSR_BITMAPS | mtf,
+            ),
+            (field::MSR_BITMAP, BITMAP),
+        ]);
+        hw.msrs.insert(0x1b, 5);
+        msr_exit(&mut hw, Reason::Rdmsr, 0x1b, 0);
+        for (f, value) in [
+            (field::GUEST_RFLAGS, 2 | 1 << 8 | 1 << 16),
+            (field::GUEST_INTERRUPTIBILITY_STATE, 2),
+            (field::GUEST_PENDING_DEBUG_EXCEPTIONS, 0),
+            (field::GUEST_IA32_DEBUGCTL, btf),
+            (field::IDT_VECTORING_INFORMATION, 0),
+        ] {
+            hw.write(f, value);
+        }
+        let done = nested.l2_exit(&mut hw);
+        assert_eq!(hw.gprs[0], 5);
+        let pending = if btf == 0 { 1 << 14 } else { 0 };
+        let after = [
+            (field::GUEST_RIP, 0x60_0002),
+            (field::GUEST_RFLAGS, 2 | 1 << 8),
+            (field::GUEST_INTERRUPTIBILITY_STATE, 0),
+            (field::GUEST_PENDING_DEBUG_EXCEPTIONS, pending),
+        ];
+        if mtf == 0 {
+            assert_eq!(done, L2Done::Resume);
+            for (f, value) in after {
+                assert_eq!(hw.read(f), value, "{f:?}");
+            }
+            continue;
+        }
+        assert_eq!(done, L2Done::Reflected);
+        let exit = [
+            (field::EXIT_REASON, Reason::MonitorTrapFlag as u64),
+            (field::EXIT_QUALIFICATION, 0),
+            (field::VM_EXIT_INTERRUPTION_INFORMATION, 0),
+        ];
+        for (f, value) in after.into_iter().chain(exit) {
+            assert_eq!(vmread(&mut hw, &mut nested, enc(f)), value, "{f:?}");
+        }
+    }
+}
+
+/// An INIT that VMX root operation blocked exits before L2's first
+/// instruction; the event of the entry is not lost and not doubled.
+#[test]
+fn a_blocked_init_exits_at_once_and_keeps_the_event() {
+    let (mut hw, mut nested) = launched(&[]);
+    let junk = [
+        (field::EXIT_QUALIFICATION, 0x1234),
+        (field::IDT_VECTORING_INFORMATION, 0x8000_0020),
+    ];
+    exit_from_l2(&mut hw, Reason::EptViolation as u32, &junk);
+    hw.write(field::EXIT_REASON, Reason::Cpuid as u64);
+    nested.l2_exit(&mut hw);
+    let event = [
+        (field::VM_ENTRY_INTERRUPTION_INFORMATION, 0x8000_0b0e),
+        (field::VM_ENTRY_EXCEPTION_ERROR_CODE, 6),
+    ];
+    write(&mut hw, &mut nested, &event);
+    nested.latch_init();
+    assert_eq!(
+        nested.instruction(&mut hw, Reason::Vmresume),
+        Done::Switched
+    );
+    assert!(!nested.in_l2());
+    for (f, value) in [
+        (field::EXIT_REASON, Reason::Init as u64),
+        (field::EXIT_QUALIFICATION, 0),
+        (field::VM_EXIT_INTERRUPTION_INFORMATION, 0),
+        (field::IDT_VECTORING_INFORMATION, 0x8000_0b0e),
+        (field::IDT_VECTORING_ERROR_CODE, 6),
+        (field::VM_ENTRY_INTERRUPTION_INFORMATION, 0xb0e),
+    ] {
+        assert_eq!(vmread(&mut hw, &mut nested, enc(f)), value, "{f:?}");
+    }
+    run(&mut hw, &mut nested, Reason::Vmresume);
+    let left = hw.read(field::VM_ENTRY_INTERRUPTION_INFORMATION);
+    assert_eq!(left & 1 << 31, 0);
+}
+
+/// A VMLAUNCH that only the CPU refuses leaves the VMCS clear.
+#[test]
+fn a_refused_launch_can_be_launched_again() {
+    let refused: [fn(&mut Machine, &mut Nested); 2] = [
+        |hw, nested| nested.l2_vmfail(hw, 7),
+        |hw, nested| {
+            exit_from_l2(hw, 1 << 31 | 33, &[]);
+            assert_eq!(nested.l2_exit(hw), L2Done::Reflected);
+        },
+    ];
+    for refuse in refused {
+        let (mut hw, mut nested) = with_valid_vmcs();
+        hw.write(field::EXIT_REASON, Reason::Vmlaunch as u64);
+        run(&mut hw, &mut nested, Reason::Vmlaunch);
+        refuse(&mut hw, &mut nested);
+        assert!(!nested.in_l2());
+        run(&mut hw, &mut nested, Reason::Vmlaunch);
+    }
+}
+
+/// An exit for an NMI of L0's own does not start the preemption timer anew.
+#[test]
+fn the_timer_goes_on_over_an_exit_for_an_nmi() {
+    let (mut hw, mut nested) = launched(&[
+        (field::PIN_BASED_CONTROLS, 0x16 | 1 << 6),
+        (field::VMX_PREEMPTION_TIMER_VALUE, 500),
+    ]);
+    hw.tsc += 100 << (nested.caps.misc & 0x1f);
+    nested.after_own_exit(&mut hw);
+    assert_eq!(hw.read(field::VMX_PREEMPTION_TIMER_VALUE), 400);
+}
