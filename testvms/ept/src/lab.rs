@@ -77,6 +77,8 @@ pub struct Lab {
     pub paths: [Path; 3],
     /// The way in use.
     pub path: Path,
+    /// Bits of a violation's qualification that the transcript leaves out, for a data access.
+    pub hidden: u64,
     /// Cases so far.
     pub cases: u32,
     /// Checks that failed.
@@ -95,6 +97,7 @@ impl Lab {
             target,
             paths,
             path: paths[0],
+            hidden: 0,
             cases: 0,
             wrong: 0,
         };
@@ -114,7 +117,11 @@ impl Lab {
     fn mark_guest_tables(&mut self) {
         let memory = self.vm.memory;
         let is_long = self.vm.mode() == Mode::Long;
-        let tables: &[u64] = if is_long { &[0, 0x1000, 0x2000] } else { &[0x2000] };
+        let tables: &[u64] = if is_long {
+            &[0, 0x1000, 0x2000]
+        } else {
+            &[0x2000]
+        };
         for table in tables {
             let at = layout::TABLES + table;
             memory.write(at, memory.read::<u64>(at) | GUEST_FLAGS);
@@ -188,7 +195,14 @@ impl Lab {
         self.target.write_bytes(0x40, &VMCALL);
         self.vm.registers.rdi = LINEAR + access.offset();
         self.vm.registers.rax = 5;
-        self.execute(access.code())
+        let answer = self.execute(access.code());
+        if access == Access::Fetch {
+            return answer;
+        }
+        Short {
+            hidden: self.hidden,
+            ..answer
+        }
     }
 
     /// Lets L2 execute a piece of code.
@@ -210,6 +224,7 @@ impl Lab {
             outcome,
             gpa: self.path.gpa,
             linear: LINEAR,
+            hidden: 0,
         }
     }
 

@@ -47,7 +47,16 @@ fn empty(lab: &mut Lab) {
 fn pairs(lab: &mut Lab) {
     let leaf = lab.path.leaf;
     let size = lab.path.size();
-    for (above, below) in [(1, 3), (3, 1), (5, 3), (3, 5), (1, 5), (5, 1), (4, 1), (4, 5)] {
+    for (above, below) in [
+        (1, 3),
+        (3, 1),
+        (5, 3),
+        (3, 5),
+        (1, 5),
+        (5, 1),
+        (4, 1),
+        (4, 5),
+    ] {
         let upper = lab.path.table_entry(4, above);
         let lower = lab.path.leaf_entry(WRITE_BACK | below);
         lab.set(4, upper);

@@ -12,6 +12,8 @@ pub struct Short {
     pub gpa: u64,
     /// The page's linear address.
     pub linear: u64,
+    /// Bits of a violation's qualification that are left out.
+    pub hidden: u64,
 }
 
 struct Place(u64, u64);
@@ -39,7 +41,8 @@ impl fmt::Display for Short {
         match exit.basic() {
             18 => f.write_str("ok")?,
             48 => {
-                write!(f, "v{:x}{physical}", exit.qualification)?;
+                let qualification = exit.qualification & !self.hidden;
+                write!(f, "v{qualification:x}{physical}")?;
                 if exit.has_linear() {
                     write!(f, " l{}", Place(exit.guest_linear, self.linear))?;
                 }
