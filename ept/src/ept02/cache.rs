@@ -42,6 +42,13 @@ impl Key {
 /// Leaves that share a place in [`Recent`]: as many, side by side and aligned.
 pub(super) const BLOCK: usize = 16;
 
+/// How often a block is put back after an INVEPT without L2 having missed it.
+///
+/// Nothing tells whether L2 used what was put back, so a block goes out of use
+/// by this count. One that L2 does use costs a miss each time the count is
+/// through; one that it does not would cost a block of leaves at every INVEPT.
+pub(super) const CREDIT: u8 = 8;
+
 /// Leaves that were put in, and where they are.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Recent {
@@ -53,6 +60,8 @@ pub(super) struct Recent {
     pub(super) index: u16,
     /// Which of the block's leaves were put in.
     pub(super) mask: u16,
+    /// How often it may still be put back: see [`CREDIT`].
+    pub(super) credit: u8,
     pub(super) level: Level,
 }
 
@@ -62,6 +71,7 @@ impl Recent {
         table: 0,
         index: 0,
         mask: 0,
+        credit: 0,
         level: Level::Pt,
     };
 }
@@ -143,12 +153,11 @@ impl<const RECENT: usize> Cache<RECENT> {
         let index = level.index(gpa2);
         let table = (table.wrapping_sub(self.root()) / PAGE_BYTES) as u16;
         let first = (index - index % BLOCK) as u16;
-        let last = if self.at == 0 { RECENT } else { self.at }.wrapping_sub(1);
-        if self.len != 0
-            && let Some(recent) = self.recent.get_mut(last)
+        if let Some(recent) = self.newest()
             && (recent.table, recent.index, recent.level) == (table, first, level)
         {
             recent.mask |= mask;
+            recent.credit = CREDIT;
             return;
         }
         if self.len == RECENT {
@@ -162,12 +171,28 @@ impl<const RECENT: usize> Cache<RECENT> {
                 table,
                 index: first,
                 mask,
+                credit: CREDIT,
                 level,
             };
         }
         self.at += 1;
         if self.at >= RECENT {
             self.at = 0;
+        }
+    }
+
+    fn newest(&mut self) -> Option<&mut Recent> {
+        if self.len == 0 {
+            return None;
+        }
+        let last = if self.at == 0 { RECENT } else { self.at }.wrapping_sub(1);
+        self.recent.get_mut(last)
+    }
+
+    /// The block written down last was put back, not missed.
+    pub(super) fn was_put_back(&mut self, credit: u8) {
+        if let Some(recent) = self.newest() {
+            recent.credit = credit.saturating_sub(1);
         }
     }
 

@@ -37,11 +37,17 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
         while from > 0 && left > 0 {
             from -= 1;
             of_oldest = left;
-            let leaves = at(from).map_or(0, |r| r.mask.count_ones() as usize);
+            let leaves = at(from).map_or(0, |r| match r.credit {
+                0 => 0,
+                _ => r.mask.count_ones() as usize,
+            });
             left = left.saturating_sub(leaves);
         }
         // In the old order, so that the newest are still the newest.
         for (n, recent) in (from..len).filter_map(at).enumerate() {
+            if recent.credit == 0 {
+                continue;
+            }
             let mut mask = recent.mask;
             while n == 0 && mask.count_ones() as usize > of_oldest {
                 mask &= mask.wrapping_sub(1);
@@ -68,6 +74,11 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
                 continue;
             };
             self.counters.refill += put;
+            if put != 0
+                && let Some(cache) = self.caches.get_mut(self.current)
+            {
+                cache.was_put_back(recent.credit);
+            }
             return;
         }
     }

@@ -10,7 +10,6 @@ mod toucher;
 
 use instructions::ROW;
 use rounds::{Handler, rounds};
-use rt::page::Page;
 use rt::vmx::Vmx;
 use rt::vmx::ept::{ALL, LARGE, WRITE_BACK};
 use rt::vmx::insn::write;
@@ -33,8 +32,8 @@ const NEAR: u64 = 1 << 30;
 const APART: u64 = 2 << 30;
 const FLAGGED: u64 = 3 << 30;
 const HUGE: u64 = 8 << 30;
-/// L1 memory that L2 reads by 2 MiB pages: behind this program, before anything else.
-const HUGE_SOURCE: u64 = 64 << 20;
+/// L1's memory that L2 touches, 64 MiB of it: behind this program, and used by nothing.
+const SOURCE: u64 = 64 << 20;
 /// EPT pointer: accessed and dirty flags on.
 const FLAGS_ON: u64 = 1 << 6;
 
@@ -86,8 +85,6 @@ fn main(boot: &Boot) {
 struct Bench {
     vmx: Vmx,
     vm: Vm,
-    /// Pages that L2 touches, wherever it sees them.
-    data: Page,
 }
 
 fn print(name: &str, ticks: u64) {
@@ -97,11 +94,7 @@ fn print(name: &str, ticks: u64) {
 impl Bench {
     fn new(vmx: Vmx) -> Self {
         let vm = Vm::new(&vmx);
-        Self {
-            vmx,
-            vm,
-            data: Page::alloc(1),
-        }
+        Self { vmx, vm }
     }
 
     /// L2 anew in front of `code`, with EPT flags in its pointer; it runs to its first exit.
@@ -174,12 +167,11 @@ impl Bench {
         print(name, first.saturating_sub(warm) / (ROUNDS * PAGES));
     }
 
-    /// Maps the 4 KiB pages of a measure from an address on, all to one page of L1's.
+    /// Maps the 4 KiB pages of a measure from an address on, to as many pages of L1's side by side.
     fn map(&mut self, from: u64, stride: u64, bits: u64) {
         for n in 0..(ROUNDS + 2) * PAGES {
-            self.vm
-                .ept()
-                .map(from + n * stride, self.data.address(), bits);
+            let page = SOURCE + n * PAGE;
+            self.vm.ept().map(from + n * stride, page, bits);
         }
     }
 
@@ -238,7 +230,7 @@ impl Bench {
         }
         let step = 2 << 20;
         for n in 0..(ROUNDS + 1) * LARGE_BYTES / step {
-            let source = HUGE_SOURCE + n * step % LARGE_BYTES;
+            let source = SOURCE + n * step % LARGE_BYTES;
             self.vm
                 .ept()
                 .set_entry(HUGE + n * step, 2, source | LARGE | WRITE_BACK | ALL);
