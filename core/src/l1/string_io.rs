@@ -16,6 +16,7 @@ use umbra_vmcs::controls::Proc;
 use umbra_vmcs::field::{self, Field};
 
 const RFLAGS_DF: u64 = 1 << 10;
+const RFLAGS_RF: u64 = 1 << 16;
 /// IA32_VMX_BASIC: INS and OUTS come with instruction information.
 const HAS_INFORMATION: u64 = 1 << 54;
 /// Segment numbers as in the instruction information.
@@ -73,6 +74,10 @@ pub fn handle(cpu: &mut Cpu, access: IoAccess) -> Action {
                 return Action::Skip;
             }
             run::end_of_instruction();
+            // Between two turns the instruction is under way: a breakpoint on
+            // it is not met again. SDM "Instruction-Breakpoint Exception
+            // Condition".
+            change(field::GUEST_RFLAGS, RFLAGS_RF, 0);
             Action::Resume
         }
         Err(fault) => {

@@ -31,9 +31,17 @@ mb_header:
     .code32
     .globl boot32
 boot32:
+    // What the loader left, before anything changes it: EAX, EBX, CR0, EFLAGS.
+    mov [boot_state], eax
+    mov [boot_state + 4], ebx
+    mov esp, offset boot_stack_top
+    pushfd
+    pop dword ptr [boot_state + 12]
+    mov eax, cr0
+    mov [boot_state + 8], eax
     cli
     cld
-    mov esi, eax
+    mov esi, [boot_state]
     mov ebp, ebx
     mov edi, offset image_bss_start
     mov ecx, offset image_bss_end
@@ -106,6 +114,8 @@ boot_gdt:
 boot_gdtr:
     .short 23
     .long boot_gdt
+    .balign 4
+boot_state: .skip 16
 
     .section .bss.boot, "aw", @nobits
     .balign 4096
@@ -120,12 +130,34 @@ boot_stack_top:
     start = sym start,
 );
 
+/// Registers at the entry point.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+#[allow(missing_docs)]
+pub struct StartState {
+    pub eax: u32,
+    pub ebx: u32,
+    pub cr0: u32,
+    pub eflags: u32,
+}
+
 /// What the boot loader left for the program.
 pub struct Boot {
     cmdline: &'static [u8],
 }
 
+unsafe extern "C" {
+    static boot_state: StartState;
+}
+
 impl Boot {
+    /// The registers at the entry point; EBX holds the physical address of the multiboot
+    /// information.
+    pub fn start_state(&self) -> StartState {
+        // SAFETY: written once, by the first instructions of the program.
+        unsafe { (&raw const boot_state).read_volatile() }
+    }
+
     /// The words of the command line, without the kernel's own path if the loader put it first.
     pub fn words(&self) -> Words {
         Words::new(self.cmdline)

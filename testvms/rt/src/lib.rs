@@ -23,7 +23,7 @@ pub mod trap;
 pub mod vmx;
 pub mod window;
 
-pub use boot::Boot;
+pub use boot::{Boot, StartState};
 
 /// Names the program's main function: `fn(&rt::Boot)`. When it returns the run ends.
 #[macro_export]

@@ -1,0 +1,3 @@
+//! Modes.
+/// Later.
+pub fn run() {}
