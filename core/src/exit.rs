@@ -105,8 +105,9 @@ pub enum Exit {
     },
     /// CPUID.
     Cpuid,
-    /// GETSEC.
-    Getsec,
+    /// GETSEC, or an instruction of TDX: hidden from L1, yet they exit whatever
+    /// vmcs01 says.
+    Hidden,
     /// INVD.
     Invd,
     /// A control register.
@@ -157,7 +158,7 @@ impl Exit {
                 qualification: qualification(),
             },
             Reason::Cpuid => Self::Cpuid,
-            Reason::Getsec => Self::Getsec,
+            Reason::Getsec | Reason::Seamcall | Reason::Tdcall => Self::Hidden,
             Reason::Invd => Self::Invd,
             Reason::CrAccess => Self::CrAccess(CrAccess::decode(qualification())),
             Reason::Io => Self::Io(IoAccess::decode(qualification())),
@@ -225,8 +226,6 @@ impl Exit {
             | Reason::EnqcmdsPasid
             | Reason::BusLock
             | Reason::InstructionTimeout
-            | Reason::Seamcall
-            | Reason::Tdcall
             | Reason::Rdmsrlist
             | Reason::Wrmsrlist => Self::Unexpected(reason),
         }

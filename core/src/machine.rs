@@ -24,6 +24,9 @@ pub struct Machine {
     pub acpi: acpi::Machine,
     /// The end of the highest RAM, in bytes.
     pub ram_end: u64,
+    /// VM exits keep a guest's branch predictions from its host on this CPU
+    /// (enhanced IBRS), and L1 counts on that.
+    pub has_enhanced_ibrs: bool,
     /// L0's CR4 while L1 runs.
     pub host_cr4: u64,
 }

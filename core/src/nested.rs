@@ -133,8 +133,24 @@ pub fn l2_exit(cpu: &mut Cpu, nested: &mut Nested, outcome: Outcome) {
         L2Done::Reflected | L2Done::Abort(_) => Why::L1Asked,
     };
     cpu.shared.ledger.count(Level::L2, number, why);
+    if done != L2Done::Resume {
+        separate_predictions();
+    }
     if let L2Done::Abort(indicator) = done {
         vmx_abort(cpu, indicator);
+    }
+}
+
+/// L1 runs after L2, both in VMX non-root operation, where the CPU does not keep
+/// their branch predictions apart as it does those of a guest and its host.
+pub fn separate_predictions() {
+    /// IA32_PRED_CMD, and its bit IBPB.
+    const PRED_CMD: u32 = 0x49;
+    const IBPB: u64 = 1;
+
+    if machine().has_enhanced_ibrs {
+        // SAFETY: drops predictions, no state.
+        unsafe { msr::write(PRED_CMD, IBPB) };
     }
 }
 

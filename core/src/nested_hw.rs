@@ -96,9 +96,7 @@ impl L1Memory for L1View<'_> {
 /// Whether `bytes` aligned bytes at `gpa` are RAM of L1 that L0 has mapped.
 fn is_l1_ram(gpa: u64, bytes: u64) -> bool {
     let layout = layout();
-    gpa.checked_add(bytes)
-        .is_some_and(|end| end <= layout.mapped_bytes)
-        && !layout.touches_hidden(gpa, bytes)
+    layout.maps(gpa, bytes) && !layout.touches_hidden(gpa, bytes)
 }
 
 impl Hardware for Cpu {
@@ -205,20 +203,27 @@ impl Hardware for Cpu {
     fn merge_msr_bitmap(&mut self, gpa: u64) -> u64 {
         let merged = self.merged_bitmap();
         let gpa = gpa & !(PAGE_BYTES - 1);
-        if !is_l1_ram(gpa, PAGE_BYTES) {
+        let layout = layout();
+        let from = if layout.touches_hidden(gpa, PAGE_BYTES) {
+            // What L1 reads there, and what is looked at when an MSR exits.
+            layout.void_page
+        } else {
+            gpa
+        };
+        if !layout.maps(from, PAGE_BYTES) {
             // All ones, as a bus with nothing on it reads: all accesses exit.
             // SAFETY: a page of this CPU's own that nothing else refers to.
             unsafe { core::ptr::write_bytes(pointer(merged), 0xff, PAGE_BYTES as usize) };
             return merged;
         }
-        // SAFETY: L1's RAM is copied into a page of this CPU's own, both whole,
+        // SAFETY: L1's memory or the void is copied into a page of this CPU's own, both whole,
         // mapped and aligned. L1 may be writing its page: each word is read
         // once, whatever it then is.
         unsafe {
             core::arch::asm!(
                 "rep movsq",
                 inout("rcx") PAGE_BYTES / 8 => _,
-                inout("rsi") pointer(gpa) => _,
+                inout("rsi") pointer(from) => _,
                 inout("rdi") pointer(merged) => _,
                 options(nostack, preserves_flags)
             );
@@ -251,7 +256,11 @@ impl Hardware for Cpu {
     }
 
     fn invvpid_address(&mut self, vpid: u16, linear: u64) {
-        invvpid(vmx::InvvpidType::IndividualAddress, vpid, linear);
+        // The address is L1's. Whether it is canonical is the CPU's to say; what
+        // it refuses costs the whole context.
+        if vmx::invvpid(vmx::InvvpidType::IndividualAddress, vpid, linear).is_err() {
+            self.invvpid_single(vpid);
+        }
     }
 
     fn invvpid_single_retaining_globals(&mut self, vpid: u16) {

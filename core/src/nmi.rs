@@ -51,6 +51,7 @@ pub fn before_entry(cpu: &mut Cpu, nested: &mut Nested) -> Result<(), u32> {
                 if let L2Done::Abort(indicator) = nested.reflect_nmi(cpu) {
                     return Err(indicator);
                 }
+                crate::nested::separate_predictions();
             }
             Action::Enter | Action::Step | Action::HoldForWindow | Action::Hold => break,
         }

@@ -9,6 +9,7 @@ use crate::percpu::{self, Cpu, PerCpu};
 use crate::vmentry::{Outcome, umbra_first_entry};
 use crate::{l1, nmi, stop};
 use core::sync::atomic::Ordering;
+use umbra_core::control_registers::cr0;
 use umbra_nested::Nested;
 use umbra_nmi::{Interruptibility, Policy, blocking};
 use umbra_vmcs::InsnError;
@@ -47,6 +48,19 @@ impl Event {
             information: Self::exception(vector).information | Self::HAS_ERROR_CODE,
             error_code,
             instruction_bytes: 0,
+        }
+    }
+
+    /// As VM entry takes it: no error code in real mode. SDM "VM-Entry Controls
+    /// for Event Injection".
+    const fn delivered_in(self, real_mode: bool) -> Self {
+        let information = match real_mode {
+            true => self.information & !Self::HAS_ERROR_CODE,
+            false => self.information,
+        };
+        Self {
+            information,
+            ..self
         }
     }
 
@@ -116,6 +130,7 @@ fn handle(cpu: &mut Cpu, nested: &mut Nested, outcome: Outcome) {
             cpu.note_launch();
         }
         if nmi::after_exit(cpu, number) {
+            nested.after_own_exit(cpu);
             return;
         }
     } else {
@@ -146,7 +161,7 @@ fn handle(cpu: &mut Cpu, nested: &mut Nested, outcome: Outcome) {
         Action::Resume => redeliver(),
         Action::Restart => {}
         Action::Skip => skip_instruction(),
-        Action::Inject(event) => inject(event),
+        Action::Inject(event) => raise(event),
         Action::Entered => {}
     }
 }
@@ -169,8 +184,19 @@ fn entry_refused(cpu: &Cpu, outcome: Outcome) -> ! {
     }
 }
 
+/// The next entry delivers a fault of the instruction that exited, as the CPU
+/// would: the image of RFLAGS has RF set, and in real mode there is no error
+/// code, which VM entry insists on.
+fn raise(event: Event) {
+    const RFLAGS_RF: u64 = 1 << 16;
+
+    let in_real_mode = read(field::GUEST_CR0) & cr0::PE == 0;
+    write(field::GUEST_RFLAGS, read(field::GUEST_RFLAGS) | RFLAGS_RF);
+    inject(event.delivered_in(in_real_mode));
+}
+
 /// The next entry delivers `event`.
-pub fn inject(event: Event) {
+fn inject(event: Event) {
     write(
         field::VM_ENTRY_INTERRUPTION_INFORMATION,
         u64::from(event.information),

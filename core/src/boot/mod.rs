@@ -47,6 +47,7 @@ extern "C" fn umbra_boot(magic: u32, info_address: u64) -> ! {
         feature_control,
         acpi: read_acpi(rsdp),
         ram_end: ram_end(&map),
+        has_enhanced_ibrs: probe::has_enhanced_ibrs(),
         host_cr4: host_cr4(),
     });
     enable_no_execute();

@@ -1,7 +1,7 @@
 //! INIT signals and start-up IPIs. SDM "Processor State After Reset or INIT",
 //! "MP Initialization Protocol Algorithm".
 
-use crate::arch::{cpuid, msr};
+use crate::arch::{cpuid, cr, msr};
 use crate::current::{read, write};
 use crate::percpu::Cpu;
 use crate::run::Action;
@@ -140,6 +140,7 @@ pub fn write_init_state(cpu: &mut Cpu) {
     ] {
         write(to, value);
     }
+    cr::set_cr2(0);
     // SAFETY: L0 uses no breakpoints: DR0-3 and DR6 are L1's.
     unsafe {
         core::arch::asm!(

@@ -34,8 +34,7 @@ pub fn handle(cpu: &mut Cpu, nested: &mut Nested, exit: Exit) -> Action {
         Exit::Sipi(vector) => init_sipi::sipi(cpu, vector),
         Exit::TaskSwitch { qualification } => stop::task_switch(cpu, qualification),
         Exit::Cpuid => cpuid::handle(cpu),
-        // SMX is hidden and CR4.SMXE cannot be set.
-        Exit::Getsec => Action::Inject(Event::INVALID_OPCODE),
+        Exit::Hidden => Action::Inject(Event::INVALID_OPCODE),
         Exit::Invd => {
             // INVD would lose what L0 has in its caches.
             crate::arch::cr::wbinvd();

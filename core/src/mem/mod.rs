@@ -38,6 +38,13 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// Whether L0 sees all of the `bytes` bytes at `physical`.
+    pub fn maps(&self, physical: u64, bytes: u64) -> bool {
+        physical
+            .checked_add(bytes)
+            .is_some_and(|end| end <= self.mapped_bytes)
+    }
+
     /// Whether any of the `bytes` bytes at `physical` is L0's.
     pub fn touches_hidden(&self, physical: u64, bytes: u64) -> bool {
         physical < self.hidden_start.saturating_add(self.hidden_bytes)

@@ -3,7 +3,7 @@
 //! Controller (APIC)".
 
 use crate::arch::msr;
-use crate::mem::pointer;
+use crate::mem::{LOW_BYTES, pointer};
 
 /// IA32_APIC_BASE: the APIC is on.
 const ENABLED: u64 = 1 << 11;
@@ -49,6 +49,8 @@ pub enum NotSent {
     ApicIsOff,
     /// The id does not fit an APIC in xAPIC mode.
     IdTooLarge,
+    /// L1 moved its registers to where L0 may not see them.
+    OutOfReach,
     /// The one before never left.
     Stuck,
 }
@@ -87,8 +89,11 @@ fn write_icr(base: u64, apic_id: u32, command: u32) -> Result<(), NotSent> {
         unsafe { msr::write(X2APIC_ICR, value) };
         return Ok(());
     }
+    if base & BASE >= LOW_BYTES {
+        return Err(NotSent::OutOfReach);
+    }
     let register = |offset: u64| pointer((base & BASE) + offset).cast::<u32>();
-    // SAFETY: the APIC's page is below 4 GiB or in mapped space, and its
+    // SAFETY: the APIC's page is below 4 GiB, which is always mapped, and its
     // registers are 32-bit words.
     let is_pending = || unsafe { register(ICR_LOW).read_volatile() } & PENDING != 0;
     if (0..MAX_POLLS).all(|_| is_pending()) {

@@ -16,6 +16,36 @@ const MICROCODE_UPDATE: u32 = 0x79;
 /// check; hidden in CPUID as well.
 const INTEL_PT: core::ops::RangeInclusive<u32> = 0x560..=0x58f;
 
+/// The debug store: PEBS writes its records to linear addresses, which are L0's
+/// own when the counter runs over in L0. Hidden in CPUID as well.
+const DEBUG_STORE: [u32; 2] = [0x3f1, 0x600];
+/// The hardware-feedback interface writes to a physical address that EPT does
+/// not check. Hidden in CPUID as well.
+const HARDWARE_FEEDBACK: core::ops::RangeInclusive<u32> = 0x17d0..=0x17d4;
+/// Bit 34: no execute-disable pages, which L0's own tables have.
+const MISC_ENABLE: u32 = 0x1a0;
+const XD_DISABLE: u64 = 1 << 34;
+/// While L1 runs these are in vmcs01, and what the CPU holds is L0's: no access
+/// of L1's comes here.
+const IN_VMCS: [u32; 8] = [
+    msr::IA32_EFER,
+    msr::IA32_FS_BASE,
+    msr::IA32_GS_BASE,
+    msr::IA32_PAT,
+    msr::IA32_DEBUGCTL,
+    msr::IA32_SYSENTER_CS,
+    msr::IA32_SYSENTER_ESP,
+    msr::IA32_SYSENTER_EIP,
+];
+
+/// An MSR that L1 is not shown.
+fn is_hidden(index: u32) -> bool {
+    INTEL_PT.contains(&index)
+        || HARDWARE_FEEDBACK.contains(&index)
+        || DEBUG_STORE.contains(&index)
+        || IN_VMCS.contains(&index)
+}
+
 /// The access causes #GP(0).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GeneralProtection;
@@ -38,12 +68,14 @@ pub fn fill_bitmap(bitmap: &mut [u8], mtrrs: &Mtrrs) {
         .msrs()
         .chain([msr::IA32_FEATURE_CONTROL])
         .chain(vmx_msr::BASIC..=vmx_msr::EXIT_CTLS2)
-        .chain(INTEL_PT);
+        .chain(INTEL_PT)
+        .chain(HARDWARE_FEEDBACK)
+        .chain(DEBUG_STORE);
     for index in both {
         intercept(bitmap, index, false);
         intercept(bitmap, index, true);
     }
-    for index in [MICROCODE_UPDATE, msr::IA32_APIC_BASE] {
+    for index in [MICROCODE_UPDATE, msr::IA32_APIC_BASE, MISC_ENABLE] {
         intercept(bitmap, index, true);
     }
 }
@@ -59,7 +91,7 @@ pub fn read(cpu: &Cpu, index: u32) -> Result<u64, GeneralProtection> {
     match index {
         msr::IA32_FEATURE_CONTROL => Ok(cpu.feature_control),
         vmx_msr::BASIC..=vmx_msr::EXIT_CTLS2 => cpu.offered.msr(index).ok_or(GeneralProtection),
-        _ if INTEL_PT.contains(&index) => Err(GeneralProtection),
+        _ if is_hidden(index) => Err(GeneralProtection),
         _ => msr::read_safe(index).ok_or(GeneralProtection),
     }
 }
@@ -79,9 +111,13 @@ pub fn write(cpu: &mut Cpu, index: u32, value: u64) -> Result<(), GeneralProtect
         // L1 reads the CPU's own revision afterwards and finds nothing newer.
         MICROCODE_UPDATE => Ok(()),
         msr::IA32_APIC_BASE => write_apic_base(value),
-        _ if INTEL_PT.contains(&index) => Err(GeneralProtection),
+        _ if is_hidden(index) => Err(GeneralProtection),
         // What the bitmap does not cover: no register that L0 depends on.
         _ => {
+            let value = match index {
+                MISC_ENABLE => value & !XD_DISABLE,
+                _ => value,
+            };
             // SAFETY: see above; the CPU itself refuses what it lacks.
             if unsafe { msr::write_safe(index, value) } {
                 Ok(())

@@ -26,6 +26,21 @@ pub fn require_features() -> (VmxCaps, u64) {
     (caps, control)
 }
 
+/// IA32_ARCH_CAPABILITIES, and its bit IBRS_ALL.
+const ARCH_CAPABILITIES: u32 = 0x10a;
+const IBRS_ALL: u64 = 1 << 1;
+/// CPUID.7:EDX: IBRS and IBPB, and IA32_ARCH_CAPABILITIES.
+const CPUID_IBPB: u32 = 1 << 26;
+const CPUID_ARCH_CAPABILITIES: u32 = 1 << 29;
+
+/// Whether the CPU keeps the branch predictions of VMX root and non-root
+/// operation apart by itself.
+pub fn has_enhanced_ibrs() -> bool {
+    let needed = CPUID_IBPB | CPUID_ARCH_CAPABILITIES;
+    cpuid::cpuid_or_zero(7, 0).edx & needed == needed
+        && msr::read_safe(ARCH_CAPABILITIES).is_some_and(|value| value & IBRS_ALL != 0)
+}
+
 /// Allows VMXON outside SMX on this CPU, if the firmware left that open.
 pub fn unlock_vmx() {
     let control = msr::read(msr::IA32_FEATURE_CONTROL);

@@ -20,7 +20,8 @@ const CR4_PKE: u64 = 1 << 22;
 /// Two bits follow L1's CR4. A feature is hidden when L1 could not use it
 /// because the VM-execution control that lets its instructions through is
 /// missing, or because it would write to physical addresses that EPT does not
-/// check (Intel PT), or because no guest can have it (SMX).
+/// check (Intel PT, hardware feedback) or to linear ones that may be L0's (the
+/// debug store), or because no guest can have it (SMX).
 pub fn for_l1(leaf: u32, subleaf: u32, cr4: u64, caps: &VmxCaps, words: &mut Words) {
     let hide = |words: &mut Words, register: usize, bit: u32, has: bool| {
         if !has {
@@ -33,7 +34,16 @@ pub fn for_l1(leaf: u32, subleaf: u32, cr4: u64, caps: &VmxCaps, words: &mut Wor
     match (leaf, subleaf) {
         (1, _) => {
             mirror(words, 27, cr4 & CR4_OSXSAVE != 0);
+            // DTES64, DS-CPL and DS: the debug store.
+            hide(words, ECX, 2, false);
+            hide(words, ECX, 4, false);
+            hide(words, EDX, 21, false);
             hide(words, ECX, 6, false);
+        }
+        (6, _) => {
+            // The hardware-feedback interface and the thread director.
+            hide(words, EAX, 19, false);
+            hide(words, EAX, 23, false);
         }
         (7, 0) => {
             mirror(words, 4, cr4 & CR4_PKE != 0);
@@ -104,6 +114,24 @@ mod tests {
             let mut words = [u32::MAX; 4];
             for_l1(leaf, subleaf, 0, &with(Proc2::all() - control), &mut words);
             assert!(words[register] & 1 << bit == 0, "{leaf:#x} without");
+        }
+    }
+
+    #[test]
+    fn what_writes_past_ept_is_hidden() {
+        let caps = with(Proc2::all());
+        for (leaf, subleaf, register, bit) in [
+            (1, 0, ECX, 2),
+            (1, 0, ECX, 4),
+            (1, 0, ECX, 6),
+            (1, 0, EDX, 21),
+            (6, 0, EAX, 19),
+            (6, 0, EAX, 23),
+            (7, 0, EBX, 25),
+        ] {
+            let mut words = [u32::MAX; 4];
+            for_l1(leaf, subleaf, u64::MAX, &caps, &mut words);
+            assert!(words[register] & 1 << bit == 0, "{leaf:#x} bit {bit}");
         }
     }
 
