@@ -21,6 +21,9 @@ pub const MEMORY_BYTES: usize = 2 << 20;
 pub const REVISION: u32 = 0x2b;
 pub const VMXON_REGION: u64 = 0x1000;
 pub const VMCS_REGION: u64 = 0x2000;
+/// L0's own memory, and the page that L1 finds there.
+pub const HIDDEN: std::ops::Range<u64> = 0x1c_0000..0x1d_0000;
+pub const VOID: u64 = 0x1d_0000;
 /// Where the tests put the operands of instructions.
 pub const OPERAND: u64 = 0x8000;
 
@@ -201,7 +204,7 @@ impl Hardware for Machine {
         true
     }
     fn backing(&mut self, gpa: u64) -> u64 {
-        gpa
+        if HIDDEN.contains(&gpa) { VOID } else { gpa }
     }
     fn merge_msr_bitmap(&mut self, gpa: u64) -> u64 {
         self.log.push(format!("merge {gpa:#x}"));
