@@ -23,6 +23,18 @@ pub struct Machine {
     pub mem_mb: u32,
     /// The CPU model, by the target's name for it.
     pub cpu_model: String,
+    /// How fast the CPU is, in MHz, where the target can choose.
+    pub mhz: u32,
+}
+
+/// The speed of the CPU that suits a guest at this depth, in MHz.
+///
+/// The slower it is, the sooner a boot gets through its fixed delays. But the
+/// timer of an operating system fires every so many milliseconds, and a guest of
+/// its guest that exits for each tick gets nowhere on a slow CPU, once two
+/// Umbras stand below.
+pub fn mhz(boots_an_os: bool, depth: u32) -> u32 {
+    if boots_an_os && depth > 1 { 1000 } else { 100 }
 }
 
 /// How a machine's program ended, as far as the target can tell.

@@ -16,7 +16,7 @@ use crate::fail::{self, Fail};
 use crate::guests::{self, Guest, Module};
 use crate::images::Image;
 use crate::kernel::{self, Kind};
-use crate::machine::{MAX_MEM_MB, MIN_MEM_MB, Machine, Target, Verdict};
+use crate::machine::{MAX_MEM_MB, MIN_MEM_MB, Machine, Target, Verdict, mhz};
 use crate::qemu::Qemu;
 use crate::ui::Step;
 use crate::{iso, packages};
@@ -143,6 +143,7 @@ fn machine(args: &RunArgs) -> Result<Machine> {
         cpus: args.cpus,
         mem_mb: args.mem,
         cpu_model: args.cpu_model.clone(),
+        mhz: mhz(guests::is_recipe(&args.what.guest), args.what.depth),
     })
 }
 
@@ -185,8 +186,10 @@ fn prepare(what: &WhatArgs, on: Option<On>) -> Result<Prepared> {
     let mut guest = guests::find(&what.guest)?;
     let (kind, kernel) = kernel::read(&guest.kernel)?;
     // What the person says comes last, since a later word wins in Linux.
-    let on_bochs = (on == Some(On::Bochs)).then_some(&guest.cmdline_on_bochs);
-    for words in on_bochs.into_iter().chain(&what.append) {
+    let khz = mhz(guests::is_recipe(&what.guest), depth) * 1000;
+    let on_bochs =
+        (on == Some(On::Bochs)).then(|| guest.cmdline_on_bochs.replace("{khz}", &khz.to_string()));
+    for words in on_bochs.iter().chain(&what.append) {
         guest.cmdline = format!("{} {words}", guest.cmdline).trim().to_owned();
     }
     for module in &what.module {

@@ -7,10 +7,6 @@ use anyhow::{Result, bail};
 use crate::debs;
 use crate::machine::Machine;
 
-/// How many instructions make a second of the machine's time, for which a CPU
-/// advances its TSC by as many ticks.
-pub const TICKS_PER_SECOND: u32 = 100_000_000;
-
 /// The ROM images that Bochs needs (packages bochsbios and vgabios).
 pub struct Roms {
     bios: PathBuf,
@@ -61,10 +57,14 @@ pub fn bochsrc(machine: &Machine, image: &Path, roms: &Roms, serial: &Path, log:
         cpus,
         mem_mb,
         cpu_model,
+        mhz,
     } = machine;
+    // How many instructions make a second of the machine's time, for which a
+    // CPU advances its TSC by as many ticks.
+    let ips = u64::from(*mhz) * 1_000_000;
     let lines = [
         format!(
-            "cpu: model={cpu_model}, count={cpus}, ips={TICKS_PER_SECOND}, \
+            "cpu: model={cpu_model}, count={cpus}, ips={ips}, \
              reset_on_triple_fault=0, ignore_bad_msrs=1"
         ),
         format!("memory: guest={mem_mb}, host={mem_mb}"),
@@ -101,6 +101,7 @@ mod tests {
                 cpus: 4,
                 mem_mb: 512,
                 cpu_model: "ryzen".into(),
+                mhz: 100,
             },
             Path::new("/i.iso"),
             &Roms {

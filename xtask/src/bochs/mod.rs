@@ -9,7 +9,6 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-pub use config::TICKS_PER_SECOND;
 pub use install::setup;
 
 use crate::fail;

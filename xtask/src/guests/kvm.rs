@@ -12,7 +12,7 @@ use super::recipe::Recipe;
 use super::root::Root;
 use super::{Guest, Module};
 use crate::ui::Step;
-use crate::{bochs, cache, cmd, debs};
+use crate::{cache, cmd, debs};
 
 const RECIPE: &str = include_str!("../../../guests/recipes/kvm/recipe.toml");
 const L1_INIT: &str = include_str!("../../../guests/recipes/kvm/l1-init");
@@ -64,7 +64,7 @@ pub fn assemble() -> Result<Guest> {
 /// that it is as fast as on the chip. Linux believes them, and its timers then
 /// fire dozens of times more often than it wants them.
 fn linux_on_bochs() -> String {
-    format!("tsc_early_khz={}", bochs::TICKS_PER_SECOND / 1000)
+    "tsc_early_khz={khz}".to_owned()
 }
 
 /// The one kernel in the packages.

@@ -39,7 +39,8 @@ pub struct Guest {
     pub kernel: PathBuf,
     /// The kernel's command line, before what `--append` adds.
     pub cmdline: String,
-    /// What the command line has besides where the machine is Bochs.
+    /// What the command line has besides where the machine is Bochs; `{khz}`
+    /// stands for the CPU's speed.
     pub cmdline_on_bochs: String,
     /// The modules, in order, before those of `--module`.
     pub modules: Vec<Module>,
@@ -61,6 +62,11 @@ pub const RECIPES: &[Recipe] = &[Recipe {
     about: "Debian with KVM and QEMU, which boots a Debian kernel of its own",
     assemble: kvm::assemble,
 }];
+
+/// Whether `name` is that of a recipe: all of them boot an operating system.
+pub fn is_recipe(name: &str) -> bool {
+    RECIPES.iter().any(|recipe| recipe.name == name)
+}
 
 /// The guest that `name` means: a test VM, a recipe, or a kernel file.
 ///
