@@ -284,3 +284,57 @@ fn the_timer_of_l2_ends_with_its_exit() {
     assert_eq!(hw.read(field::VMX_PREEMPTION_TIMER_VALUE), before);
     assert_eq!(hw.read(field::PIN_BASED_CONTROLS), PIN);
 }
+
+/// XMHF-64 did not mask VMFUNC and took its control word for an address: only
+/// function 0 with a valid entry of L1's list switches, all else is L1's exit.
+#[test]
+fn vmfunc_switches_to_what_the_list_of_l1_has() {
+    const VM_FUNCTIONS: u64 = 1 << 13;
+    const LIST: u64 = 0x5_0000;
+    const OTHER: u64 = 0x3_001e;
+    // Function, index, whether it switches. Upper halves do not count.
+    for (function, index, switches) in [
+        (0, 1, true),
+        (1 << 32, 1 << 32 | 1, true),
+        (0, 2, false),
+        (0, 511, false),
+        (0, 512, false),
+        (0, u64::from(u32::MAX), false),
+        (1, 1, false),
+        (64, 1, false),
+    ] {
+        let (mut hw, mut nested) = launched(&[
+            (field::PRIMARY_PROCESSOR_BASED_CONTROLS, PROC | SECONDARY),
+            (
+                field::SECONDARY_PROCESSOR_BASED_CONTROLS,
+                ENABLE_EPT | VM_FUNCTIONS,
+            ),
+            (field::EPT_POINTER, EPTP),
+            (field::VM_FUNCTION_CONTROLS, 1),
+            (field::EPTP_LIST_ADDRESS, LIST),
+        ]);
+        assert_eq!(hw.read(field::VM_FUNCTION_CONTROLS), 0);
+        hw.write_l1(LIST + 8, &OTHER.to_le_bytes());
+        // Walk length 1, and 0 in the last entry.
+        hw.write_l1(LIST + 16, &0x3_0006_u64.to_le_bytes());
+        let before = hw.read(field::EPT_POINTER);
+        hw.gprs[0] = function;
+        hw.gprs[1] = index;
+        let length = [(field::VM_EXIT_INSTRUCTION_LENGTH, 3)];
+        exit_from_l2(&mut hw, Reason::Vmfunc as u32, &length);
+        let done = nested.l2_exit(&mut hw);
+        if switches {
+            assert_eq!(done, L2Done::Resume, "{function:#x} {index:#x}");
+            assert_eq!(hw.read(field::GUEST_RIP), 0x60_0003);
+            assert_ne!(hw.read(field::EPT_POINTER), before);
+            exit_from_l2(&mut hw, Reason::Cpuid as u32, &[]);
+            nested.l2_exit(&mut hw);
+        } else {
+            assert_eq!(done, L2Done::Reflected, "{function:#x} {index:#x}");
+            let reason = vmread(&mut hw, &mut nested, enc(field::EXIT_REASON));
+            assert_eq!(reason, Reason::Vmfunc as u64);
+        }
+        let pointer = vmread(&mut hw, &mut nested, enc(field::EPT_POINTER));
+        assert_eq!(pointer, if switches { OTHER } else { EPTP });
+    }
+}
