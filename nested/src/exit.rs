@@ -201,7 +201,13 @@ impl Nested {
             })
         };
         match result {
-            Ok(()) => self.end_instruction_of_l2(hw, number),
+            Ok(()) => {
+                if is_write {
+                    // An MTRR changes the memory types that ept02 was made of.
+                    self.use_ept(hw, number);
+                }
+                self.end_instruction_of_l2(hw, number)
+            }
             Err(_) => {
                 if !self.raise_in_l2(hw, number, Fault::GP) {
                     return self.reflect_event(hw, Reason::ExceptionOrNmi as u32);

@@ -321,3 +321,28 @@ fn the_timer_goes_on_over_an_exit_for_an_nmi() {
     nested.after_own_exit(&mut hw);
     assert_eq!(hw.read(field::VMX_PREEMPTION_TIMER_VALUE), 400);
 }
+
+/// L2 may be let through to an MTRR: the types of what it runs on change with it,
+/// not at the next entry.
+#[test]
+fn an_mtrr_written_by_l2_counts_at_once() {
+    let (mut hw, mut nested) = launched(&[
+        (
+            field::PRIMARY_PROCESSOR_BASED_CONTROLS,
+            PROC | USE_MSR_BITMAPS | 1 << 31,
+        ),
+        (field::SECONDARY_PROCESSOR_BASED_CONTROLS, 1 << 1),
+        (field::EPT_POINTER, 0x2_001e),
+        (field::MSR_BITMAP, BITMAP),
+    ]);
+    msr_exit(&mut hw, Reason::Wrmsr, 0x2ff, 0xc06);
+    hw.is_ept01_changed = true;
+    hw.log.clear();
+    assert_eq!(nested.l2_exit(&mut hw), L2Done::Resume);
+    assert!(!hw.is_ept01_changed);
+    assert!(
+        hw.log.iter().any(|l| l.starts_with("invept")),
+        "{:?}",
+        hw.log
+    );
+}

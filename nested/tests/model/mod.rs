@@ -39,6 +39,7 @@ pub struct Machine {
     pub reads: u64,
     pub writes: u64,
     pub log: Vec<String>,
+    pub is_ept01_changed: bool,
 }
 
 pub struct Tables(Rc<RefCell<HashMap<u64, [u64; 512]>>>);
@@ -94,6 +95,7 @@ impl Machine {
             reads: 0,
             writes: 0,
             log: Vec::new(),
+            is_ept01_changed: false,
         };
         // L1 in 64-bit mode at CPL 0, all of memory mapped by one table of
         // 1 GiB pages at 0x10000 and 0x11000.
@@ -243,7 +245,7 @@ impl Hardware for Machine {
         self.log.push("invept all".into());
     }
     fn take_ept01_change(&mut self) -> bool {
-        false
+        std::mem::take(&mut self.is_ept01_changed)
     }
     fn ept01_pointer(&self) -> u64 {
         0xe0_0000 | 0x1e
