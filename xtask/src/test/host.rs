@@ -43,10 +43,14 @@ pub fn steps() -> Result<Vec<HostStep>> {
             cargo(&["metadata", "--locked", "--format-version=1"])
         }),
         step("fmt", || cargo(&["fmt", "--all", "--check"])),
-        step("clippy", || {
-            cargo(&["clippy", "--quiet", "--all-targets", "--", "-Dwarnings"])
-        }),
     ];
+    for (suffix, packages) in [("", LIBRARIES), ("-xtask", TOOL)] {
+        steps.push(step(&format!("clippy{suffix}"), move || {
+            let mut command = cargo(&["clippy", "--quiet", "--all-targets"]);
+            command.args(packages).args(["--", "-Dwarnings"]);
+            command
+        }));
+    }
     let mut images = vec![Image::Umbra];
     images.extend(images::test_vms()?.into_iter().map(Image::TestVm));
     for image in images {
