@@ -126,6 +126,21 @@ impl Lab {
             .ept()
             .set_entry(APIC_PAGE, 1, apic::ADDRESS | rights);
         self.vm.pin(policy.pin(), Pin::empty());
+        self.touch_handlers();
+    }
+
+    /// Has L2 execute an instruction in the page of its handlers, so that a hypervisor below L1 that
+    /// fills its tables on demand has that page. Where the first instruction of an NMI handler exits,
+    /// Bochs saves a wrong RIP, and the NMI would be lost (`docs/errata.md`).
+    fn touch_handlers(&mut self) {
+        write(field::GUEST_RIP, layout::HANDLERS);
+        let outcome = self.vm.run();
+        let is_call =
+            matches!(outcome, Outcome::Exit(exit) if exit.known() == Some(Reason::Vmcall));
+        assert!(is_call, "L2's handlers: {outcome}");
+        self.vm.jump(0);
+        // The first entry of an experiment is a VMLAUNCH.
+        self.vm.clear();
     }
 
     /// Gives L2 another handler for a vector.
