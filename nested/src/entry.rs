@@ -11,6 +11,7 @@ use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field::{self, FieldSet};
 
 use crate::bits::*;
+use crate::host_state::LeftByL2;
 use crate::hw::{Current, Hardware};
 use crate::insn::Done;
 use crate::state::Nested;
@@ -41,13 +42,16 @@ impl Nested {
         self.use_vpid(hw, number);
         if !self.use_ept(hw, number) {
             // The rules let no such EPT pointer through.
-            return self.entry_failure(hw, number, Reason::EntryGuestState, 0);
+            return self.entry_failure(hw, number, Reason::EntryGuestState, 0, None);
         }
         self.start_timer(hw, number);
         if let Err(entry) = self.load_entry_msrs(hw, number) {
             // Some of the list may be in vmcs02 already.
             self.slots.get(number).dirty = FieldSet::FULL;
-            return self.entry_failure(hw, number, Reason::EntryMsrLoading, entry);
+            // Guest state has been loaded by then: what the exit does not load is
+            // L2's.
+            let left = self.left_by_l2(hw, number, false);
+            return self.entry_failure(hw, number, Reason::EntryMsrLoading, entry, Some(left));
         }
         self.slots.get(number).is_launched = true;
         self.in_l2 = true;
@@ -233,13 +237,15 @@ impl Nested {
     }
 
     /// A VM entry that failed after the checks on host state: an exit to L1
-    /// that saves nothing of L2. Whichever VMCS is current.
+    /// that saves nothing of L2. Whichever VMCS is current. `left` as in
+    /// [`load_host_state`](Self::load_host_state).
     pub(crate) fn entry_failure(
         &mut self,
         hw: &mut impl Hardware,
         number: usize,
         reason: Reason,
         qualification: u64,
+        left: Option<LeftByL2>,
     ) -> Done {
         self.in_l2 = false;
         hw.switch_to(Current::Vmcs01);
@@ -251,7 +257,7 @@ impl Nested {
         slot.vmcs12.set(field::EXIT_QUALIFICATION, qualification);
         slot.stale.remove(field::EXIT_REASON);
         slot.stale.remove(field::EXIT_QUALIFICATION);
-        match self.load_host_state(hw, number, None) {
+        match self.load_host_state(hw, number, left) {
             Ok(()) => Done::Switched,
             Err(indicator) => Done::Abort(indicator),
         }

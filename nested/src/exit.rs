@@ -140,7 +140,7 @@ impl Nested {
         self.slots.get(number).dirty = FieldSet::FULL;
         hw.switch_to(Current::Vmcs01);
         self.undo_launch(hw, number);
-        match self.entry_failure(hw, number, reason, qualification) {
+        match self.entry_failure(hw, number, reason, qualification, None) {
             crate::Done::Abort(indicator) => L2Done::Abort(indicator),
             _ => L2Done::Reflected,
         }
@@ -410,16 +410,24 @@ impl Nested {
         stale.drain_within(&fields, |f| shown.insert(f));
         slot.stale = slot.stale.union(shown);
 
-        let pat = hw.read(field::GUEST_IA32_PAT);
-        let cr0 = slot.vmcs12.get(field::GUEST_CR0);
+        self.left_by_l2(hw, number, is_nmi_exit)
+    }
+
+    /// What L1 keeps of L2's state where vmcs12 loads none of its own. vmcs02
+    /// is current and has it.
+    pub(crate) fn left_by_l2(
+        &mut self,
+        hw: &mut impl Hardware,
+        number: usize,
+        is_nmi_exit: bool,
+    ) -> LeftByL2 {
         let policy = self.nmi_policy(number);
-        let l2 = Interruptibility(state as u32);
-        let blocks_nmis = blocking::l1_after_exit(policy, l2, is_nmi_exit).nmi();
+        let l2 = Interruptibility(hw.read(field::GUEST_INTERRUPTIBILITY_STATE) as u32);
         LeftByL2 {
-            efer,
-            pat,
-            cr0,
-            blocks_nmis,
+            efer: hw.read(field::GUEST_IA32_EFER),
+            pat: hw.read(field::GUEST_IA32_PAT),
+            cr0: hw.read(field::GUEST_CR0),
+            blocks_nmis: blocking::l1_after_exit(policy, l2, is_nmi_exit).nmi(),
         }
     }
 }

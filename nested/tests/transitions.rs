@@ -179,6 +179,27 @@ fn an_msr_that_cannot_be_loaded_fails_with_its_number() {
 }
 
 #[test]
+fn after_a_failed_msr_list_l1_keeps_what_l2_had_loaded() {
+    let (mut hw, mut nested) = with_valid_vmcs();
+    hw.write_l1(0x9000, &0xdead_u64.to_le_bytes());
+    for (f, value) in [
+        (field::VM_ENTRY_MSR_LOAD_ADDRESS, 0x9000),
+        (field::VM_ENTRY_MSR_LOAD_COUNT, 1),
+        (field::VM_ENTRY_CONTROLS, 0x11fb | 1 << 9 | 1 << 15),
+        (field::GUEST_IA32_EFER, 0xd01),
+    ] {
+        vmwrite(&mut hw, &mut nested, enc(f), value);
+    }
+    assert_eq!(
+        nested.instruction(&mut hw, Reason::Vmlaunch),
+        Done::Switched
+    );
+    assert!(!nested.in_l2());
+    // The exit controls do not load EFER; L1 had 0xd00 before.
+    assert_eq!(hw.read(field::GUEST_IA32_EFER), 0xd01);
+}
+
+#[test]
 fn an_interrupted_delivery_starts_over_when_l0_handles_the_exit() {
     let (mut hw, mut nested) = launched();
     let changes = [

@@ -60,11 +60,11 @@ impl Nested {
                     Answer::FailValid(error) => self.finish(hw, Ok(FailValid(error))),
                     Answer::GuestState { qualification } => {
                         let reason = umbra_vmcs::exit::Reason::EntryGuestState;
-                        self.entry_failure(hw, current, reason, qualification)
+                        self.entry_failure(hw, current, reason, qualification, None)
                     }
                     Answer::MsrLoading => {
                         let reason = umbra_vmcs::exit::Reason::EntryMsrLoading;
-                        self.entry_failure(hw, current, reason, 0)
+                        self.entry_failure(hw, current, reason, 0, None)
                     }
                 }
             }
