@@ -10,25 +10,55 @@
 use super::cache::BLOCK;
 use super::fill::From12;
 use super::{Context12, Pool};
-use crate::addr::Level;
+use crate::addr::{ADDRESS_BITS, Level};
 use crate::entry::{Decoded, Entry, bit};
 use crate::ept12::Translation;
-use crate::mem::{L1Memory, TableMemory};
+use crate::mem::{L1Memory, Leaf01, TableMemory};
 
 /// Every leaf of a block.
 pub(super) const ALL: u16 = u16::MAX;
 
+/// What makes a leaf of ept12 like the one that was asked for, so that ept02's
+/// is too, but for the address: nearly all that stand side by side are.
+struct Pattern {
+    /// The leaf of ept12 that was asked for.
+    raw12: u64,
+    /// Bits in which another may differ.
+    free: u64,
+    /// Bits that an address must not have.
+    reserved: u64,
+    /// The leaf of ept02 that came of it, without the address.
+    bits02: u64,
+    /// The page of ept01 that it was found in, by its first L1 address.
+    near01: (u64, Leaf01),
+}
+
+impl Pattern {
+    /// The leaf of ept02 for another leaf of ept12. `None` if it takes a closer
+    /// look.
+    #[inline(always)]
+    fn apply(&self, raw: u64) -> Option<u64> {
+        let (base, machine) = self.near01;
+        let gpa1 = raw & ADDRESS_BITS;
+        let is_alike = (raw ^ self.raw12) & !self.free == 0 && raw & self.reserved == 0;
+        if !is_alike || machine.level.base(gpa1) != base {
+            return None;
+        }
+        Some(self.bits02 | machine.page_hpa | machine.level.offset(gpa1))
+    }
+}
+
 impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
     /// Puts in what is absent of the block of [`BLOCK`] leaves around `gpa2`,
     /// as far as `mask` has them. `found` is ept12's answer for `gpa2`, whose
-    /// leaf of `level` was just put into `table`. Returns how many were put in.
+    /// leaf, `value` at `level`, was just put into `table`. Returns how many were put in.
     #[expect(clippy::too_many_arguments)]
     pub(super) fn around(
         &mut self,
         context: &Context12,
         gpa2: u64,
         found: &Translation,
-        level: Level,
+        (level, value): (Level, u64),
         table: u64,
         mask: u16,
         tables: &mut impl TableMemory,
@@ -49,6 +79,7 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
         let table12 = Level::Pt.base(found.leaf().gpa1);
         let one_each = found.level == level;
         let mut from = From12::of(found);
+        let pattern = self.pattern(context, found, level, value);
         let mut put = 0u16;
         for n in 0..BLOCK {
             let index = first + n;
@@ -63,12 +94,17 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
                 let Some(raw) = l1.read_u64(table12 | (index as u64) << 3) else {
                     continue;
                 };
-                let Decoded::Leaf(leaf) = Entry(raw).decode(level, &context.caps) else {
-                    continue;
-                };
                 if raw & flags != flags {
                     continue;
                 }
+                if let Some(value) = pattern.as_ref().and_then(|p| p.apply(raw)) {
+                    tables.write(table, index, value);
+                    put |= 1 << n;
+                    continue;
+                }
+                let Decoded::Leaf(leaf) = Entry(raw).decode(level, &context.caps) else {
+                    continue;
+                };
                 from.gpa1 = leaf.address;
                 from.rights = upper & leaf.rights;
                 from.mem_type = leaf.mem_type;
@@ -93,5 +129,30 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
             cache.remember(table, level, gpa2, put);
         }
         u64::from(put.count_ones())
+    }
+
+    /// What the leaf just put in says of those beside it. `None` if it does not
+    /// lie in the page of ept01 that was used last.
+    #[inline]
+    fn pattern(
+        &self,
+        context: &Context12,
+        found: &Translation,
+        level: Level,
+        value: u64,
+    ) -> Option<Pattern> {
+        let (base, machine) = self.near01;
+        // The page is at least as large as any leaf that has neighbours.
+        if machine.level.base(found.gpa1) != base {
+            return None;
+        }
+        let below = (level.span_bytes() - 1) & ADDRESS_BITS;
+        Some(Pattern {
+            raw12: found.leaf().value,
+            free: ADDRESS_BITS | bit::ACCESSED,
+            reserved: context.caps.beyond_width() | below,
+            bits02: value & !ADDRESS_BITS,
+            near01: self.near01,
+        })
     }
 }

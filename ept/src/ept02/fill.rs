@@ -125,7 +125,16 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
             if self.neighbours
                 && let Some(table) = installed.table
             {
-                let put = self.around(context, gpa2, &found, wanted.level, table, ALL, tables, l1);
+                let put = self.around(
+                    context,
+                    gpa2,
+                    &found,
+                    (wanted.level, wanted.value),
+                    table,
+                    ALL,
+                    tables,
+                    l1,
+                );
                 self.counters.around += put;
             }
             return Outcome::Filled {

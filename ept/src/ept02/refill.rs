@@ -112,7 +112,16 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
         if level == recent.level
             && let Some(table) = installed.table
         {
-            put += self.around(context, gpa2, &found, level, table, mask, tables, l1);
+            put += self.around(
+                context,
+                gpa2,
+                &found,
+                (level, wanted.value),
+                table,
+                mask,
+                tables,
+                l1,
+            );
         }
         Some(put)
     }
