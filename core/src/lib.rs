@@ -24,3 +24,5 @@ pub mod options;
 pub mod pm_timer;
 #[path = "policy/string_operand.rs"]
 pub mod string_operand;
+#[path = "policy/task_switch.rs"]
+pub mod task_switch;

@@ -16,7 +16,9 @@ ap_trampoline:
     movzwl %ax, %ebx
     shl $4, %ebx                             # kept: the page's address
     lgdtl (ap_gdt_pointer - ap_trampoline)
-    mov $0x11, %eax                          # PE, ET; caches on
+    mov %cr0, %eax
+    and $0x60000000, %eax                    # CD and NW stay L1's (entry.S)
+    or $0x11, %eax                           # PE, ET
     mov %eax, %cr0
     ljmpl *(ap_far_32 - ap_trampoline)
 
@@ -33,7 +35,8 @@ ap_protected:
     rdmsr
     or $0x900, %eax
     wrmsr
-    mov $0x80010033, %eax                    # PG, WP, NE, ET, MP, PE
+    mov %cr0, %eax
+    or $0x80010033, %eax                     # PG, WP, NE, ET, MP, PE
     mov %eax, %cr0
     ljmpl *(ap_far_64 - ap_trampoline)(%ebx)
 

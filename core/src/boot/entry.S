@@ -104,7 +104,10 @@ umbra_entry:
     rdmsr
     or $0x100, %eax
     wrmsr
-    mov $0x80010033, %eax                    # PG, WP, NE, ET, MP, PE
+    # VM entry and exit leave CD and NW alone: L1 is to find them as they are.
+    mov %cr0, %eax
+    and $0x60000000, %eax                    # CD, NW
+    or $0x80010033, %eax                     # PG, WP, NE, ET, MP, PE
     mov %eax, %cr0
     lgdt (early_gdt_pointer - IMAGE_VIRTUAL_BASE)
     ljmp $8, $(long_mode - IMAGE_VIRTUAL_BASE)

@@ -114,7 +114,7 @@ fn set_cr4(mode: &Mode, effect: Effect) -> Result<(), GeneralProtection> {
 }
 
 /// Loads the four PDPTEs from memory. SDM "PDPTE Registers".
-fn load_pdptes(cr3: u64) -> Result<(), GeneralProtection> {
+pub fn load_pdptes(cr3: u64) -> Result<(), GeneralProtection> {
     let fields = [
         field::GUEST_PDPTE0,
         field::GUEST_PDPTE1,
@@ -137,7 +137,8 @@ fn load_pdptes(cr3: u64) -> Result<(), GeneralProtection> {
     Ok(())
 }
 
-fn flush_if(flushes: bool) {
+/// Drops L1's cached translations.
+pub fn flush_if(flushes: bool) {
     if flushes && let Err(fail) = invvpid(InvvpidType::SingleContext, L1_VPID, 0) {
         panic!("INVVPID of L1: {fail:?}");
     }

@@ -8,6 +8,7 @@ mod io;
 mod msr;
 mod stop;
 mod string_io;
+mod task;
 mod xsetbv;
 
 use crate::exit::Exit;
@@ -32,7 +33,7 @@ pub fn handle(cpu: &mut Cpu, nested: &mut Nested, exit: Exit) -> Action {
             init_sipi::init(cpu)
         }
         Exit::Sipi(vector) => init_sipi::sipi(cpu, vector),
-        Exit::TaskSwitch { qualification } => stop::task_switch(cpu, qualification),
+        Exit::TaskSwitch { qualification } => task::switch(cpu, qualification),
         Exit::Cpuid => cpuid::handle(cpu),
         Exit::Hidden => Action::Inject(Event::INVALID_OPCODE),
         Exit::Invd => {

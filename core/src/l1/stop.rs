@@ -15,16 +15,6 @@ pub fn triple_fault(cpu: &Cpu) -> ! {
     ))
 }
 
-/// A hardware task switch, which every CPU leaves to L0.
-pub fn task_switch(cpu: &Cpu, qualification: u64) -> ! {
-    fatal(format_args!(
-        "L1 task switch to {:#x} at RIP {:#x} on CPU {}: not implemented",
-        qualification & 0xffff,
-        read(field::GUEST_RIP),
-        cpu.index
-    ))
-}
-
 /// An exit that vmcs01 does not ask for.
 pub fn unexpected(cpu: &Cpu, reason: &str) -> ! {
     fatal(format_args!(

@@ -1,0 +1,265 @@
+//! Hardware task switches of L1. `umbra_core::task_switch` does them; here the
+//! registers come and go.
+
+use crate::arch::cr as own;
+use crate::current::{change, read, write};
+use crate::machine::machine;
+use crate::percpu::Cpu;
+use crate::run::{Action, Event};
+use crate::vmentry::gpr;
+use umbra_core::control_registers::{GeneralProtection, cr0, cr4};
+use umbra_core::task_switch::{self, Exception, Linear, Segment, Source, Switch, Task};
+use umbra_nested::paging::{Access, Paging};
+use umbra_nested::{Fault, Hardware};
+use umbra_nmi::{Interruptibility, Policy, blocking};
+use umbra_vmcs::field::{self, Field};
+
+/// Selector, base, limit, access rights.
+type Fields = (Field, Field, Field, Field);
+
+const SEGMENTS: [Fields; 6] = [
+    (
+        field::GUEST_ES_SELECTOR,
+        field::GUEST_ES_BASE,
+        field::GUEST_ES_LIMIT,
+        field::GUEST_ES_ACCESS_RIGHTS,
+    ),
+    (
+        field::GUEST_CS_SELECTOR,
+        field::GUEST_CS_BASE,
+        field::GUEST_CS_LIMIT,
+        field::GUEST_CS_ACCESS_RIGHTS,
+    ),
+    (
+        field::GUEST_SS_SELECTOR,
+        field::GUEST_SS_BASE,
+        field::GUEST_SS_LIMIT,
+        field::GUEST_SS_ACCESS_RIGHTS,
+    ),
+    (
+        field::GUEST_DS_SELECTOR,
+        field::GUEST_DS_BASE,
+        field::GUEST_DS_LIMIT,
+        field::GUEST_DS_ACCESS_RIGHTS,
+    ),
+    (
+        field::GUEST_FS_SELECTOR,
+        field::GUEST_FS_BASE,
+        field::GUEST_FS_LIMIT,
+        field::GUEST_FS_ACCESS_RIGHTS,
+    ),
+    (
+        field::GUEST_GS_SELECTOR,
+        field::GUEST_GS_BASE,
+        field::GUEST_GS_LIMIT,
+        field::GUEST_GS_ACCESS_RIGHTS,
+    ),
+];
+const LDTR: Fields = (
+    field::GUEST_LDTR_SELECTOR,
+    field::GUEST_LDTR_BASE,
+    field::GUEST_LDTR_LIMIT,
+    field::GUEST_LDTR_ACCESS_RIGHTS,
+);
+const TR: Fields = (
+    field::GUEST_TR_SELECTOR,
+    field::GUEST_TR_BASE,
+    field::GUEST_TR_LIMIT,
+    field::GUEST_TR_ACCESS_RIGHTS,
+);
+
+fn segment((selector, base, limit, rights): Fields) -> Segment {
+    Segment {
+        selector: read(selector) as u16,
+        base: read(base) as u32,
+        limit: read(limit) as u32,
+        rights: read(rights) as u32,
+    }
+}
+
+fn set_segment((selector, base, limit, rights): Fields, value: &Segment) {
+    write(selector, u64::from(value.selector));
+    write(base, u64::from(value.base));
+    write(limit, u64::from(value.limit));
+    write(rights, u64::from(value.rights));
+}
+
+fn gather(cpu: &Cpu) -> Task {
+    let mut gprs = [0; 8];
+    for (value, &register) in gprs.iter_mut().zip(&cpu.regs.gprs) {
+        *value = register as u32;
+    }
+    gprs[gpr::RSP] = read(field::GUEST_RSP) as u32;
+    Task {
+        eip: read(field::GUEST_RIP) as u32,
+        eflags: read(field::GUEST_RFLAGS) as u32,
+        gprs,
+        segments: SEGMENTS.map(segment),
+        ldtr: segment(LDTR),
+        tr: segment(TR),
+        has_paging: read(field::GUEST_CR0) & cr0::PG != 0,
+    }
+}
+
+fn scatter(cpu: &mut Cpu, task: &Task) {
+    for (register, &value) in cpu.regs.gprs.iter_mut().zip(&task.gprs) {
+        *register = u64::from(value);
+    }
+    write(field::GUEST_RSP, u64::from(task.gprs[gpr::RSP]));
+    write(field::GUEST_RIP, u64::from(task.eip));
+    write(field::GUEST_RFLAGS, u64::from(task.eflags));
+    for (to, value) in SEGMENTS.into_iter().zip(&task.segments) {
+        set_segment(to, value);
+    }
+    set_segment(LDTR, &task.ldtr);
+    set_segment(TR, &task.tr);
+}
+
+/// L1's linear memory through its page tables.
+struct L1Linear<'a>(&'a mut Cpu);
+
+impl L1Linear<'_> {
+    fn translate(&mut self, linear: u32, is_write: bool) -> Result<u64, Exception> {
+        let access = if is_write {
+            Access::WRITE
+        } else {
+            Access::READ
+        };
+        // Task switches happen outside IA-32e mode: no 1 GiB pages there.
+        let paging = Paging::of_l1(self.0, machine().physical_address_bits, false);
+        paging
+            .translate(self.0, u64::from(linear), access)
+            .map_err(|fault: Fault| {
+                if let Some(linear) = fault.cr2 {
+                    own::set_cr2(linear);
+                }
+                Exception {
+                    vector: fault.vector,
+                    error_code: fault.error_code,
+                }
+            })
+    }
+}
+
+/// Bytes from `linear` to the end of its page.
+fn to_page_end(linear: u32) -> usize {
+    0x1000 - (linear & 0xfff) as usize
+}
+
+impl Linear for L1Linear<'_> {
+    fn read(&mut self, linear: u32, bytes: &mut [u8]) -> Result<(), Exception> {
+        let (head, tail) = bytes.split_at_mut(bytes.len().min(to_page_end(linear)));
+        let first = self.translate(linear, false)?;
+        self.0.read_l1(first, head);
+        if !tail.is_empty() {
+            let second = self.translate(linear.wrapping_add(head.len() as u32), false)?;
+            self.0.read_l1(second, tail);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, linear: u32, bytes: &[u8]) -> Result<(), Exception> {
+        let (head, tail) = bytes.split_at(bytes.len().min(to_page_end(linear)));
+        let first = self.translate(linear, true)?;
+        let second = match tail.is_empty() {
+            true => None,
+            false => Some(self.translate(linear.wrapping_add(head.len() as u32), true)?),
+        };
+        self.0.write_l1(first, head);
+        if let Some(second) = second {
+            self.0.write_l1(second, tail);
+        }
+        Ok(())
+    }
+
+    fn load_cr3(&mut self, value: u32) -> Result<(), Exception> {
+        if read(field::GUEST_CR4) & cr4::PAE != 0 {
+            super::cr::load_pdptes(u64::from(value)).map_err(|GeneralProtection| Exception {
+                vector: 13,
+                error_code: Some(0),
+            })?;
+        }
+        write(field::GUEST_CR3, u64::from(value));
+        super::cr::flush_if(true);
+        Ok(())
+    }
+}
+
+/// The error code of the event that goes through a task gate, and whether it
+/// leaves EIP at the instruction.
+fn vectored_event(source: Source, vectoring: u32) -> (Option<u32>, bool) {
+    const VALID: u32 = 1 << 31;
+    const HAS_ERROR_CODE: u32 = 1 << 11;
+    if source != Source::Gate || vectoring & VALID == 0 {
+        return (None, false);
+    }
+    // Software interrupts and exceptions (4 to 6) are instructions, done with.
+    let is_instruction = matches!(vectoring >> 8 & 7, 4..=6);
+    let code =
+        (vectoring & HAS_ERROR_CODE != 0).then(|| read(field::IDT_VECTORING_ERROR_CODE) as u32);
+    (code, !is_instruction)
+}
+
+/// Does the task switch.
+pub fn switch(cpu: &mut Cpu, qualification: u64) -> Action {
+    let source = Source::decode(qualification);
+    let vectoring = read(field::IDT_VECTORING_INFORMATION) as u32;
+    let (error_code, stays) = vectored_event(source, vectoring);
+    let mut task = gather(cpu);
+    let length = read(field::VM_EXIT_INSTRUCTION_LENGTH) as u32;
+    let request = Switch {
+        selector: qualification as u16,
+        source,
+        gdt: (
+            read(field::GUEST_GDTR_BASE) as u32,
+            read(field::GUEST_GDTR_LIMIT) as u32,
+        ),
+        old_eip: if stays {
+            task.eip
+        } else {
+            task.eip.wrapping_add(length)
+        },
+        error_code,
+    };
+    let done = task_switch::switch(&mut L1Linear(cpu), &mut task, &request);
+    if done.is_committed {
+        scatter(cpu, &task);
+        finish(qualification, vectoring);
+    }
+    match done.exception {
+        Some(exception) => Action::Inject(match exception.error_code {
+            Some(code) => Event::exception_with_code(exception.vector, code),
+            None => Event::exception(exception.vector),
+        }),
+        None if done.has_debug_trap => {
+            set_dr6_bt();
+            Action::Inject(Event::exception(1))
+        }
+        None => Action::Restart,
+    }
+}
+
+/// What else changes once the new task is in place.
+fn finish(qualification: u64, vectoring: u32) {
+    const DR7_LOCAL: u64 = 0x155;
+    // TS is L1's own bit in CR0.
+    change(field::GUEST_CR0, cr0::TS, 0);
+    change(field::GUEST_DR7, 0, DR7_LOCAL);
+    write(field::GUEST_PENDING_DEBUG_EXCEPTIONS, 0);
+    let now = Interruptibility(read(field::GUEST_INTERRUPTIBILITY_STATE) as u32);
+    let nmi_source = blocking::TaskSwitch::of_qualification(qualification);
+    let after = blocking::after_task_switch(Policy::Direct, now, nmi_source, vectoring);
+    if after != now {
+        write(field::GUEST_INTERRUPTIBILITY_STATE, u64::from(after.0));
+    }
+}
+
+/// Sets BT in L1's DR6: the debug trap is that of a task switch.
+fn set_dr6_bt() {
+    const BT: u64 = 1 << 15;
+    let dr6: u64;
+    // SAFETY: reads a register that L0 leaves to L1.
+    unsafe { core::arch::asm!("mov {}, dr6", out(reg) dr6, options(nomem, nostack)) };
+    // SAFETY: as above.
+    unsafe { core::arch::asm!("mov dr6, {}", in(reg) dr6 | BT, options(nomem, nostack)) };
+}
