@@ -9,7 +9,7 @@
 
 use super::cache::BLOCK;
 use super::fill::From12;
-use super::{Context12, Pool};
+use super::{Context12, EMPTY, Pool};
 use crate::addr::{ADDRESS_BITS, Level};
 use crate::entry::{Decoded, Entry, bit};
 use crate::ept12::Translation;
@@ -94,7 +94,8 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
                 let Some(raw) = l1.read_u64(table12 | (index as u64) << 3) else {
                     continue;
                 };
-                if raw & flags != flags {
+                // Most that are left out are empty: no closer look at those.
+                if raw & !EMPTY == 0 || raw & flags != flags {
                     continue;
                 }
                 if let Some(value) = pattern.as_ref().and_then(|p| p.apply(raw)) {

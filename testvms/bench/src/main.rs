@@ -112,11 +112,11 @@ impl Bench {
         self.vm.jump(0);
         self.vm.registers.rdi = rdi;
         let outcome = self.vm.run();
-        if let rt::vmx::Outcome::Exit(exit) = outcome {
-            if matches!(exit.basic(), 10 | 18) {
-                self.vm.skip(&exit);
-                return pointer;
-            }
+        if let rt::vmx::Outcome::Exit(exit) = outcome
+            && matches!(exit.basic(), 10 | 18)
+        {
+            self.vm.skip(&exit);
+            return pointer;
         }
         panic!("L2 did not reach its first exit: {outcome}");
     }

@@ -161,13 +161,13 @@ fn split(lab: &mut Lab, kind: u64) {
         let step = Path::mask(level - 1) + 1;
         let large = if level > 2 { LARGE } else { 0 };
         for slot in 0..512 {
-            table.write(8 * slot, start + slot * step | large | WRITE_BACK | ALL);
+            table.write(8 * slot, (start + slot * step) | large | WRITE_BACK | ALL);
         }
         let slot = (path.page - start) / step;
         if level == 2 {
             table.write(8 * slot, other.address() | WRITE_BACK | ALL);
         } else {
-            table.write(8 * slot, start + slot * step | large | WRITE_BACK | READ);
+            table.write(8 * slot, (start + slot * step) | large | WRITE_BACK | READ);
         }
         path.set(lab.ept(), level, table.address() | ALL);
         flush(kind);

@@ -77,7 +77,7 @@ fn map(lab: &Lab, bits: u64) {
 /// Good pointers at an offset of the page: the first to L2's directory, the rest not present.
 fn fill(lab: &Lab, offset: u64) {
     lab.target.fill(0);
-    lab.target.write(offset, layout::TABLES + 0x2000 | 1);
+    lab.target.write(offset, (layout::TABLES + 0x2000) | 1);
     lab.target.write(offset + 0x18, 0x3000u64 | 1);
 }
 
@@ -87,7 +87,7 @@ fn rewind(lab: &mut Lab, cr3: u64) {
     write(field::GUEST_CR0, cr0);
     write(field::GUEST_CR3, cr3);
     write(field::GUEST_CR4, lab.vmx.caps.cr4_fixed0 | 1 << 5);
-    write(field::GUEST_PDPTE0, layout::TABLES + 0x2000 | 1);
+    write(field::GUEST_PDPTE0, (layout::TABLES + 0x2000) | 1);
     write(field::GUEST_PDPTE3, 0);
     lab.vm.registers.rdi = LINEAR + 0x10;
 }
@@ -159,7 +159,7 @@ fn reserved(lab: &mut Lab, word: &str) {
         for bit in [1, 2, 5, 8, 9, 11, rt::cpu::maxphyaddr(), 62, 63] {
             fill(lab, 0);
             let entry = if slot == 0 {
-                layout::TABLES + 0x2000 | 1
+                (layout::TABLES + 0x2000) | 1
             } else {
                 0x3001
             };
