@@ -18,6 +18,8 @@ pub mod ending;
 pub mod features;
 #[path = "policy/line.rs"]
 pub mod line;
+#[path = "policy/local_apic.rs"]
+pub mod local_apic;
 #[path = "policy/options.rs"]
 pub mod options;
 #[path = "policy/pm_timer.rs"]

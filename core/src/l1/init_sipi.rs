@@ -30,6 +30,7 @@ pub fn init(cpu: &mut Cpu) -> Action {
         return Action::Restart;
     }
     write_init_state(cpu);
+    crate::platform::apic::reset_after_init();
     let is_bootstrap = msr::read(msr::IA32_APIC_BASE) & BOOTSTRAP != 0;
     if !is_bootstrap {
         crate::stop::will_wait(cpu.index);

@@ -1,9 +1,10 @@
-//! The local APIC, as far as L0 uses it: to start the other CPUs at boot, and
-//! to stop them after a fatal error. In between it is L1's alone. SDM "Advanced Programmable Interrupt
-//! Controller (APIC)".
+//! The local APIC, as far as L0 uses it: to start the other CPUs at boot, to
+//! reset it with its CPU, and to stop all CPUs after a fatal error. In between
+//! it is L1's alone. SDM "Advanced Programmable Interrupt Controller (APIC)".
 
 use crate::arch::msr;
 use crate::mem::{LOW_BYTES, pointer};
+use umbra_core::local_apic;
 
 /// IA32_APIC_BASE: the APIC is on.
 const ENABLED: u64 = 1 << 11;
@@ -104,4 +105,69 @@ fn write_icr(base: u64, apic_id: u32, command: u32) -> Result<(), NotSent> {
     // SAFETY: as above, and as for x2APIC mode.
     unsafe { register(ICR_LOW).write_volatile(command) };
     Ok(())
+}
+
+/// Resets this CPU's APIC as INIT does: an INIT that is a VM exit leaves it
+/// alone. Interrupts that the APIC has accepted and not yet delivered stay:
+/// nothing but their delivery takes them back. An APIC that is off, or that L1
+/// has moved to where L0 does not reach it, stays as it is.
+pub fn reset_after_init() {
+    let base = msr::read(msr::IA32_APIC_BASE);
+    let is_in_reach = base & X2APIC != 0 || base & BASE < LOW_BYTES;
+    if base & ENABLED == 0 || !is_in_reach {
+        return;
+    }
+    let version = register(base, local_apic::VERSION);
+    let is_in_service = || {
+        local_apic::IN_SERVICE
+            .iter()
+            .any(|&offset| register(base, offset) != 0)
+    };
+    if is_in_service() {
+        let spurious = local_apic::spurious_while_ending(version);
+        set_register(base, local_apic::SPURIOUS, spurious);
+        // One for each vector, at most.
+        for _ in 0..=u8::MAX {
+            if !is_in_service() {
+                break;
+            }
+            set_register(base, local_apic::END_OF_INTERRUPT, 0);
+        }
+    }
+    for (offset, value) in local_apic::after_init(version, base & X2APIC != 0) {
+        set_register(base, offset, value);
+    }
+}
+
+/// The MSR of a register in x2APIC mode.
+const fn x2apic_msr(offset: u32) -> u32 {
+    0x800 + offset / 16
+}
+
+fn register(base: u64, offset: u32) -> u32 {
+    if base & X2APIC != 0 {
+        return msr::read(x2apic_msr(offset)) as u32;
+    }
+    // SAFETY: the APIC's page is below 4 GiB, which is always mapped, its
+    // registers are 32-bit words, and reading those that are read here has no effect.
+    unsafe {
+        pointer((base & BASE) + u64::from(offset))
+            .cast::<u32>()
+            .read_volatile()
+    }
+}
+
+fn set_register(base: u64, offset: u32, value: u32) {
+    if base & X2APIC != 0 {
+        // SAFETY: no register that is written here makes the APIC send or
+        // deliver anything: local vectors are masked.
+        unsafe { msr::write(x2apic_msr(offset), u64::from(value)) };
+        return;
+    }
+    // SAFETY: as above.
+    unsafe {
+        pointer((base & BASE) + u64::from(offset))
+            .cast::<u32>()
+            .write_volatile(value)
+    };
 }
