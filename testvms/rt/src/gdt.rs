@@ -1,4 +1,4 @@
-//! This CPU's own descriptor table and task state.
+//! A CPU's own descriptor table and task state.
 
 use core::arch::asm;
 use core::cell::UnsafeCell;
@@ -25,13 +25,13 @@ pub const TSS: u16 = 0x48;
 /// The first slot that is for tests.
 pub const FREE: u16 = 0x58;
 
-/// Writes one of the slots that are for tests. `selector` names it.
+/// Writes one of the slots that are for tests, in the running CPU's table. `selector` names it.
 pub fn set_slot(selector: u16, descriptor: u64) {
     let slot = usize::from(selector >> 3);
     assert!((FREE..=LIMIT).contains(&selector), "slot {slot} is taken");
-    // SAFETY: the slot is free, below the limit, and on this CPU nobody else writes the table.
+    // SAFETY: the slot is free, below the limit, and no other CPU writes this table.
     unsafe {
-        (TABLES.gdt.get().cast::<u64>())
+        (this().gdt.get().cast::<u64>())
             .add(slot)
             .write_volatile(descriptor)
     };
@@ -40,6 +40,9 @@ pub fn set_slot(selector: u16, descriptor: u64) {
 /// Slots of the table; those after the TSS are for tests.
 pub const SLOTS: usize = 16;
 
+/// CPUs that have tables: the one that booted, and those that [`smp`](crate::smp) starts.
+pub const MAX_CPUS: usize = 8;
+
 #[repr(C, align(16))]
 struct Tables {
     gdt: UnsafeCell<[u64; SLOTS]>,
@@ -47,50 +50,79 @@ struct Tables {
     stacks: UnsafeCell<[[u8; 16384]; 3]>,
 }
 
-// SAFETY: written only by `init` and `reload`, on the boot CPU, with interrupts off.
+// SAFETY: each is written only by the CPU that uses it, with interrupts off, or before that CPU
+// is started.
 unsafe impl Sync for Tables {}
 
-static TABLES: Tables = Tables {
-    gdt: UnsafeCell::new([
-        0,
-        0x00af_9b00_0000_ffff,
-        0x00cf_9300_0000_ffff,
-        0x00cf_9b00_0000_ffff,
-        0x0000_9b00_0000_ffff,
-        0x0000_9300_0000_ffff,
-        0x00cf_fb00_0000_ffff,
-        0x00cf_f300_0000_ffff,
-        0x00af_fb00_0000_ffff,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-    ]),
-    tss: UnsafeCell::new([0; 26]),
-    stacks: UnsafeCell::new([[0; 16384]; 3]),
-};
+static TABLES: [Tables; MAX_CPUS] = [const {
+    Tables {
+        gdt: UnsafeCell::new([
+            0,
+            0x00af_9b00_0000_ffff,
+            0x00cf_9300_0000_ffff,
+            0x00cf_9b00_0000_ffff,
+            0x0000_9b00_0000_ffff,
+            0x0000_9300_0000_ffff,
+            0x00cf_fb00_0000_ffff,
+            0x00cf_f300_0000_ffff,
+            0x00af_fb00_0000_ffff,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+        ]),
+        tss: UnsafeCell::new([0; 26]),
+        stacks: UnsafeCell::new([[0; 16384]; 3]),
+    }
+}; MAX_CPUS];
 
-/// The address of the descriptor table.
-pub fn base() -> u64 {
-    TABLES.gdt.get() as u64
+/// Which CPU runs this, by the table that it has loaded; one that has none of these counts as the
+/// one that booted.
+pub fn cpu_index() -> usize {
+    let mut pointer = [0u16; 5];
+    // SAFETY: SGDT stores ten bytes.
+    unsafe { asm!("sgdt [{}]", in(reg) pointer.as_mut_ptr(), options(nostack, preserves_flags)) };
+    let base = (1..5).fold(0, |base, n| base | u64::from(pointer[n]) << (16 * (n - 1)));
+    let offset = base.wrapping_sub(TABLES.as_ptr() as u64);
+    let index = offset / size_of::<Tables>() as u64;
+    if index < MAX_CPUS as u64 {
+        index as usize
+    } else {
+        0
+    }
 }
 
-/// The address of the task-state segment.
+fn this() -> &'static Tables {
+    &TABLES[cpu_index()]
+}
+
+/// The address of this CPU's descriptor table.
+pub fn base() -> u64 {
+    this().gdt.get() as u64
+}
+
+/// The address of the descriptor table of another CPU.
+pub(crate) fn base_of(index: usize) -> u64 {
+    TABLES[index].gdt.get() as u64
+}
+
+/// The address of this CPU's task-state segment.
 pub fn tss_base() -> u64 {
-    TABLES.tss.get() as u64
+    this().tss.get() as u64
 }
 
 /// The limit of the descriptor table, in bytes less one.
 pub const LIMIT: u16 = (SLOTS * 8 - 1) as u16;
 
-/// Fills the task state in and loads everything.
+/// Fills this CPU's task state in and loads everything.
 pub(crate) fn init() {
-    let stacks = TABLES.stacks.get() as u64;
-    let tss = TABLES.tss.get();
-    // SAFETY: the boot CPU alone is running and no reference to the table exists.
+    let tables = this();
+    let stacks = tables.stacks.get() as u64;
+    let tss = tables.tss.get();
+    // SAFETY: only the CPU that uses it writes it, and no reference to it exists.
     unsafe {
         let top = |n: u64| stacks + n * 16384;
         for (slot, address) in [(1, top(1)), (9, top(1)), (11, top(2)), (13, top(3))] {
@@ -110,7 +142,7 @@ pub fn reload() {
     // SAFETY: the slots written describe the TSS above as available, which LTR needs; the table
     // and TSS live for ever; CS gets the 64-bit code segment that is running already.
     unsafe {
-        let gdt = TABLES.gdt.get();
+        let gdt = this().gdt.get();
         (*gdt)[9] = 103 | (tss & 0xff_ffff) << 16 | 0x89 << 40 | (tss >> 24 & 0xff) << 56;
         (*gdt)[10] = tss >> 32;
         asm!(

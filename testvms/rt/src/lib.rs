@@ -12,6 +12,8 @@
 mod boot;
 mod mem;
 
+pub mod acpi;
+pub mod apic;
 pub mod cmdline;
 pub mod console;
 pub mod cpu;
@@ -19,6 +21,7 @@ pub mod end;
 pub mod gdt;
 pub mod page;
 pub mod run;
+pub mod smp;
 pub mod trap;
 pub mod vmx;
 pub mod window;

@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Bytes in a page.
 pub const SIZE: u64 = 4096;
-const COUNT: usize = 384;
+const COUNT: usize = 1024;
 
 #[repr(C, align(4096))]
 struct Pool(UnsafeCell<[[u8; 4096]; COUNT]>);

@@ -1,5 +1,86 @@
-//! smp.
+//! smp: what a machine with several CPUs does when they are started, stopped, started again, and
+//! run an L2 each.
+//!
+//! See `README.md` beside this crate for what it covers.
 #![no_std]
 #![no_main]
+
+mod interrupts;
+mod lab;
+mod restart;
+mod transcript;
+mod types;
+mod virtual_init;
+
+use rt::apic;
+use rt::gdt::MAX_CPUS;
+use rt::smp::{self, Cpu};
+use rt::{Boot, acpi, cpu, println};
+
 rt::entry!(main);
-fn main(_: &rt::Boot) {}
+
+/// Pages of conventional memory that neither firmware nor loader uses any more, by their number:
+/// the vectors of start-up IPIs.
+pub const VECTORS: [u8; 4] = [0x20, 0x33, 0x48, 0x7f];
+
+/// The other CPUs, at most [`MAX_CPUS`] less one.
+pub struct Others {
+    cpus: [Option<Cpu>; MAX_CPUS],
+}
+
+impl Others {
+    /// Those of the MADT.
+    fn find() -> Self {
+        let own = cpu::cpuid(1, 0).ebx >> 24;
+        let mut cpus = [const { None }; MAX_CPUS];
+        let ids = acpi::apic_ids().filter(|id| *id != own).take(MAX_CPUS - 1);
+        for (index, id) in (1..).zip(ids) {
+            cpus[index] = Some(Cpu::new(index, id));
+        }
+        Self { cpus }
+    }
+
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Cpu> {
+        self.cpus.iter().flatten()
+    }
+
+    /// The first of them.
+    pub fn first(&self) -> &Cpu {
+        self.iter().next().expect("more than one CPU")
+    }
+}
+
+fn main(boot: &Boot) {
+    let expects_latch = boot.words().any(|word| word == "latched");
+    line!("cpus by the MADT: {}", acpi::apic_ids().count());
+    if acpi::apic_ids().count() < 2 {
+        println!("smp: one CPU: give the machine more (--cpus 4)");
+        return;
+    }
+    let others = Others::find();
+    apic::enable();
+    line!(
+        "cpus that answer a broadcast: {}",
+        smp::count_others(VECTORS[0]) + 1
+    );
+    let has_vmx = lab::prepare(&others);
+    phase("xapic", &others, has_vmx, expects_latch);
+    if cpu::cpuid(1, 0).ecx & 1 << 21 == 0 {
+        line!("x2apic: not offered");
+    } else {
+        apic::enter_x2apic();
+        phase("x2apic", &others, has_vmx, expects_latch);
+    }
+    println!("smp: {} lines", transcript::lines());
+}
+
+fn phase(mode: &str, others: &Others, has_vmx: bool, expects_latch: bool) {
+    line!("== {mode}");
+    restart::run(mode, others);
+    types::run(others);
+    if has_vmx {
+        virtual_init::run(mode, others, expects_latch);
+        interrupts::run(mode, others);
+    }
+}

@@ -1,0 +1,209 @@
+//! Start-up, again and again.
+//!
+//! SDM "MP Initialization Protocol Algorithm", "Processor State After Reset or INIT".
+
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+
+use rt::apic::{self, Ipi, register};
+use rt::cpu;
+use rt::smp::{StartState, delay, wait_for};
+
+use crate::{Others, VECTORS, line};
+
+/// Restarts of one CPU.
+const RESTARTS: u32 = 100;
+
+static TURNS: AtomicU32 = AtomicU32::new(0);
+static IS_HALTING: AtomicBool = AtomicBool::new(false);
+static APIC: [AtomicU32; 10] = [const { AtomicU32::new(0) }; 10];
+
+fn spin(_: usize) {
+    loop {
+        TURNS.fetch_add(1, SeqCst);
+        core::hint::spin_loop();
+    }
+}
+
+fn halt(_: usize) {
+    IS_HALTING.store(true, SeqCst);
+    cpu::halt()
+}
+
+/// Leaves registers of all kinds other than INIT does.
+fn disturb(_: usize) {
+    // SAFETY: addresses in debug registers with nothing enabled, CR2, task switched: the CPU is
+    // restarted before it does anything else.
+    unsafe {
+        core::arch::asm!("mov dr0, {v}", "mov dr3, {v}", "mov cr2, {v}", v = in(reg) 0x1234_5678u64);
+        cpu::set_cr4(cpu::cr4() | 0x80);
+        cpu::set_cr0(cpu::cr0() & !0x20);
+    }
+    IS_HALTING.store(true, SeqCst);
+    cpu::halt()
+}
+
+/// The registers of the APIC that INIT resets.
+const APIC_REGISTERS: [u32; 10] = [
+    register::TASK_PRIORITY,
+    register::SPURIOUS,
+    register::LVT_TIMER,
+    register::LVT_LINT0,
+    register::LVT_LINT1,
+    register::LVT_ERROR,
+    register::TIMER_COUNT,
+    register::TIMER_DIVIDE,
+    0x100,
+    0x200,
+];
+
+fn change_apic(_: usize) {
+    apic::enable();
+    for (offset, value) in [
+        (register::TASK_PRIORITY, 0x50),
+        (register::LVT_TIMER, 0x1_0042),
+        (register::LVT_LINT0, 0x1_0043),
+        (register::LVT_LINT1, 0x1_0044),
+        (register::LVT_ERROR, 0x45),
+        (register::TIMER_DIVIDE, 0xb),
+        (register::TIMER_COUNT, 0x1000_0000),
+    ] {
+        apic::write(offset, value);
+    }
+}
+
+fn read_apic(_: usize) {
+    for (to, offset) in APIC.iter().zip(APIC_REGISTERS) {
+        to.store(apic::read(offset), SeqCst);
+    }
+}
+
+fn enter_x2apic(_: usize) {
+    apic::enter_x2apic();
+}
+
+/// CD and NW of CR0: the SDM has INIT keep them, and Bochs sets them.
+pub const CACHE_BITS: u32 = 0x6000_0000;
+
+/// What does not depend on the page, for a comparison. CR2 is left out: the SDM has INIT clear it,
+/// and Bochs keeps it.
+fn comparable(mut state: StartState) -> StartState {
+    state.selectors[0] = 0;
+    state.cr0 &= !CACHE_BITS;
+    state.cr2 = 0;
+    state
+}
+
+fn show(name: &str, state: &StartState) {
+    // EDX holds the signature by the SDM, and 0 on Bochs.
+    let mut general = state.general;
+    let edx = core::mem::take(&mut general[3]);
+    let is_signature = edx == cpu::cpuid(1, 0).eax || edx == 0;
+    line!("{name}: general {general:x?}, EDX is the signature or 0: {is_signature}");
+    line!("{name}: selectors {:x?}", state.selectors);
+    line!(
+        "{name}: eflags {:x} ip {:x} cr0 {:x} cr3 {:x} cr4 {:x} dr6 {:x} dr7 {:x} efer {:x}",
+        state.eflags,
+        state.ip,
+        state.cr0 & !CACHE_BITS,
+        state.cr3,
+        state.cr4,
+        state.dr6,
+        state.dr7,
+        state.efer
+    );
+    line!("{name}: gdtr and idtr {:x?}", state.tables);
+}
+
+/// Starts all of them, then one many times.
+pub fn run(mode: &str, others: &Others) {
+    for cpu in others.iter() {
+        let vector = VECTORS[cpu.index % VECTORS.len()];
+        let answered = cpu.restart(vector);
+        line!("cpu {}: starts: {answered}", cpu.index);
+        show("  state", &cpu.start_state(vector));
+        if mode == "x2apic" {
+            line!(
+                "cpu {}: goes to x2APIC: {}",
+                cpu.index,
+                cpu.run(enter_x2apic)
+            );
+        }
+    }
+    let cpu = others.first();
+    let start = cpu.starts();
+    cpu.restart(VECTORS[0]);
+    let first = comparable(cpu.start_state(VECTORS[0]));
+    let (mut answered, mut same) = (0, 0);
+    for turn in 1..RESTARTS {
+        let vector = VECTORS[turn as usize % VECTORS.len()];
+        let is_ready = match turn % 4 {
+            0 => true,
+            1 => {
+                let before = TURNS.load(SeqCst);
+                cpu.begin(spin);
+                wait_for(|| TURNS.load(SeqCst) != before)
+            }
+            n => {
+                IS_HALTING.store(false, SeqCst);
+                cpu.begin(if n == 2 { halt } else { disturb });
+                wait_for(|| IS_HALTING.load(SeqCst))
+            }
+        };
+        answered += u32::from(is_ready && cpu.restart(vector));
+        let state = cpu.start_state(vector);
+        same +=
+            u32::from(comparable(state) == first && state.selectors[0] == u32::from(vector) << 8);
+    }
+    line!(
+        "restarts: {} of {} answered, {same} with the same state, {} starts",
+        answered + 1,
+        RESTARTS,
+        cpu.starts() - start
+    );
+    line!("apic changed: {}", cpu.run(change_apic));
+    cpu.restart(VECTORS[0]);
+    read_apic_of(cpu);
+
+    // INIT twice before the start-up IPI; an INIT alone stops it.
+    let turns = || TURNS.load(SeqCst);
+    cpu.begin(spin);
+    let before = turns();
+    line!("spins: {}", wait_for(|| turns() != before));
+    cpu.prepare(VECTORS[1]);
+    apic::send(cpu.id, Ipi::Init);
+    delay(50_000);
+    let stopped = turns();
+    delay(50_000);
+    line!("INIT stops it: {}", turns() == stopped);
+    apic::send(cpu.id, Ipi::Init);
+    delay(50_000);
+    let starts = cpu.starts();
+    line!("a second INIT, then starts: {}", cpu.start_up(VECTORS[1]));
+    delay(50_000);
+    line!("starts then: {}", cpu.starts() - starts);
+
+    // A start-up IPI to a CPU that does not wait for one.
+    cpu.begin(spin);
+    let before = turns();
+    line!("spins: {}", wait_for(|| turns() != before));
+    apic::send(cpu.id, Ipi::StartUp(VECTORS[2]));
+    delay(50_000);
+    let then = turns();
+    line!(
+        "start-up IPI while it runs: starts {}, goes on: {}",
+        cpu.starts() - starts,
+        wait_for(|| turns() != then)
+    );
+    line!("and restarts: {}", cpu.restart(VECTORS[3]));
+    if mode == "x2apic" {
+        // By the SDM INIT keeps the mode; Bochs goes back to xAPIC mode.
+        line!("in x2APIC mode: {}", cpu.run(enter_x2apic));
+    }
+}
+
+fn read_apic_of(cpu: &rt::smp::Cpu) {
+    line!("apic read after INIT: {}", cpu.run(read_apic));
+    for (value, offset) in APIC.iter().zip(APIC_REGISTERS) {
+        line!("apic {offset:x} after INIT: {:x}", value.load(SeqCst));
+    }
+}
