@@ -22,6 +22,8 @@ pub struct Test {
     pub guest: String,
     /// The options of `./x run`, other than how deep.
     pub options: Vec<String>,
+    /// Whether it takes so long that only a filter makes it run.
+    pub only_by_name: bool,
     /// What is expected.
     pub expect: Expect,
     /// What the guest must have printed: each matches some line.
@@ -86,6 +88,8 @@ struct Declaration {
     #[serde(default)]
     cpu_models: Vec<String>,
     umbra: Option<String>,
+    #[serde(default)]
+    only_by_name: bool,
     timeout: Option<u64>,
     until: Option<String>,
     #[serde(default)]
@@ -193,6 +197,7 @@ impl Declaration {
             group: self.group.clone(),
             guest: self.guest.clone(),
             options,
+            only_by_name: self.only_by_name,
             expect,
             lines: self
                 .lines

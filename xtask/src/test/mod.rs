@@ -69,10 +69,15 @@ pub fn test(args: &TestArgs) -> Result<()> {
         .into_iter()
         .filter(|step| matches(filter, host::GROUP, &step.name))
         .collect();
-    let machine: Vec<_> = declared::read()?
+    let mut machine: Vec<_> = declared::read()?
         .into_iter()
         .filter(|test| matches(filter, &test.group, &test.name))
         .collect();
+    let all = machine.len();
+    if filter.is_none() && !args.list {
+        machine.retain(|test| !test.only_by_name);
+    }
+    let left_out = all - machine.len();
     if host.is_empty() && machine.is_empty() {
         return Err(fail::usage(format!(
             "{}: no test and no group has this in its name (see ./x test --list)",
@@ -97,6 +102,11 @@ pub fn test(args: &TestArgs) -> Result<()> {
     }
     if !machine.is_empty() {
         sums = sums.plus(run_machines(&machine));
+    }
+    if left_out > 0 {
+        ui::note(format!(
+            "{left_out} long tests run only when a filter names them (see docs/testing.md)"
+        ));
     }
     println!("{} passed, {} failed", sums.passed, sums.failed);
     if sums.failed == 0 {
