@@ -5,7 +5,7 @@ use umbra_ept::ept02::Pool;
 use umbra_ept::vpid::Vpids;
 use umbra_vmcs::VmxCaps;
 use umbra_vmcs::field::FieldSet;
-use umbra_vmcs::rules::{CpuFacts, Rule};
+use umbra_vmcs::rules::{self, CpuFacts, Rule, Runs};
 
 use crate::slots::Slots;
 
@@ -18,6 +18,8 @@ pub struct Nested {
     pub fields: FieldSet,
     /// The CPU L1 is shown.
     pub cpu: CpuFacts,
+    /// The fields of the groups of rules that run at each VM entry.
+    pub(crate) always_read: FieldSet,
     /// 1 GiB pages in L1's own page tables.
     pub gib_pages: bool,
     /// The vmcs12s at hand.
@@ -56,6 +58,9 @@ impl Nested {
             caps,
             fields: offered,
             cpu,
+            always_read: rules::groups()
+                .filter(|g| g.runs == Runs::Always)
+                .fold(FieldSet::EMPTY, |all, g| all.union(g.reads)),
             gib_pages,
             pool: Pool::new(),
             vpids: Vpids::new(),

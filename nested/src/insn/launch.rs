@@ -4,7 +4,7 @@ use umbra_vmcs::field::{self, FieldSet};
 use umbra_vmcs::rules::instructions::{
     VMLAUNCH_MOV_SS, VMLAUNCH_POINTER, VMLAUNCH_STATE, VMRESUME_STATE,
 };
-use umbra_vmcs::rules::{self, Answer, Ctx, L1Facts, L1Memory, Rule, Runs};
+use umbra_vmcs::rules::{self, Answer, Ctx, L1Facts, L1Memory, Rule};
 
 use super::{Done, FailValid, broken};
 use crate::bits::*;
@@ -78,10 +78,13 @@ impl Nested {
         if slot.stale.is_empty() {
             return;
         }
-        let needs = rules::groups().any(|g| {
-            (g.runs == Runs::Always || g.reads.intersects(&slot.unchecked))
-                && g.reads.intersects(&slot.stale)
-        });
+        // Most entries change a field or two, and none that is read together
+        // with what lies in vmcs02.
+        let needs = self.always_read.intersects(&slot.stale)
+            || !slot.unchecked.is_empty()
+                && rules::groups().any(|g| {
+                    g.reads.intersects(&slot.unchecked) && g.reads.intersects(&slot.stale)
+                });
         if needs {
             self.slots.sync(hw, current);
         }

@@ -105,7 +105,8 @@ impl Nested {
     /// Writes the arithmetic flags and, for VMfailValid, the error number. With
     /// no current VMCS every failure is VMfailInvalid.
     fn write_flags(&mut self, hw: &mut impl Hardware, outcome: Outcome) {
-        let mut rflags = hw.read(field::GUEST_RFLAGS) & !RFLAGS_STATUS;
+        let old = hw.read(field::GUEST_RFLAGS);
+        let mut rflags = old & !RFLAGS_STATUS;
         match (outcome, self.current) {
             (Succeed, _) => {}
             (FailInvalid, _) | (FailValid(_), None) => rflags |= RFLAGS_CF,
@@ -114,7 +115,9 @@ impl Nested {
                 rflags |= RFLAGS_ZF;
             }
         }
-        hw.write(field::GUEST_RFLAGS, rflags);
+        if rflags != old {
+            hw.write(field::GUEST_RFLAGS, rflags);
+        }
     }
 
     /// VMCALL in VMX root operation without a monitor for SMM: VMfail. It exits
