@@ -76,6 +76,12 @@ impl Nested {
             let length = hw.read(field::VM_EXIT_INSTRUCTION_LENGTH);
             hw.write(field::VM_ENTRY_INSTRUCTION_LENGTH, length);
             slot.dirty.insert(field::VM_ENTRY_INSTRUCTION_LENGTH);
+            // INT n, INT1, INT3 and INTO are no faults: the image of RFLAGS that
+            // they save has RF clear, while the exit has saved it set.
+            let rflags = hw.read(field::GUEST_RFLAGS);
+            if rflags & RFLAGS_RF != 0 {
+                hw.write(field::GUEST_RFLAGS, rflags & !RFLAGS_RF);
+            }
         }
     }
 

@@ -218,6 +218,26 @@ fn an_interrupted_delivery_starts_over_when_l0_handles_the_exit() {
 }
 
 #[test]
+fn a_software_interrupt_that_starts_over_pushes_rf_clear() {
+    for (info, rf) in [
+        (0x8000_0480_u64, 0),
+        (0x8000_0603, 0),
+        (0x8000_0b0e, 1 << 16),
+    ] {
+        let (mut hw, mut nested) = launched();
+        let changes = [
+            (field::GUEST_PHYSICAL_ADDRESS, 0x1_0000_0000),
+            (field::IDT_VECTORING_INFORMATION, info),
+            (field::VM_EXIT_INSTRUCTION_LENGTH, 2),
+            (field::GUEST_RFLAGS, 1 << 16 | 2),
+        ];
+        exit_from_l2(&mut hw, Reason::EptViolation as u32, &changes);
+        assert_eq!(nested.l2_exit(&mut hw), L2Done::Resume);
+        assert_eq!(hw.read(field::GUEST_RFLAGS) & 1 << 16, rf, "{info:#x}");
+    }
+}
+
+#[test]
 fn only_the_valid_bit_of_the_entrys_event_is_cleared() {
     let (mut hw, mut nested) = with_valid_vmcs();
     let info = enc(field::VM_ENTRY_INTERRUPTION_INFORMATION);
