@@ -228,12 +228,6 @@ fn redeliver() {
     if after != now {
         write(field::GUEST_INTERRUPTIBILITY_STATE, u64::from(after.0));
     }
-    // INT n, INT1, INT3 and INTO are no faults: the image of RFLAGS that they
-    // save has RF clear, while the exit has saved it set.
-    if matches!(information >> 8 & 7, 4..=6) {
-        const RFLAGS_RF: u64 = 1 << 16;
-        write(field::GUEST_RFLAGS, read(field::GUEST_RFLAGS) & !RFLAGS_RF);
-    }
     inject(Event {
         information,
         error_code: read(field::IDT_VECTORING_ERROR_CODE) as u32,

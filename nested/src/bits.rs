@@ -43,6 +43,9 @@ pub const MSR_EFER: u32 = 0xc000_0080;
 pub const MSR_FS_BASE: u32 = 0xc000_0100;
 pub const MSR_GS_BASE: u32 = 0xc000_0101;
 
+/// DR7: the local and global enables of the four breakpoints.
+pub const DR7_ENABLES: u64 = 0xff;
+
 /// IA32_DEBUGCTL.BTF: single-step on branches.
 pub const DEBUGCTL_BTF: u64 = 1 << 1;
 

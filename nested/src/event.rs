@@ -48,6 +48,7 @@ impl Nested {
                 after
             }
             None => {
+                self.forget_own_rf(hw);
                 let word = match hw.read(field::EXIT_REASON) as u16 {
                     r if r == Reason::EptViolation as u16 => hw.read(field::EXIT_QUALIFICATION),
                     _ => 0,
@@ -59,6 +60,17 @@ impl Nested {
             hw.write(field::GUEST_INTERRUPTIBILITY_STATE, u64::from(after.0));
         }
         self.continue_timer(hw);
+    }
+
+    /// An EPT violation that no event delivery met saves RF set, like any fault.
+    /// L2 has not faulted: its instruction runs again as if for the first time,
+    /// and some push RFLAGS. RF of L2's own keeps an instruction breakpoint from
+    /// coming twice, so it stays where one is enabled.
+    fn forget_own_rf(&mut self, hw: &mut impl Hardware) {
+        let rflags = hw.read(field::GUEST_RFLAGS);
+        if rflags & RFLAGS_RF != 0 && hw.read(field::GUEST_DR7) & DR7_ENABLES == 0 {
+            hw.write(field::GUEST_RFLAGS, rflags & !RFLAGS_RF);
+        }
     }
 
     fn inject_again(&mut self, hw: &mut impl Hardware, number: usize, info: u64) {
@@ -76,12 +88,6 @@ impl Nested {
             let length = hw.read(field::VM_EXIT_INSTRUCTION_LENGTH);
             hw.write(field::VM_ENTRY_INSTRUCTION_LENGTH, length);
             slot.dirty.insert(field::VM_ENTRY_INSTRUCTION_LENGTH);
-            // INT n, INT1, INT3 and INTO are no faults: the image of RFLAGS that
-            // they save has RF clear, while the exit has saved it set.
-            let rflags = hw.read(field::GUEST_RFLAGS);
-            if rflags & RFLAGS_RF != 0 {
-                hw.write(field::GUEST_RFLAGS, rflags & !RFLAGS_RF);
-            }
         }
     }
 

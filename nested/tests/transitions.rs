@@ -218,18 +218,16 @@ fn an_interrupted_delivery_starts_over_when_l0_handles_the_exit() {
 }
 
 #[test]
-fn a_software_interrupt_that_starts_over_pushes_rf_clear() {
-    for (info, rf) in [
-        (0x8000_0480_u64, 0),
-        (0x8000_0603, 0),
-        (0x8000_0b0e, 1 << 16),
-    ] {
+fn the_rf_of_an_exit_that_l1_never_sees_is_forgotten() {
+    let event = 0x8000_0480;
+    for (info, dr7, rf) in [(0, 0x400, 0), (0, 0x401, 1 << 16), (event, 0x400, 1 << 16)] {
         let (mut hw, mut nested) = launched();
         let changes = [
             (field::GUEST_PHYSICAL_ADDRESS, 0x1_0000_0000),
             (field::IDT_VECTORING_INFORMATION, info),
             (field::VM_EXIT_INSTRUCTION_LENGTH, 2),
             (field::GUEST_RFLAGS, 1 << 16 | 2),
+            (field::GUEST_DR7, dr7),
         ];
         exit_from_l2(&mut hw, Reason::EptViolation as u32, &changes);
         assert_eq!(nested.l2_exit(&mut hw), L2Done::Resume);

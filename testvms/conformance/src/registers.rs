@@ -126,7 +126,9 @@ fn msrs(lab: &mut Lab) {
         Entry::LOAD_DEBUG_CONTROLS.bits().into(),
     );
     lab.run(format_args!("dr7 not loaded"));
-    for bit in 0..64 {
+    // Bits 6 to 10 belong to the debug store, which Umbra hides in CPUID
+    // (docs/nested.md): whether they are reserved is not the same question.
+    for bit in (0..6).chain(11..64) {
         lab.flip(field::GUEST_IA32_DEBUGCTL, bit);
         lab.run(format_args!("debugctl {bit}"));
     }
