@@ -88,6 +88,15 @@ impl Nested {
             let length = hw.read(field::VM_EXIT_INSTRUCTION_LENGTH);
             hw.write(field::VM_ENTRY_INSTRUCTION_LENGTH, length);
             slot.dirty.insert(field::VM_ENTRY_INSTRUCTION_LENGTH);
+            // An INT n or INTO of L2 pushes RF clear; an exit of L0's on the way
+            // may have left it set. What L1 injects takes RF from vmcs12.
+            let v = &slot.vmcs12;
+            let by_l1 = v.get(field::VM_ENTRY_INTERRUPTION_INFORMATION) == info
+                && v.get(field::GUEST_RIP) == hw.read(field::GUEST_RIP);
+            let rflags = hw.read(field::GUEST_RFLAGS);
+            if !by_l1 && rflags & RFLAGS_RF != 0 {
+                hw.write(field::GUEST_RFLAGS, rflags & !RFLAGS_RF);
+            }
         }
     }
 

@@ -220,7 +220,13 @@ fn an_interrupted_delivery_starts_over_when_l0_handles_the_exit() {
 #[test]
 fn the_rf_of_an_exit_that_l1_never_sees_is_forgotten() {
     let event = 0x8000_0480;
-    for (info, dr7, rf) in [(0, 0x400, 0), (0, 0x401, 1 << 16), (event, 0x400, 1 << 16)] {
+    for (info, dr7, rf) in [
+        (0, 0x400, 0),
+        (0, 0x401, 1 << 16),
+        // INT 80H of L2 itself, and a page fault.
+        (event, 0x400, 0),
+        (0x8000_0b0e, 0x400, 1 << 16),
+    ] {
         let (mut hw, mut nested) = launched();
         let changes = [
             (field::GUEST_PHYSICAL_ADDRESS, 0x1_0000_0000),
@@ -233,6 +239,30 @@ fn the_rf_of_an_exit_that_l1_never_sees_is_forgotten() {
         assert_eq!(nested.l2_exit(&mut hw), L2Done::Resume);
         assert_eq!(hw.read(field::GUEST_RFLAGS) & 1 << 16, rf, "{info:#x}");
     }
+}
+
+#[test]
+fn a_software_interrupt_that_l1_injects_keeps_vmcs12s_rf() {
+    let (mut hw, mut nested) = with_valid_vmcs();
+    for (f, value) in [
+        (field::VM_ENTRY_INTERRUPTION_INFORMATION, 0x8000_0441),
+        (field::VM_ENTRY_INSTRUCTION_LENGTH, 2),
+        (field::GUEST_RFLAGS, 1 << 16 | 2),
+    ] {
+        vmwrite(&mut hw, &mut nested, enc(f), value);
+    }
+    assert_eq!(
+        nested.instruction(&mut hw, Reason::Vmlaunch),
+        Done::Switched
+    );
+    let changes = [
+        (field::GUEST_PHYSICAL_ADDRESS, 0x1_0000_0000),
+        (field::IDT_VECTORING_INFORMATION, 0x8000_0441),
+        (field::VM_EXIT_INSTRUCTION_LENGTH, 2),
+    ];
+    exit_from_l2(&mut hw, Reason::EptViolation as u32, &changes);
+    assert_eq!(nested.l2_exit(&mut hw), L2Done::Resume);
+    assert_eq!(hw.read(field::GUEST_RFLAGS) & 1 << 16, 1 << 16);
 }
 
 #[test]
