@@ -242,6 +242,29 @@ fn the_rf_of_an_exit_that_l1_never_sees_is_forgotten() {
 }
 
 #[test]
+fn an_event_that_l1_injects_pushes_vmcs12s_rf() {
+    for info in [0x8000_0040, 0x8000_0202, 0x8000_0b0d] {
+        let (mut hw, mut nested) = with_valid_vmcs();
+        let event = enc(field::VM_ENTRY_INTERRUPTION_INFORMATION);
+        vmwrite(&mut hw, &mut nested, event, info);
+        let rflags = enc(field::GUEST_RFLAGS);
+        vmwrite(&mut hw, &mut nested, rflags, 0x202);
+        assert_eq!(
+            nested.instruction(&mut hw, Reason::Vmlaunch),
+            Done::Switched
+        );
+        let changes = [
+            (field::GUEST_PHYSICAL_ADDRESS, 0x1_0000_0000),
+            (field::IDT_VECTORING_INFORMATION, info),
+            (field::GUEST_RFLAGS, 1 << 16 | 0x202),
+        ];
+        exit_from_l2(&mut hw, Reason::EptViolation as u32, &changes);
+        assert_eq!(nested.l2_exit(&mut hw), L2Done::Resume);
+        assert_eq!(hw.read(field::GUEST_RFLAGS), 0x202, "{info:#x}");
+    }
+}
+
+#[test]
 fn a_software_interrupt_that_l1_injects_keeps_vmcs12s_rf() {
     let (mut hw, mut nested) = with_valid_vmcs();
     for (f, value) in [
