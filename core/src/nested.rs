@@ -2,13 +2,13 @@
 
 use umbra_ept::ept02::Config;
 use umbra_ept::mem::TablePages;
-use umbra_nested::{Done, L2Done, Nested, offer};
+use umbra_nested::{Done, L2Done, Nested, abort, offer};
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field::{self, FieldSet};
 use umbra_vmcs::rules::CpuFacts;
 use umbra_vmcs::rules::CpuidLeaf;
 
-use crate::arch::{cpuid, cr, msr, vmx};
+use crate::arch::{cpuid, cr, halt_forever, msr, vmx};
 use crate::current::read;
 use crate::l1::init_sipi;
 use crate::ledger::{Level, Why};
@@ -16,6 +16,7 @@ use crate::machine::machine;
 use crate::panic::fatal;
 use crate::percpu::{self, Cpu};
 use crate::run::{Action, Event, skip_instruction};
+use crate::stop;
 use crate::vmcs01;
 use crate::vmentry::Outcome;
 
@@ -154,13 +155,23 @@ pub fn separate_predictions() {
     }
 }
 
-/// A VMX abort puts the CPU into the shutdown state, from which only a reset
-/// leads. SDM "VMX Aborts".
+/// A VMX abort puts this CPU into a shutdown state of its own, from which only
+/// a reset leads: INIT, start-up IPIs, interrupts, NMIs do nothing to it. SDM
+/// "VMX Aborts". A CPU in VMX root operation that halts with interrupts off is
+/// in just that state: it blocks INIT, and NMIs end in L0's handler.
+///
+/// The other CPUs go on. Once none is left, the run is over.
 pub fn vmx_abort(cpu: &Cpu, indicator: u32) -> ! {
-    fatal(format_args!(
-        "L1 on CPU {}: VMX abort {indicator}: a VM exit could not be completed with what vmcs12 says",
-        cpu.index
-    ))
+    let what = format_args!(
+        "L1 on CPU {}: VMX abort {indicator}: {}",
+        cpu.index,
+        abort::describe(indicator)
+    );
+    if stop::leave(cpu.index) {
+        fatal(format_args!("{what}; no CPU of L1 is left"))
+    }
+    crate::say!("{what}");
+    halt_forever()
 }
 
 /// With the option for it, names the rule that L1's VM entry broke.

@@ -1,5 +1,5 @@
-//! Stopping every CPU after an error that L0 cannot survive. See
-//! `umbra_nmi::stop`.
+//! Stopping every CPU after an error that L0 cannot survive, or one CPU by
+//! itself. See `umbra_nmi::stop`.
 
 use crate::arch::halt_forever;
 use crate::percpu;
@@ -30,6 +30,13 @@ pub fn check(index: u32) {
         STOP.stopped(index as usize);
         halt_forever();
     }
+}
+
+/// This CPU runs nothing of L1's any more, while the others go on. Whether it
+/// was the last that did; of several that leave at once, at least one learns it.
+pub fn leave(index: u32) -> bool {
+    STOP.stopped(index as usize);
+    STOP.still_running().is_none()
 }
 
 /// Stops all other CPUs, as far as they can be stopped within a bound. Does

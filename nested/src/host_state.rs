@@ -19,6 +19,17 @@ pub mod abort {
     pub const PDPTES: u32 = 2;
     /// "There was a failure on loading host MSRs."
     pub const LOADING_HOST_MSRS: u32 = 4;
+
+    /// What an indicator says, in words for a person to whom L1's VMCS is
+    /// known.
+    pub const fn describe(indicator: u32) -> &'static str {
+        match indicator {
+            SAVING_GUEST_MSRS => "an entry of the VM-exit MSR-store list cannot be stored",
+            PDPTES => "a PDPTE at HOST_CR3 has reserved bits set",
+            LOADING_HOST_MSRS => "an entry of the VM-exit MSR-load list cannot be loaded",
+            _ => "a VM exit cannot be completed",
+        }
+    }
 }
 
 /// Bits of CR0 that VM exit leaves alone: ET, CD, NW and the reserved ones.

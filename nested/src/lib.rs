@@ -27,6 +27,7 @@ mod wants;
 
 pub use exit::L2Done;
 pub use fault::Fault;
+pub use host_state::abort;
 pub use hw::{Current, Hardware, MsrFault};
 pub use insn::Done;
 pub use state::Nested;

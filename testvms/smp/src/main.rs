@@ -5,6 +5,7 @@
 #![no_std]
 #![no_main]
 
+mod abort;
 mod interrupts;
 mod lab;
 mod restart;
@@ -65,6 +66,10 @@ fn main(boot: &Boot) {
         smp::count_others(VECTORS[0]) + 1
     );
     let has_vmx = lab::prepare(&others);
+    if has_vmx && boot.words().any(|word| word == "abort") {
+        abort::run(&others);
+        return;
+    }
     phase("xapic", &others, has_vmx, expects_latch);
     if cpu::cpuid(1, 0).ecx & 1 << 21 == 0 {
         line!("x2apic: not offered");
