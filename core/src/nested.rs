@@ -8,14 +8,14 @@ use umbra_vmcs::field::{self, FieldSet};
 use umbra_vmcs::rules::CpuFacts;
 use umbra_vmcs::rules::CpuidLeaf;
 
-use crate::arch::{cpuid, cr, halt_forever, msr, vmx};
+use crate::arch::{cpuid, halt_forever, msr, vmx};
 use crate::current::read;
 use crate::l1::init_sipi;
 use crate::ledger::{Level, Why};
 use crate::machine::machine;
 use crate::panic::fatal;
 use crate::percpu::{self, Cpu};
-use crate::run::{Action, Event, skip_instruction};
+use crate::run::{Action, skip_instruction};
 use crate::stop;
 use crate::vmcs01;
 use crate::vmentry::Outcome;
@@ -91,15 +91,8 @@ pub fn instruction(cpu: &mut Cpu, nested: &mut Nested, reason: Reason) -> Action
         Done::Switched => Action::Entered,
         Done::Abort(indicator) => vmx_abort(cpu, indicator),
         Done::Init => init_sipi::init(cpu),
-        Done::Fault(fault) => {
-            if let Some(linear) = fault.cr2 {
-                cr::set_cr2(linear);
-            }
-            Action::Inject(match fault.error_code {
-                Some(code) => Event::exception_with_code(fault.vector, code),
-                None => Event::exception(fault.vector),
-            })
-        }
+        Done::Again => Action::Resume,
+        Done::Fault(fault) => Action::raise(fault),
     }
 }
 

@@ -1,6 +1,7 @@
 //! One exit, start to end: the stub comes here with L1's registers stored,
 //! and goes out again with what this returns.
 
+use crate::arch::cr;
 use crate::current::{read, write};
 use crate::exit::Exit;
 use crate::ledger::{Level, Why};
@@ -10,7 +11,7 @@ use crate::vmentry::{Outcome, umbra_first_entry};
 use crate::{l1, nmi, stop};
 use core::sync::atomic::Ordering;
 use umbra_core::control_registers::cr0;
-use umbra_nested::Nested;
+use umbra_nested::{Fault, Nested};
 use umbra_nmi::{Interruptibility, Policy, blocking};
 use umbra_vmcs::InsnError;
 use umbra_vmcs::exit::ENTRY_FAILURE;
@@ -85,6 +86,19 @@ pub enum Action {
     Inject(Event),
     /// Go on wherever nested VMX went: L2, or L1 after a failed entry.
     Entered,
+}
+
+impl Action {
+    /// The exception that L1's instruction raises.
+    pub fn raise(fault: Fault) -> Self {
+        if let Some(linear) = fault.cr2 {
+            cr::set_cr2(linear);
+        }
+        Self::Inject(match fault.error_code {
+            Some(code) => Event::exception_with_code(fault.vector, code),
+            None => Event::exception(fault.vector),
+        })
+    }
 }
 
 /// Called by the stub; see `vmentry.S`. Gives 0 for VMRESUME, 1 for VMLAUNCH.

@@ -8,6 +8,10 @@ pub const CR0_NW: u64 = 1 << 29;
 pub const CR0_CD: u64 = 1 << 30;
 pub const CR0_PG: u64 = 1 << 31;
 
+/// Linear-address masking of user addresses, to 57 and to 48 bits.
+pub const CR3_LAM_U57: u64 = 1 << 61;
+pub const CR3_LAM_U48: u64 = 1 << 62;
+
 pub const CR4_PSE: u64 = 1 << 4;
 pub const CR4_PAE: u64 = 1 << 5;
 pub const CR4_LA57: u64 = 1 << 12;
@@ -16,6 +20,8 @@ pub const CR4_SMXE: u64 = 1 << 14;
 pub const CR4_PCIDE: u64 = 1 << 17;
 pub const CR4_SMAP: u64 = 1 << 21;
 pub const CR4_PKE: u64 = 1 << 22;
+pub const CR4_PKS: u64 = 1 << 24;
+pub const CR4_LAM_SUP: u64 = 1 << 28;
 
 pub const EFER_LME: u64 = 1 << 8;
 pub const EFER_LMA: u64 = 1 << 10;
@@ -39,6 +45,7 @@ pub const MSR_IA32_SYSENTER_EIP: u32 = 0x176;
 pub const MSR_IA32_DEBUGCTL: u32 = 0x1d9;
 pub const MSR_IA32_PAT: u32 = 0x277;
 pub const MSR_IA32_PERF_GLOBAL_CTRL: u32 = 0x38f;
+pub const MSR_IA32_PKRS: u32 = 0x6e1;
 pub const MSR_EFER: u32 = 0xc000_0080;
 pub const MSR_FS_BASE: u32 = 0xc000_0100;
 pub const MSR_GS_BASE: u32 = 0xc000_0101;

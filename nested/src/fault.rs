@@ -1,4 +1,4 @@
-//! Exceptions that L1's own instruction raises.
+//! What keeps an instruction of L1 from being carried out.
 
 /// An exception for L0 to inject into L1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,5 +38,21 @@ impl Fault {
             error_code: Some(error_code),
             cr2: Some(linear),
         }
+    }
+}
+
+/// Why L0 does not carry out an instruction of L1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It raises an exception.
+    Fault(Fault),
+    /// Nothing has been done: L1 is to execute it once more. Another CPU kept
+    /// changing the paging entries of its operand while L0 set their flags.
+    Again,
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
     }
 }

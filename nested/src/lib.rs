@@ -16,6 +16,7 @@ mod host_state;
 pub mod hw;
 pub mod insn;
 mod l2_ept;
+pub mod linear;
 mod msr_list;
 pub mod offer;
 pub mod operand;
@@ -26,7 +27,7 @@ mod vmfunc;
 mod wants;
 
 pub use exit::L2Done;
-pub use fault::Fault;
+pub use fault::{Fault, Refusal};
 pub use host_state::abort;
 pub use hw::{Current, Hardware, MsrFault};
 pub use insn::Done;

@@ -6,7 +6,7 @@
 use umbra_vmcs::field::{self, Field};
 
 use crate::bits::*;
-use crate::fault::Fault;
+use crate::fault::{Fault, Refusal};
 use crate::hw::Hardware;
 use crate::paging::{Access, Paging};
 
@@ -94,8 +94,7 @@ pub struct MemoryOperand {
 
 impl MemoryOperand {
     /// Forms the linear address of the operand of the instruction that L1
-    /// just exited with, and checks the segment. `linear_bits` is the width
-    /// of linear addresses in L1's paging mode.
+    /// just exited with, and checks the segment.
     ///
     /// # Errors
     /// #GP(0), or #SS(0) for the stack segment.
@@ -133,17 +132,15 @@ impl MemoryOperand {
         if is_64_bit {
             let base = if segment >= FS { hw.read(base) } else { 0 };
             let linear = base.wrapping_add(offset);
-            let la57 = hw.read(field::GUEST_CR4) & CR4_LA57 != 0;
-            let bits = if la57 { 57 } else { 48 };
-            let last = linear.wrapping_add(length_bytes - 1);
-            if !is_canonical(linear, bits) || !is_canonical(last, bits) {
-                return Err(segment_fault);
-            }
-            return Ok(Self {
-                linear,
-                paging,
-                is_64_bit,
-            });
+            let form = paging.linear_form();
+            return match form.resolve(linear, length_bytes) {
+                Some(linear) => Ok(Self {
+                    linear,
+                    paging,
+                    is_64_bit,
+                }),
+                None => Err(segment_fault),
+            };
         }
 
         let rights = hw.read(rights);
@@ -187,8 +184,8 @@ impl MemoryOperand {
     /// Reads the operand.
     ///
     /// # Errors
-    /// The page fault that L1 would take.
-    pub fn read(&self, hw: &mut impl Hardware, bytes: &mut [u8]) -> Result<(), Fault> {
+    /// The page fault that L1 would take, or [`Refusal::Again`].
+    pub fn read(&self, hw: &mut impl Hardware, bytes: &mut [u8]) -> Result<(), Refusal> {
         let split = self.split(bytes.len());
         let first = self.paging.translate(hw, self.linear, Access::READ)?;
         let (head, tail) = bytes.split_at_mut(split);
@@ -209,8 +206,8 @@ impl MemoryOperand {
     /// Writes the operand: nothing of it unless all of it can be written.
     ///
     /// # Errors
-    /// The page fault that L1 would take.
-    pub fn write(&self, hw: &mut impl Hardware, bytes: &[u8]) -> Result<(), Fault> {
+    /// The page fault that L1 would take, or [`Refusal::Again`].
+    pub fn write(&self, hw: &mut impl Hardware, bytes: &[u8]) -> Result<(), Refusal> {
         let split = self.split(bytes.len());
         let first = self.paging.translate(hw, self.linear, Access::WRITE)?;
         let (head, tail) = bytes.split_at(split);
@@ -234,12 +231,6 @@ impl MemoryOperand {
     }
 }
 
-/// Whether bits 63 down to `bits - 1` of an address are all equal.
-pub const fn is_canonical(address: u64, bits: u32) -> bool {
-    let unused = 64 - bits;
-    ((address << unused) as i64 >> unused) as u64 == address
-}
-
 /// Whether a segment's type permits the access. SDM "Type Checking".
 const fn segment_permits(rights: u64, write: bool) -> bool {
     let is_code = rights & 0x8 != 0;
@@ -255,15 +246,6 @@ const fn segment_permits(rights: u64, write: bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn canonical_edges() {
-        assert!(is_canonical(0x7fff_ffff_ffff, 48));
-        assert!(!is_canonical(0x8000_0000_0000, 48));
-        assert!(is_canonical(0xffff_8000_0000_0000, 48));
-        assert!(!is_canonical(0xffff_7fff_ffff_ffff, 48));
-        assert!(is_canonical(0x8000_0000_0000, 57));
-    }
 
     #[test]
     fn code_is_never_written_and_read_only_if_readable() {

@@ -7,8 +7,9 @@
 use umbra_vmcs::field;
 
 use crate::bits::*;
-use crate::fault::Fault;
+use crate::fault::{Fault, Refusal};
 use crate::hw::Hardware;
+use crate::linear::LinearForm;
 
 /// What an access wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +31,23 @@ impl Access {
         write: true,
         user: false,
     };
+
+    /// What the access adds to the error code of a page fault.
+    const fn error_code(self) -> u32 {
+        let write = if self.write { ERROR_W } else { 0 };
+        write | if self.user { ERROR_U } else { 0 }
+    }
+
+    /// The error code of a page fault of this access to a page that is there.
+    pub const fn error_code_present(self) -> u32 {
+        ERROR_P | self.error_code()
+    }
 }
+
+/// How often a walk starts anew because an entry changed under it. A CPU does so
+/// without end; L0, for whom another CPU of L1 could keep that up, lets L1
+/// execute the instruction again instead, and take its interrupts in between.
+const WALKS: u32 = 64;
 
 const P: u64 = 1 << 0;
 const RW: u64 = 1 << 1;
@@ -73,18 +90,40 @@ impl Paging {
         }
     }
 
-    /// The L1-physical address behind a linear one.
+    /// What data addresses look like in 64-bit mode.
+    pub const fn linear_form(&self) -> LinearForm {
+        LinearForm::new(self.cr3, self.cr4)
+    }
+
+    /// The L1-physical address behind a linear one. In 64-bit mode the address
+    /// is canonical, without metadata.
     ///
     /// # Errors
-    /// The page fault that the CPU would raise.
+    /// The page fault that the CPU would raise; [`Refusal::Again`] if the
+    /// entries changed under the walk time and again.
     pub fn translate(
         &self,
         hw: &mut impl Hardware,
         linear: u64,
         access: Access,
-    ) -> Result<u64, Fault> {
+    ) -> Result<u64, Refusal> {
+        for _ in 0..WALKS {
+            if let Some(physical) = self.walk(hw, linear, access)? {
+                return Ok(physical);
+            }
+        }
+        Err(Refusal::Again)
+    }
+
+    /// One walk; `None` if an entry changed before its flags could be set.
+    fn walk(
+        &self,
+        hw: &mut impl Hardware,
+        linear: u64,
+        access: Access,
+    ) -> Result<Option<u64>, Fault> {
         if self.cr0 & CR0_PG == 0 {
-            return Ok(linear & 0xffff_ffff);
+            return Ok(Some(linear & 0xffff_ffff));
         }
         if self.efer & EFER_LMA != 0 {
             let levels = if self.cr4 & CR4_LA57 != 0 { 5 } else { 4 };
@@ -103,14 +142,7 @@ impl Paging {
     }
 
     fn fault(&self, linear: u64, access: Access, error: u32) -> Fault {
-        let mut code = error;
-        if access.write {
-            code |= ERROR_W;
-        }
-        if access.user {
-            code |= ERROR_U;
-        }
-        Fault::page(linear, code)
+        Fault::page(linear, access.error_code() | error)
     }
 
     /// Reads an entry; page-table entries are aligned, so one read is whole.
@@ -142,15 +174,38 @@ impl Paging {
         if denied {
             return Err(self.fault(linear, access, ERROR_P));
         }
-        // SDM "Protection Keys": user-mode addresses in IA-32e paging.
-        if user_page && self.cr4 & CR4_PKE != 0 && self.efer & EFER_LMA != 0 {
-            let key = (leaf >> 59 & 0xf) as u32;
-            let pkru = hw.pkru() >> (2 * key);
-            let write_disabled =
-                pkru & 2 != 0 && access.write && (access.user || self.cr0 & CR0_WP != 0);
-            if pkru & 1 != 0 || write_disabled {
-                return Err(self.fault(linear, access, ERROR_P | ERROR_PK));
-            }
+        if self.efer & EFER_LMA != 0 {
+            self.permit_by_key(hw, linear, access, user_page, leaf)?;
+        }
+        Ok(())
+    }
+
+    /// SDM "Protection Keys": in IA-32e paging each page has a key, and PKRU
+    /// governs those that user code could reach, IA32_PKRS the others.
+    fn permit_by_key(
+        &self,
+        hw: &mut impl Hardware,
+        linear: u64,
+        access: Access,
+        user_page: bool,
+        leaf: u64,
+    ) -> Result<(), Fault> {
+        let is_on = if user_page { CR4_PKE } else { CR4_PKS };
+        if self.cr4 & is_on == 0 {
+            return Ok(());
+        }
+        let rights = if user_page {
+            hw.pkru()
+        } else {
+            // A CPU with CR4.PKS has the MSR.
+            hw.rdmsr_l1(MSR_IA32_PKRS).unwrap_or(0) as u32
+        };
+        let key = (leaf >> 59 & 0xf) as u32;
+        let rights = rights >> (2 * key);
+        let write_disabled =
+            rights & 2 != 0 && access.write && (access.user || self.cr0 & CR0_WP != 0);
+        if rights & 1 != 0 || write_disabled {
+            return Err(self.fault(linear, access, ERROR_P | ERROR_PK));
         }
         Ok(())
     }
@@ -165,40 +220,40 @@ impl Paging {
         root: u64,
         levels: u32,
         inherited: u64,
-    ) -> Result<u64, Fault> {
-        'again: loop {
-            let mut table = root;
-            let mut rights = inherited & (RW | US);
-            let mut level = levels;
-            loop {
-                let shift = 12 + 9 * (level - 1);
-                let at = table + 8 * (linear >> shift & 0x1ff);
-                let entry = Self::entry(hw, at, true);
-                if entry & P == 0 {
-                    return Err(self.fault(linear, access, 0));
-                }
-                let may_be_leaf = level == 2 || level == 3 && levels > 2 && self.gib_pages;
-                let is_leaf = level == 1 || entry & PS != 0 && may_be_leaf;
-                if entry & self.reserved_wide(level, levels, is_leaf) != 0 {
-                    return Err(self.fault(linear, access, ERROR_P | ERROR_RSVD));
-                }
-                rights &= entry;
-                if !is_leaf {
-                    if entry & A == 0 && !hw.set_bits_l1(at, true, entry, A) {
-                        continue 'again;
-                    }
-                    table = entry & self.address_mask();
-                    level -= 1;
-                    continue;
-                }
-                self.permit(hw, linear, access, rights, entry)?;
-                let wanted = if access.write { A | D } else { A };
-                if entry & wanted != wanted && !hw.set_bits_l1(at, true, entry, wanted) {
-                    continue 'again;
-                }
-                let offset = (1_u64 << shift) - 1;
-                return Ok(entry & self.address_mask() & !offset | linear & offset);
+    ) -> Result<Option<u64>, Fault> {
+        let mut table = root;
+        let mut rights = inherited & (RW | US);
+        let mut level = levels;
+        loop {
+            let shift = 12 + 9 * (level - 1);
+            let at = table + 8 * (linear >> shift & 0x1ff);
+            let entry = Self::entry(hw, at, true);
+            if entry & P == 0 {
+                return Err(self.fault(linear, access, 0));
             }
+            let may_be_leaf = level == 2 || level == 3 && levels > 2 && self.gib_pages;
+            let is_leaf = level == 1 || entry & PS != 0 && may_be_leaf;
+            if entry & self.reserved_wide(level, levels, is_leaf) != 0 {
+                return Err(self.fault(linear, access, ERROR_P | ERROR_RSVD));
+            }
+            rights &= entry;
+            if !is_leaf {
+                if entry & A == 0 && !hw.set_bits_l1(at, true, entry, A) {
+                    return Ok(None);
+                }
+                table = entry & self.address_mask();
+                level -= 1;
+                continue;
+            }
+            self.permit(hw, linear, access, rights, entry)?;
+            let wanted = if access.write { A | D } else { A };
+            if entry & wanted != wanted && !hw.set_bits_l1(at, true, entry, wanted) {
+                return Ok(None);
+            }
+            let offset = (1_u64 << shift) - 1;
+            return Ok(Some(
+                entry & self.address_mask() & !offset | linear & offset,
+            ));
         }
     }
 
@@ -223,7 +278,12 @@ impl Paging {
 
     /// PAE paging: the four PDPTEs are registers, and under EPT they lie in
     /// vmcs01. SDM "PDPTE Registers".
-    fn walk_pae(&self, hw: &mut impl Hardware, linear: u64, access: Access) -> Result<u64, Fault> {
+    fn walk_pae(
+        &self,
+        hw: &mut impl Hardware,
+        linear: u64,
+        access: Access,
+    ) -> Result<Option<u64>, Fault> {
         let pdpte = hw.read(
             [
                 field::GUEST_PDPTE0,
@@ -239,44 +299,56 @@ impl Paging {
     }
 
     /// 32-bit paging, with 4 MiB pages where CR4.PSE allows them.
-    fn walk_32(&self, hw: &mut impl Hardware, linear: u64, access: Access) -> Result<u64, Fault> {
-        'again: loop {
-            let mut table = self.cr3 & 0xffff_f000;
-            let mut rights = RW | US;
-            for level in [2, 1] {
-                let shift = 12 + 10 * (level - 1);
-                let at = table + 4 * (linear >> shift & 0x3ff);
-                let entry = Self::entry(hw, at, false);
-                if entry & P == 0 {
-                    return Err(self.fault(linear, access, 0));
-                }
-                let is_large = level == 2 && entry & PS != 0 && self.cr4 & CR4_PSE != 0;
-                // PSE-36: bits 20:13 are address bits 39:32 as far as the
-                // width reaches; the rest is reserved.
-                let high_bits = self.physical_bits.clamp(32, 40) - 32;
-                let high_mask = ((1_u64 << high_bits) - 1) << 13;
-                if is_large && entry & (0x1ff << 13) & !high_mask != 0 {
-                    return Err(self.fault(linear, access, ERROR_P | ERROR_RSVD));
-                }
-                rights &= entry;
-                if level == 2 && !is_large {
-                    if entry & A == 0 && !hw.set_bits_l1(at, false, entry, A) {
-                        continue 'again;
-                    }
-                    table = entry & 0xffff_f000;
-                    continue;
-                }
-                self.permit(hw, linear, access, rights, entry)?;
-                let wanted = if access.write { A | D } else { A };
-                if entry & wanted != wanted && !hw.set_bits_l1(at, false, entry, wanted) {
-                    continue 'again;
-                }
-                if is_large {
-                    let high = (entry & high_mask) >> 13 << 32;
-                    return Ok(high | entry & 0xffc0_0000 | linear & 0x3f_ffff);
-                }
-                return Ok(entry & 0xffff_f000 | linear & 0xfff);
-            }
+    fn walk_32(
+        &self,
+        hw: &mut impl Hardware,
+        linear: u64,
+        access: Access,
+    ) -> Result<Option<u64>, Fault> {
+        let directory = (self.cr3 & 0xffff_f000) + 4 * (linear >> 22 & 0x3ff);
+        let entry = Self::entry(hw, directory, false);
+        if entry & P == 0 {
+            return Err(self.fault(linear, access, 0));
         }
+        let is_large = entry & PS != 0 && self.cr4 & CR4_PSE != 0;
+        // PSE-36: bits 20:13 are address bits 39:32 as far as the width
+        // reaches; the rest is reserved.
+        let high_bits = self.physical_bits.clamp(32, 40) - 32;
+        let high_mask = ((1_u64 << high_bits) - 1) << 13;
+        if is_large {
+            if entry & (0x1ff << 13) & !high_mask != 0 {
+                return Err(self.fault(linear, access, ERROR_P | ERROR_RSVD));
+            }
+            let is_mapped = self.use_leaf_32(hw, linear, access, directory, entry, RW | US)?;
+            let high = (entry & high_mask) >> 13 << 32;
+            let base = high | entry & 0xffc0_0000;
+            return Ok(is_mapped.then_some(base | linear & 0x3f_ffff));
+        }
+        if entry & A == 0 && !hw.set_bits_l1(directory, false, entry, A) {
+            return Ok(None);
+        }
+        let at = (entry & 0xffff_f000) + 4 * (linear >> 12 & 0x3ff);
+        let leaf = Self::entry(hw, at, false);
+        if leaf & P == 0 {
+            return Err(self.fault(linear, access, 0));
+        }
+        let is_mapped = self.use_leaf_32(hw, linear, access, at, leaf, entry)?;
+        Ok(is_mapped.then_some(leaf & 0xffff_f000 | linear & 0xfff))
+    }
+
+    /// Checks the rights of a 32-bit leaf under an entry with the rights of
+    /// `above`, and sets its flags; false if it changed meanwhile.
+    fn use_leaf_32(
+        &self,
+        hw: &mut impl Hardware,
+        linear: u64,
+        access: Access,
+        at: u64,
+        leaf: u64,
+        above: u64,
+    ) -> Result<bool, Fault> {
+        self.permit(hw, linear, access, above & leaf, leaf)?;
+        let wanted = if access.write { A | D } else { A };
+        Ok(leaf & wanted == wanted || hw.set_bits_l1(at, false, leaf, wanted))
     }
 }

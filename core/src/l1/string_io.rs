@@ -6,12 +6,13 @@ use crate::current::{change, read};
 use crate::exit::IoAccess;
 use crate::machine::machine;
 use crate::percpu::Cpu;
-use crate::run::{self, Action, Event};
+use crate::run::{self, Action};
 use crate::vmentry::gpr;
-use umbra_core::control_registers::{cr4, efer};
+use umbra_core::control_registers::efer;
 use umbra_core::string_operand::{AddressSize, Operand, SegmentFault};
+use umbra_nested::linear::LinearForm;
 use umbra_nested::paging::{Access, Paging};
-use umbra_nested::{Fault, Hardware};
+use umbra_nested::{Fault, Hardware, Refusal};
 use umbra_vmcs::controls::Proc;
 use umbra_vmcs::field::{self, Field};
 
@@ -80,20 +81,13 @@ pub fn handle(cpu: &mut Cpu, access: IoAccess) -> Action {
             change(field::GUEST_RFLAGS, RFLAGS_RF, 0);
             Action::Resume
         }
-        Err(fault) => {
-            if let Some(linear) = fault.cr2 {
-                crate::arch::cr::set_cr2(linear);
-            }
-            Action::Inject(match fault.error_code {
-                Some(code) => Event::exception_with_code(fault.vector, code),
-                None => Event::exception(fault.vector),
-            })
-        }
+        Err(Refusal::Fault(fault)) => Action::raise(fault),
+        Err(Refusal::Again) => Action::Resume,
     }
 }
 
 /// Moves one element; says whether it was the last.
-fn element(cpu: &mut Cpu, access: IoAccess) -> Result<bool, Fault> {
+fn element(cpu: &mut Cpu, access: IoAccess) -> Result<bool, Refusal> {
     let information = read(field::VM_EXIT_INSTRUCTION_INFORMATION);
     let size = AddressSize::from_information(information);
     let count = cpu.regs.gprs[gpr::RCX] & size.mask();
@@ -140,13 +134,12 @@ fn linear_address(segment: u64, offset: u64, access: IoAccess) -> Result<u64, Fa
     };
     let is_64_bit = read(field::GUEST_IA32_EFER) & efer::LMA != 0
         && read(field::GUEST_CS_ACCESS_RIGHTS) & 1 << 13 != 0;
-    let has_la57 = read(field::GUEST_CR4) & cr4::LA57 != 0;
     let operand = Operand {
         offset,
         bytes: u64::from(access.bytes),
         is_write: access.is_input,
         is_64_bit,
-        linear_bits: if has_la57 { 57 } else { 48 },
+        form: LinearForm::new(read(field::GUEST_CR3), read(field::GUEST_CR4)),
         base: if is_64_bit && segment < FS {
             0
         } else {
@@ -163,7 +156,7 @@ fn linear_address(segment: u64, offset: u64, access: IoAccess) -> Result<u64, Fa
 }
 
 /// L1's physical address of each byte: the element may cross a page.
-fn translate(cpu: &mut Cpu, linear: u64, access: IoAccess) -> Result<[u64; 4], Fault> {
+fn translate(cpu: &mut Cpu, linear: u64, access: IoAccess) -> Result<[u64; 4], Refusal> {
     let wanted = Access {
         write: access.is_input,
         // CPL is that of SS.

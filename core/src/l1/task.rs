@@ -10,7 +10,7 @@ use crate::vmentry::gpr;
 use umbra_core::control_registers::{GeneralProtection, cr0, cr4};
 use umbra_core::task_switch::{self, Exception, Linear, Segment, Source, Switch, Task};
 use umbra_nested::paging::{Access, Paging};
-use umbra_nested::{Fault, Hardware};
+use umbra_nested::{Fault, Hardware, Refusal};
 use umbra_nmi::{Interruptibility, Policy, blocking};
 use umbra_vmcs::field::{self, Field};
 
@@ -129,7 +129,14 @@ impl L1Linear<'_> {
         let paging = Paging::of_l1(self.0, machine().physical_address_bits, false);
         paging
             .translate(self.0, u64::from(linear), access)
-            .map_err(|fault: Fault| {
+            .map_err(|refusal| {
+                // A switch that has begun cannot begin again. If another CPU
+                // will not leave the entries alone, L1 gets the page fault of
+                // one whose change it has not seen yet.
+                let fault = match refusal {
+                    Refusal::Fault(fault) => fault,
+                    Refusal::Again => Fault::page(linear.into(), access.error_code_present()),
+                };
                 if let Some(linear) = fault.cr2 {
                     own::set_cr2(linear);
                 }

@@ -2,6 +2,8 @@
 //! it, and how the registers move on. SDM "INS", "OUTS", "Segment Limit
 //! Checking", "Type Checking".
 
+use umbra_nested::linear::LinearForm;
+
 /// A segment, with what it is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Operand {
@@ -13,8 +15,8 @@ pub struct Operand {
     pub is_write: bool,
     /// 64-bit mode.
     pub is_64_bit: bool,
-    /// Width of canonical addresses, 48 or 57.
-    pub linear_bits: u32,
+    /// What addresses look like in 64-bit mode.
+    pub form: LinearForm,
     /// The segment's base, as it counts: in 64-bit mode 0 but for FS and GS.
     pub base: u64,
     /// The segment's limit in bytes.
@@ -33,19 +35,9 @@ impl Operand {
     /// # Errors
     /// [`SegmentFault`] where the CPU raises it.
     pub fn linear(&self) -> Result<u64, SegmentFault> {
-        let more = self.bytes - 1;
         if self.is_64_bit {
-            let first = self.base.wrapping_add(self.offset);
-            let last = first.wrapping_add(more);
-            let is_canonical = |address: u64| {
-                let unused = 64 - self.linear_bits;
-                ((address << unused) as i64 >> unused) as u64 == address
-            };
-            return if is_canonical(first) && is_canonical(last) {
-                Ok(first)
-            } else {
-                Err(SegmentFault)
-            };
+            let address = self.base.wrapping_add(self.offset);
+            return self.form.resolve(address, self.bytes).ok_or(SegmentFault);
         }
         const UNUSABLE: u64 = 1 << 16;
         const BIG: u64 = 1 << 14;
@@ -57,7 +49,7 @@ impl Operand {
             (true, false) | (false, true) => second,
             (false, false) => true,
         };
-        let last = self.offset + more;
+        let last = self.offset + (self.bytes - 1);
         let grows_down = self.rights & 0xc == 4;
         let is_inside = if grows_down {
             let top = if self.rights & BIG != 0 {
@@ -126,7 +118,7 @@ mod tests {
         bytes: 4,
         is_write: true,
         is_64_bit: false,
-        linear_bits: 48,
+        form: LinearForm::new(0, 0),
         base: 0,
         limit: 0xffff_ffff,
         rights: 0xc093,
@@ -210,7 +202,7 @@ mod tests {
         assert_eq!(across.linear(), Err(SegmentFault));
         assert!(
             Operand {
-                linear_bits: 57,
+                form: LinearForm::new(0, 1 << 12),
                 ..across
             }
             .linear()

@@ -11,7 +11,7 @@ use umbra_vmcs::rules::instructions::{
 
 use super::{Outcome, Succeed, broken};
 use crate::bits::EFER_LMA;
-use crate::fault::Fault;
+use crate::fault::{Fault, Refusal};
 use crate::hw::Hardware;
 use crate::operand::{InsnInfo, gpr};
 use crate::state::Nested;
@@ -23,7 +23,7 @@ impl Nested {
         &self,
         hw: &mut impl Hardware,
         is_offered: impl FnOnce(u64, &VmxCaps) -> bool,
-    ) -> Result<Option<(u64, [u64; 2])>, Fault> {
+    ) -> Result<Option<(u64, [u64; 2])>, Refusal> {
         let info = InsnInfo(hw.read(field::VM_EXIT_INSTRUCTION_INFORMATION) as u32);
         let is_wide = hw.read(field::GUEST_IA32_EFER) & EFER_LMA != 0;
         let mask = if is_wide { u64::MAX } else { 0xffff_ffff };
@@ -38,9 +38,9 @@ impl Nested {
         Ok(Some((kind, [descriptor as u64, (descriptor >> 64) as u64])))
     }
 
-    pub(super) fn invept(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Fault> {
+    pub(super) fn invept(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Refusal> {
         if !offers_invept(&self.caps) {
-            return Err(Fault::UD);
+            return Err(Fault::UD.into());
         }
         self.require_root(hw)?;
         let Some((kind, descriptor)) = self.invalidation_operands(hw, invept_type_ok)? else {
@@ -56,9 +56,9 @@ impl Nested {
         Ok(Succeed)
     }
 
-    pub(super) fn invvpid(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Fault> {
+    pub(super) fn invvpid(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Refusal> {
         if !offers_invvpid(&self.caps) {
-            return Err(Fault::UD);
+            return Err(Fault::UD.into());
         }
         self.require_root(hw)?;
         let Some((kind, descriptor)) = self.invalidation_operands(hw, invvpid_type_ok)? else {

@@ -15,7 +15,7 @@ use umbra_vmcs::field;
 use umbra_vmcs::rules::instructions::{InsnAnswer, InsnRule, VMCALL_IN_ROOT};
 
 use crate::bits::*;
-use crate::fault::Fault;
+use crate::fault::{Fault, Refusal};
 use crate::hw::Hardware;
 use crate::state::Nested;
 
@@ -26,6 +26,8 @@ pub enum Done {
     Next,
     /// An exception; RIP stays.
     Fault(Fault),
+    /// Nothing; RIP stays, so that L1 executes the instruction again.
+    Again,
     /// A VM entry took place (or failed after the checks on host state):
     /// RIP is that of whichever level runs now.
     Switched,
@@ -73,7 +75,7 @@ impl Nested {
             Reason::Vmcall => self.vmcall(hw),
             Reason::Vmlaunch => return self.launch(hw, false),
             Reason::Vmresume => return self.launch(hw, true),
-            _ => Err(Fault::UD),
+            _ => Err(Fault::UD.into()),
         };
         self.finish(hw, result)
     }
@@ -81,14 +83,15 @@ impl Nested {
     pub(crate) fn finish(
         &mut self,
         hw: &mut impl Hardware,
-        result: Result<Outcome, Fault>,
+        result: Result<Outcome, Refusal>,
     ) -> Done {
         match result {
             Ok(outcome) => {
                 self.write_flags(hw, outcome);
                 Done::Next
             }
-            Err(fault) => Done::Fault(fault),
+            Err(Refusal::Fault(fault)) => Done::Fault(fault),
+            Err(Refusal::Again) => Done::Again,
         }
     }
 
@@ -122,12 +125,12 @@ impl Nested {
 
     /// VMCALL in VMX root operation without a monitor for SMM: VMfail. It exits
     /// to L0 in every mode.
-    fn vmcall(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Fault> {
+    fn vmcall(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Refusal> {
         if !self.in_vmx_operation() {
-            return Err(Fault::UD);
+            return Err(Fault::UD.into());
         }
         if hw.read(field::GUEST_RFLAGS) & RFLAGS_VM != 0 || is_compatibility_mode(hw) {
-            return Err(Fault::UD);
+            return Err(Fault::UD.into());
         }
         require_cpl0(hw)?;
         Ok(broken(&VMCALL_IN_ROOT))

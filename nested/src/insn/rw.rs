@@ -7,7 +7,7 @@ use umbra_vmcs::rules::instructions::{
 
 use super::{Outcome, Succeed, broken};
 use crate::bits::EFER_LMA;
-use crate::fault::Fault;
+use crate::fault::Refusal;
 use crate::hw::Hardware;
 use crate::operand::{InsnInfo, gpr, set_gpr};
 use crate::state::Nested;
@@ -20,7 +20,7 @@ impl Nested {
         self.fields.contains(field).then_some((field, high))
     }
 
-    pub(super) fn vmread(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Fault> {
+    pub(super) fn vmread(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Refusal> {
         self.require_root(hw)?;
         let Some(current) = self.current else {
             return Ok(broken(&VMREAD_POINTER));
@@ -46,7 +46,7 @@ impl Nested {
         Ok(Succeed)
     }
 
-    pub(super) fn vmwrite(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Fault> {
+    pub(super) fn vmwrite(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Refusal> {
         self.require_root(hw)?;
         let Some(current) = self.current else {
             return Ok(broken(&VMWRITE_POINTER));

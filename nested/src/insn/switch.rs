@@ -6,7 +6,7 @@ use umbra_vmcs::rules::instructions::{VMXON_ADDRESS, VMXON_IN_ROOT, VMXON_REVISI
 use super::{Done, Outcome, Succeed, broken, require_cpl0};
 use crate::bits::*;
 use crate::entry::invalidate;
-use crate::fault::Fault;
+use crate::fault::{Fault, Refusal};
 use crate::hw::Hardware;
 use crate::operand::{InsnInfo, MemoryOperand};
 use crate::state::Nested;
@@ -17,11 +17,11 @@ const FEATURE_LOCKED: u64 = 1 << 0;
 const FEATURE_VMX_OUTSIDE_SMX: u64 = 1 << 2;
 
 impl Nested {
-    pub(super) fn vmxon(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Fault> {
+    pub(super) fn vmxon(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Refusal> {
         // CR4.VMXE of L1 is what L1 reads, not what the CPU runs with.
         let has_vmxe = hw.read(field::CR4_READ_SHADOW) & CR4_VMXE != 0;
         if !has_vmxe {
-            return Err(Fault::UD);
+            return Err(Fault::UD.into());
         }
         require_cpl0(hw)?;
         if self.in_vmx_operation() {
@@ -36,7 +36,7 @@ impl Nested {
         let feature = hw.rdmsr_l1(MSR_FEATURE_CONTROL).unwrap_or(0);
         let wanted = FEATURE_LOCKED | FEATURE_VMX_OUTSIDE_SMX;
         if !fixed || feature & wanted != wanted {
-            return Err(Fault::GP);
+            return Err(Fault::GP.into());
         }
         let pointer = self.pointer_operand(hw)?;
         if !self.is_page_address(pointer) {
@@ -91,7 +91,7 @@ impl Nested {
     }
 
     /// The 64-bit memory operand of VMXON, VMCLEAR and VMPTRLD.
-    pub(crate) fn pointer_operand(&self, hw: &mut impl Hardware) -> Result<u64, Fault> {
+    pub(crate) fn pointer_operand(&self, hw: &mut impl Hardware) -> Result<u64, Refusal> {
         let info = InsnInfo(hw.read(field::VM_EXIT_INSTRUCTION_INFORMATION) as u32);
         let operand = self.memory_operand(hw, info, 8, false)?;
         let mut bytes = [0; 8];

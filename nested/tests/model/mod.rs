@@ -40,6 +40,9 @@ pub struct Machine {
     pub writes: u64,
     pub log: Vec<String>,
     pub is_ept01_changed: bool,
+    /// Another CPU changes every word before L0 does.
+    pub is_contested: bool,
+    pub pkru: u32,
 }
 
 pub struct Tables(Rc<RefCell<HashMap<u64, [u64; 512]>>>);
@@ -96,6 +99,8 @@ impl Machine {
             writes: 0,
             log: Vec::new(),
             is_ept01_changed: false,
+            is_contested: false,
+            pkru: 0,
         };
         // L1 in 64-bit mode at CPL 0, all of memory mapped by one table of
         // 1 GiB pages at 0x10000 and 0x11000.
@@ -174,7 +179,7 @@ impl Hardware for Machine {
         self.cr2 = value;
     }
     fn pkru(&mut self) -> u32 {
-        0
+        self.pkru
     }
     fn read_l1(&self, gpa: u64, bytes: &mut [u8]) {
         let m = self.memory.borrow();
@@ -199,7 +204,7 @@ impl Hardware for Machine {
         if gpa as usize >= MEMORY_BYTES {
             return true;
         }
-        if u64::from_le_bytes(bytes) != expected {
+        if self.is_contested || u64::from_le_bytes(bytes) != expected {
             return false;
         }
         self.write_l1(gpa, &(expected | bits).to_le_bytes()[..length]);
