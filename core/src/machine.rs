@@ -15,7 +15,7 @@ pub struct Machine {
     pub vmx: VmxCaps,
     /// Their EPT capabilities.
     pub ept: Caps,
-    /// Physical-address bits.
+    /// Physical-address bits that L1 is shown.
     pub physical_address_bits: u32,
     /// IA32_FEATURE_CONTROL as the firmware left it.
     pub feature_control: u64,

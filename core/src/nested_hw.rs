@@ -3,7 +3,6 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use umbra_ept::ept01::{Ept01, OnDemand};
-use umbra_ept::invalidate::Invalidate;
 use umbra_ept::mem::{L1Memory, Leaf01};
 use umbra_nested::slots::SLOTS;
 use umbra_nested::{Current, Hardware, MsrFault};
@@ -12,6 +11,7 @@ use umbra_vmcs::Field;
 use crate::arch::{cr, vmx};
 use crate::mem::{L1Physical, PAGE_BYTES, layout, pointer};
 use crate::percpu::{Cpu, Tables, VMCS02_PAGES};
+use crate::platform::msr_policy::settle;
 use crate::{current, vmcs01};
 
 // Each slot of `nested` has a vmcs02 of its own.
@@ -287,29 +287,27 @@ impl Hardware for Cpu {
         self.ept01.eptp().raw()
     }
 
-    fn map_ept01(&mut self, gpa: u64) {
-        map_on_demand(self, gpa);
+    fn map_ept01(&mut self, gpa: u64) -> bool {
+        map_on_demand(self, gpa)
     }
 }
 
-/// Maps an address in ept01 that so far was left out. An address beyond the
-/// machine's width stays unmapped: L1 comes back for ever, as it would wait
-/// for a bus that does not answer.
-pub fn map_on_demand(cpu: &mut Cpu, gpa: u64) {
+/// Maps an address in ept01 that so far was left out. False if it is beyond the
+/// width that L1 is shown, and cannot be mapped.
+pub fn map_on_demand(cpu: &mut Cpu, gpa: u64) -> bool {
     // The second try has room: the first made it.
     for _ in 0..2 {
         match cpu.ept01.map_on_demand(&mut Tables, gpa) {
-            Ok(()) | Err(OnDemand::Never) => return,
+            Ok(()) => return true,
+            Err(OnDemand::Never) => return false,
             Err(OnDemand::NoPages(owed)) => {
-                match owed {
-                    Invalidate::None => {}
-                    Invalidate::Single(eptp) => cpu.invept_single(eptp.raw()),
-                    Invalidate::All => cpu.invept_all(),
-                }
+                settle(owed);
                 cpu.ept01.invalidated(&mut Tables);
             }
         }
     }
+    // The next violation finds the room.
+    true
 }
 
 /// The operands come from `nested`, which has checked them: a failure is L0's

@@ -18,10 +18,12 @@ pub const CR4_LA57: u64 = 1 << 12;
 pub const CR4_VMXE: u64 = 1 << 13;
 pub const CR4_SMXE: u64 = 1 << 14;
 pub const CR4_PCIDE: u64 = 1 << 17;
+pub const CR4_SMEP: u64 = 1 << 20;
 pub const CR4_SMAP: u64 = 1 << 21;
 pub const CR4_PKE: u64 = 1 << 22;
 pub const CR4_PKS: u64 = 1 << 24;
 pub const CR4_LAM_SUP: u64 = 1 << 28;
+pub const CR4_FRED: u64 = 1 << 32;
 
 pub const EFER_LME: u64 = 1 << 8;
 pub const EFER_LMA: u64 = 1 << 10;

@@ -16,12 +16,13 @@ use crate::state::Nested;
 
 /// Bits of event information: the error-code bit and the type.
 const INFO_ERROR_CODE: u64 = 1 << 11;
-const TYPE_HARDWARE_EXCEPTION: u64 = 3;
+pub(crate) const TYPE_HARDWARE_EXCEPTION: u64 = 3;
 const TYPE_SOFTWARE_INTERRUPT: u64 = 4;
 const TYPE_PRIVILEGED_SOFTWARE_EXCEPTION: u64 = 5;
 const TYPE_SOFTWARE_EXCEPTION: u64 = 6;
 
-const fn kind(info: u64) -> u64 {
+/// The type of an event.
+pub(crate) const fn kind(info: u64) -> u64 {
     info >> 8 & 7
 }
 
@@ -142,28 +143,40 @@ impl Nested {
         number: usize,
         fault: Fault,
     ) -> bool {
-        let slot = self.slots.get(number);
-        let bitmap = slot.vmcs12.get32(field::EXCEPTION_BITMAP);
-        let mut info = INFO_VALID | TYPE_HARDWARE_EXCEPTION << 8 | u64::from(fault.vector);
-        // No exception has an error code in real mode.
-        let has_code = fault.error_code.is_some() && hw.read(field::GUEST_CR0) & CR0_PE != 0;
-        if has_code {
-            info |= INFO_ERROR_CODE;
-        }
-        // The image of RFLAGS that a fault saves has RF set.
-        let rflags = hw.read(field::GUEST_RFLAGS);
-        hw.write(field::GUEST_RFLAGS, rflags | RFLAGS_RF);
-        let code = u64::from(fault.error_code.unwrap_or(0));
+        let bitmap = self.slots.get(number).vmcs12.get32(field::EXCEPTION_BITMAP);
         if bitmap & 1 << (fault.vector & 31) != 0 {
-            hw.write_exit_event(slot, info, code);
+            let info = self.raise_info(hw, fault);
+            let code = u64::from(fault.error_code.unwrap_or(0));
+            hw.write_exit_event(self.slots.get(number), info, code);
             return false;
         }
+        self.inject_fault(hw, number, fault);
+        true
+    }
+
+    /// The event information of a fault in L2, whose image of RFLAGS then has RF
+    /// set, as that of any fault.
+    pub(crate) fn raise_info(&self, hw: &mut impl Hardware, fault: Fault) -> u64 {
+        let mut info = INFO_VALID | TYPE_HARDWARE_EXCEPTION << 8 | u64::from(fault.vector);
+        // No exception has an error code in real mode.
+        if fault.error_code.is_some() && hw.read(field::GUEST_CR0) & CR0_PE != 0 {
+            info |= INFO_ERROR_CODE;
+        }
+        let rflags = hw.read(field::GUEST_RFLAGS);
+        hw.write(field::GUEST_RFLAGS, rflags | RFLAGS_RF);
+        info
+    }
+
+    /// The next entry of L2 delivers the fault.
+    pub(crate) fn inject_fault(&mut self, hw: &mut impl Hardware, number: usize, fault: Fault) {
+        let info = self.raise_info(hw, fault);
         hw.write(field::VM_ENTRY_INTERRUPTION_INFORMATION, info);
-        if has_code {
+        if info & INFO_ERROR_CODE != 0 {
+            let code = u64::from(fault.error_code.unwrap_or(0));
             hw.write(field::VM_ENTRY_EXCEPTION_ERROR_CODE, code);
+            let slot = self.slots.get(number);
             slot.dirty.insert(field::VM_ENTRY_EXCEPTION_ERROR_CODE);
         }
-        true
     }
 }
 

@@ -260,7 +260,7 @@ impl Nested {
     }
 
     /// The information of an exit that no CPU recorded and that is no event.
-    fn note_exit_without_event(&mut self, number: usize, vectoring: u64) {
+    pub(crate) fn note_exit_without_event(&mut self, number: usize, vectoring: u64) {
         let slot = self.slots.get(number);
         for (f, value) in [
             (field::EXIT_QUALIFICATION, 0),

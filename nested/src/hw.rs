@@ -94,6 +94,7 @@ pub trait Hardware {
     /// The EPTP of ept01.
     fn ept01_pointer(&self) -> u64;
     /// Maps the L1-physical address in ept01, which so far left it out. Done
-    /// when an L2 that runs on ept01 touches it.
-    fn map_ept01(&mut self, gpa: u64);
+    /// when an L2 that runs on ept01 touches it. False if L1 has no such
+    /// address.
+    fn map_ept01(&mut self, gpa: u64) -> bool;
 }

@@ -27,7 +27,9 @@ impl Nested {
         let gpa2 = hw.read(field::GUEST_PHYSICAL_ADDRESS);
         let Some(context) = self.context12(number) else {
             // L2 runs on ept01, which maps rare addresses on demand.
-            hw.map_ept01(gpa2);
+            if !hw.map_ept01(gpa2) {
+                return self.l2_beyond_width(hw, number);
+            }
             self.resume_l2(hw, number);
             return L2Done::Resume;
         };

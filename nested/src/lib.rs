@@ -6,6 +6,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod beyond_width;
 pub mod bits;
 mod compose;
 mod entry;

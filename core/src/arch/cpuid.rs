@@ -21,7 +21,8 @@ pub fn cpuid_or_zero(leaf: u32, subleaf: u32) -> CpuidResult {
     cpuid(leaf, subleaf)
 }
 
-/// The number of this CPU's physical-address bits.
+/// The number of this CPU's physical-address bits, of which L1 is shown fewer if
+/// they are more than ept01 can map.
 pub fn physical_address_bits() -> u32 {
     let bits = cpuid_or_zero(0x8000_0008, 0).eax & 0xff;
     if bits == 0 { 36 } else { bits.min(52) }

@@ -14,6 +14,7 @@ use crate::percpu::Cpu;
 use crate::platform::{mtrr, probe};
 use crate::{cannot_start, console, machine as machine_facts, mem, percpu, say, vmcs01};
 use core::arch::global_asm;
+use umbra_core::cpuid::MAX_PHYSICAL_BITS;
 use umbra_core::{acpi, options};
 use umbra_ept::caps::Caps;
 use umbra_guests::{BootInfo, Kind, MemoryMap, StartState};
@@ -38,7 +39,7 @@ extern "C" fn umbra_boot(magic: u32, info_address: u64) -> ! {
     // What the boot loader gave is L0's from here on: no more early exits for
     // what a person typed.
     let rsdp = umbra_guests::rsdp::find(&L1Physical::early());
-    let physical_address_bits = cpuid::physical_address_bits();
+    let physical_address_bits = cpuid::physical_address_bits().min(MAX_PHYSICAL_BITS);
     machine_facts::set(Machine {
         options,
         vmx,

@@ -1,25 +1,24 @@
 //! EPT violations of L1.
 
+use crate::current::read;
+use crate::nested_hw::map_on_demand;
 use crate::nmi;
-use crate::percpu::{Cpu, Tables};
-use crate::platform::msr_policy::settle;
-use crate::run::{Action, Event};
-use umbra_ept::ept01::OnDemand;
+use crate::percpu::Cpu;
+use crate::run::Action;
+use umbra_nested::beyond_width;
+use umbra_vmcs::field;
 
 /// RAM and the low 4 GiB are always mapped; what lies above is mapped when L1
 /// first touches it.
 pub fn violation(cpu: &mut Cpu, gpa: u64, qualification: u64) -> Action {
-    nmi::block_again(qualification);
-    let mut done = cpu.ept01.map_on_demand(&mut Tables, gpa);
-    if let Err(OnDemand::NoPages(owed)) = done {
-        settle(owed);
-        cpu.ept01.invalidated(&mut Tables);
-        done = cpu.ept01.map_on_demand(&mut Tables, gpa);
+    if map_on_demand(cpu, gpa) {
+        nmi::block_again(qualification);
+        return Action::Resume;
     }
-    match done {
-        Ok(()) => Action::Resume,
-        // No such address: L1's paging entries cannot hold it, so only an
-        // access without paging or a machine with more than 48 bits gets here.
-        Err(_) => Action::Inject(Event::GENERAL_PROTECTION),
+    let vectoring = read(field::IDT_VECTORING_INFORMATION);
+    let fault = beyond_width::fault(cpu, qualification);
+    match beyond_width::in_delivery(vectoring, fault) {
+        Some(fault) => Action::raise(fault),
+        None => super::stop::triple_fault(cpu),
     }
 }

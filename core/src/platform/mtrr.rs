@@ -1,7 +1,6 @@
 //! L1's MTRRs begin as the CPU's own.
 
 use crate::arch::{cpuid, msr};
-use crate::machine::machine;
 use umbra_ept::mtrr::{MSR_CAP, Mtrrs};
 
 /// CPUID.1:EDX bit 12.
@@ -11,7 +10,7 @@ const CPUID_MTRR: u32 = 1 << 12;
 pub fn of_this_cpu() -> Mtrrs {
     let has_mtrrs = cpuid::cpuid(1, 0).edx & CPUID_MTRR != 0;
     let capability = if has_mtrrs { msr::read(MSR_CAP) } else { 0 };
-    let mut mtrrs = Mtrrs::new(capability, machine().physical_address_bits as u8);
+    let mut mtrrs = Mtrrs::new(capability, cpuid::physical_address_bits() as u8);
     if has_mtrrs {
         for index in mtrrs.msrs() {
             let value = msr::read(index);

@@ -3,6 +3,9 @@
 use umbra_vmcs::VmxCaps;
 use umbra_vmcs::controls::Proc2;
 
+/// The most physical-address bits that L1 is shown: a 4-level ept01 maps no more.
+pub const MAX_PHYSICAL_BITS: u32 = 48;
+
 /// EAX, EBX, ECX, EDX.
 pub type Words = [u32; 4];
 
@@ -21,7 +24,8 @@ const CR4_PKE: u64 = 1 << 22;
 /// because the VM-execution control that lets its instructions through is
 /// missing, or because it would write to physical addresses that EPT does not
 /// check (Intel PT, hardware feedback) or to linear ones that may be L0's (the
-/// debug store), or because no guest can have it (SMX).
+/// debug store), or because no guest can have it (SMX), or because L0 does not
+/// switch its state (FRED).
 pub fn for_l1(leaf: u32, subleaf: u32, cr4: u64, caps: &VmxCaps, words: &mut Words) {
     let hide = |words: &mut Words, register: usize, bit: u32, has: bool| {
         if !has {
@@ -57,6 +61,8 @@ pub fn for_l1(leaf: u32, subleaf: u32, cr4: u64, caps: &VmxCaps, words: &mut Wor
             );
             hide(words, EDX, 18, false);
         }
+        // FRED: its events carry data that injection would have to supply.
+        (7, 1) => hide(words, EAX, 17, false),
         (0xd, 1) => hide(
             words,
             EAX,
@@ -64,6 +70,10 @@ pub fn for_l1(leaf: u32, subleaf: u32, cr4: u64, caps: &VmxCaps, words: &mut Wor
             caps.offers_proc2(Proc2::ENABLE_XSAVES_XRSTORS),
         ),
         (0x14, _) => *words = [0; 4],
+        (0x8000_0008, _) => {
+            let bits = (words[EAX] & 0xff).min(MAX_PHYSICAL_BITS);
+            words[EAX] = words[EAX] & !0xff | bits;
+        }
         (0x8000_0001, _) => hide(words, EDX, 27, caps.offers_proc2(Proc2::ENABLE_RDTSCP)),
         _ => {}
     }
@@ -118,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_writes_past_ept_is_hidden() {
+    fn what_l0_cannot_let_l1_have_is_hidden() {
         let caps = with(Proc2::all());
         for (leaf, subleaf, register, bit) in [
             (1, 0, ECX, 2),
@@ -128,10 +138,21 @@ mod tests {
             (6, 0, EAX, 19),
             (6, 0, EAX, 23),
             (7, 0, EBX, 25),
+            (7, 1, EAX, 17),
         ] {
             let mut words = [u32::MAX; 4];
             for_l1(leaf, subleaf, u64::MAX, &caps, &mut words);
             assert!(words[register] & 1 << bit == 0, "{leaf:#x} bit {bit}");
+        }
+    }
+
+    #[test]
+    fn l1_has_no_addresses_that_ept01_cannot_map() {
+        let caps = with(Proc2::all());
+        for (bits, shown) in [(36, 36), (48, 48), (52, 48)] {
+            let mut words = [0x3900 | bits, 1, 2, 3];
+            for_l1(0x8000_0008, 0, 0, &caps, &mut words);
+            assert_eq!(words, [0x3900 | shown, 1, 2, 3]);
         }
     }
 
