@@ -10,7 +10,7 @@ use umbra_vmcs::rules::CpuidLeaf;
 
 use crate::arch::{cpuid, halt_forever, msr, vmx};
 use crate::current::read;
-use crate::l1::init_sipi;
+use crate::l1::{self, init_sipi};
 use crate::ledger::{Level, Why};
 use crate::machine::machine;
 use crate::panic::fatal;
@@ -45,14 +45,11 @@ pub fn set_up(cpu: &mut Cpu) {
         _ => msr::read_safe(PERF_CAPABILITIES).unwrap_or(0),
     };
     let facts = CpuFacts::from_cpuid(
+        // What L1 is not shown, its own VMCSs cannot use either. None of the
+        // facts depends on CR4.
         |leaf, subleaf| {
-            let words = cpuid::cpuid(leaf, subleaf);
-            CpuidLeaf {
-                eax: words.eax,
-                ebx: words.ebx,
-                ecx: words.ecx,
-                edx: words.edx,
-            }
+            let [eax, ebx, ecx, edx] = l1::cpuid::answer(leaf, subleaf, 0);
+            CpuidLeaf { eax, ebx, ecx, edx }
         },
         perf,
     );

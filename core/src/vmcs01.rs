@@ -28,9 +28,13 @@ pub fn cr0_mask(is_l1_in_vmx: bool) -> u64 {
     if is_l1_in_vmx { CR0_IN_VMX } else { cr0::NE }
 }
 
-/// The bits of CR4 that L0 owns: VMXE, as NE in CR0; SMXE, since no guest can
-/// have SMX.
-pub const CR4_MASK: u64 = cr4::VMXE | cr4::SMXE;
+/// The bits of CR4 that L1 cannot have: no guest can have SMX, and L0 does not
+/// switch FRED's state.
+pub const CR4_HIDDEN: u64 = cr4::SMXE | cr4::FRED;
+
+/// The bits of CR4 that L0 owns: VMXE, as NE in CR0, and those that L1 cannot
+/// have.
+pub const CR4_MASK: u64 = cr4::VMXE | CR4_HIDDEN;
 
 /// Makes vmcs01 this CPU's current VMCS, complete but for L1's registers. The
 /// CPU is in VMX root operation.
@@ -245,7 +249,7 @@ pub fn write_cr0(cpu: &Cpu, value: u64) {
 /// Gives L1 a CR4: `value` as L1 reads it.
 pub fn write_cr4(value: u64) {
     write(field::CR4_READ_SHADOW, value);
-    write(field::GUEST_CR4, value & !cr4::SMXE | cr4::VMXE);
+    write(field::GUEST_CR4, value & !CR4_HIDDEN | cr4::VMXE);
 }
 
 /// Gives L1 an IA32_EFER; "IA-32e mode guest" follows LMA.

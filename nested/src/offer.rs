@@ -10,7 +10,7 @@ use umbra_vmcs::VmxCaps;
 use umbra_vmcs::controls::{Entry, Exit, Pin, Proc, Proc2};
 use umbra_vmcs::field::{FieldSet, highest_ordinal};
 
-use crate::bits::CR4_SMXE;
+use crate::bits::{CR4_FRED, CR4_SMXE};
 
 /// Pin-based controls: all go to vmcs02 as they are.
 const PIN: Pin = Pin::EXTERNAL_INTERRUPT_EXITING
@@ -103,7 +103,7 @@ pub fn offer(below: &VmxCaps, present: &FieldSet) -> VmxCaps {
     caps.proc_plain = caps.proc_plain.without(NO_PROC.bits());
     caps.proc_true = caps.proc_true.without(NO_PROC.bits());
     // GETSEC is not emulated, and CPUID hides SMX.
-    caps.cr4_fixed1 &= !CR4_SMXE;
+    caps.cr4_fixed1 &= !(CR4_SMXE | CR4_FRED);
     caps.proc3 = 0;
     caps.proc2 = caps.proc2.without(!PROC2.bits());
     let no_exit = !EXIT.bits();
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn smx_is_not_offered_in_cr4() {
         let below = VmxCaps {
-            cr4_fixed1: 0x76_77ff,
+            cr4_fixed1: 0x1_0076_77ff,
             ..everything()
         };
         assert_eq!(offer(&below, &FieldSet::FULL).cr4_fixed1, 0x76_37ff);

@@ -12,11 +12,8 @@ use umbra_vmcs::field;
 pub fn handle(cpu: &mut Cpu) -> Action {
     let gprs = &mut cpu.regs.gprs;
     let (leaf, subleaf) = (gprs[gpr::RAX] as u32, gprs[gpr::RCX] as u32);
-    let result = cpuid::cpuid(leaf, subleaf);
-    let mut words = [result.eax, result.ebx, result.ecx, result.edx];
     // The two bits that are mirrored are not L0's in CR4.
-    let cr4 = read(field::GUEST_CR4);
-    umbra_core::cpuid::for_l1(leaf, subleaf, cr4, &machine().vmx, &mut words);
+    let words = answer(leaf, subleaf, read(field::GUEST_CR4));
     for (register, value) in [gpr::RAX, gpr::RBX, gpr::RCX, gpr::RDX]
         .into_iter()
         .zip(words)
@@ -24,4 +21,12 @@ pub fn handle(cpu: &mut Cpu) -> Action {
         gprs[register] = u64::from(value);
     }
     Action::Skip
+}
+
+/// EAX, EBX, ECX and EDX as an L1 with this CR4 is shown them.
+pub fn answer(leaf: u32, subleaf: u32, cr4: u64) -> umbra_core::cpuid::Words {
+    let result = cpuid::cpuid(leaf, subleaf);
+    let mut words = [result.eax, result.ebx, result.ecx, result.edx];
+    umbra_core::cpuid::for_l1(leaf, subleaf, cr4, &machine().vmx, &mut words);
+    words
 }

@@ -80,7 +80,7 @@ fn mode(cpu: &Cpu) -> Mode {
         cr0_fixed: if cpu.is_l1_in_vmx { CR0_IN_VMX } else { 0 },
         cr4_fixed: if cpu.is_l1_in_vmx { cr4::VMXE } else { 0 },
         // Every bit that the CPU has may be 1 in VMX operation.
-        cr4_supported: machine().vmx.cr4_fixed1 & !cr4::SMXE,
+        cr4_supported: machine().vmx.cr4_fixed1 & !vmcs01::CR4_HIDDEN,
     }
 }
 

@@ -1,6 +1,6 @@
 //! What L0 does when L1 exits: one file a family.
 
-mod cpuid;
+pub mod cpuid;
 mod cr;
 mod ept;
 pub mod init_sipi;

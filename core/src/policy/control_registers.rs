@@ -32,6 +32,7 @@ pub mod cr4 {
     pub const PCIDE: u64 = 1 << 17;
     pub const SMEP: u64 = 1 << 20;
     pub const CET: u64 = 1 << 23;
+    pub const FRED: u64 = 1 << 32;
 }
 
 /// Bits of IA32_EFER.
