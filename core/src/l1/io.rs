@@ -41,12 +41,10 @@ pub fn input(access: IoAccess) -> u32 {
 /// OUT, with whatever L0 has to do before and after.
 pub fn output(cpu: &mut Cpu, access: IoAccess, value: u32) {
     let bytes = value.to_le_bytes();
-    let ports = || (0..access.bytes).map(|i| access.port.wrapping_add(u16::from(i)));
-    for (port, byte) in ports().zip(bytes) {
-        if cpu.watch.about_to_write(port, byte).is_some() {
-            ledger::print();
-            console::flush();
-        }
+    let bytes = &bytes[..usize::from(access.bytes)];
+    if cpu.watch.about_to_write(access.port, bytes).is_some() {
+        ledger::print();
+        console::flush();
     }
     let out = || match access.bytes {
         1 => io::out8(access.port, value as u8),
@@ -57,7 +55,6 @@ pub fn output(cpu: &mut Cpu, access: IoAccess, value: u32) {
     // registers.
     let offset = access.port.wrapping_sub(COM1);
     let below = offset.wrapping_neg();
-    let bytes = &bytes[..usize::from(access.bytes)];
     if offset <= register::LINE_CONTROL {
         console::l1_writes(offset, bytes, out);
     } else if let Some(inside) = bytes.get(usize::from(below)..).filter(|b| !b.is_empty()) {

@@ -1,8 +1,4 @@
 //! Writes to ports by which L1 ends the run, seen before they take effect.
-//!
-//! The reset control register at 0xcf9 is not among them: it lies within the
-//! PCI configuration address port, so that every configuration access of L1
-//! would exit.
 
 /// What a write is about to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +10,8 @@ pub enum Ending {
     Word,
     /// The keyboard controller's pulse on the reset line.
     Keyboard,
+    /// The chipset's reset control register.
+    ResetControl,
 }
 
 /// Port that takes the letters of [`WORD`].
@@ -24,6 +22,12 @@ const WORD: &[u8] = b"Shutdown";
 pub const KEYBOARD_PORT: u16 = 0x64;
 /// Command: pulse output bit 0, the reset line.
 const PULSE_RESET: u8 = 0xfe;
+/// The reset control register. It lies within the PCI configuration address
+/// port and answers to single bytes alone; what is wider goes to that one. So
+/// every access to that port exits: thousands while L1 boots, few afterwards.
+pub const RESET_PORT: u16 = 0xcf9;
+/// RST_CPU: a reset when it becomes 1.
+const RESET_CPU: u8 = 1 << 2;
 /// SLP_EN, in the high byte of PM1 control.
 const SLEEP_ENABLE_HIGH: u8 = 1 << 5;
 
@@ -51,11 +55,25 @@ impl Watch {
             .into_iter()
             .filter(|&port| port != 0)
             .flat_map(|port| [port, port.wrapping_add(1)]);
-        [WORD_PORT, KEYBOARD_PORT].into_iter().chain(pm1)
+        [WORD_PORT, KEYBOARD_PORT, RESET_PORT]
+            .into_iter()
+            .chain(pm1)
     }
 
-    /// L1 is about to write the byte `value` to `port`.
-    pub fn about_to_write(&mut self, port: u16, value: u8) -> Option<Ending> {
+    /// L1 is about to write these bytes, 1, 2 or 4, to `port` in one access.
+    pub fn about_to_write(&mut self, port: u16, bytes: &[u8]) -> Option<Ending> {
+        if let (RESET_PORT, &[value]) = (port, bytes)
+            && value & RESET_CPU != 0
+        {
+            return Some(Ending::ResetControl);
+        }
+        (0u16..)
+            .zip(bytes)
+            .filter_map(|(at, &value)| self.byte(port.wrapping_add(at), value))
+            .last()
+    }
+
+    fn byte(&mut self, port: u16, value: u8) -> Option<Ending> {
         match port {
             WORD_PORT => {
                 if WORD.get(self.letters) == Some(&value) {
@@ -87,7 +105,7 @@ mod tests {
 
     fn write_all(watch: &mut Watch, text: &[u8]) -> usize {
         text.iter()
-            .filter(|&&b| watch.about_to_write(WORD_PORT, b) == Some(Ending::Word))
+            .filter(|&&b| watch.about_to_write(WORD_PORT, &[b]) == Some(Ending::Word))
             .count()
     }
 
@@ -104,11 +122,11 @@ mod tests {
     #[test]
     fn sleep_needs_its_enable_bit() {
         let mut watch = Watch::new([0xb004, 0]);
-        assert_eq!(watch.about_to_write(0xb004, 0xff), None);
-        assert_eq!(watch.about_to_write(0xb005, 0x14), None);
-        assert_eq!(watch.about_to_write(0xb005, 0x34), Some(Ending::Sleep));
+        assert_eq!(watch.about_to_write(0xb004, &[0xff]), None);
+        assert_eq!(watch.about_to_write(0xb005, &[0x14]), None);
+        assert_eq!(watch.about_to_write(0xb005, &[0x34]), Some(Ending::Sleep));
         // No PM1b: port 1 is nothing.
-        assert_eq!(watch.about_to_write(1, 0x34), None);
+        assert_eq!(watch.about_to_write(1, &[0x34]), None);
         assert!(watch.ports().any(|p| p == 0xb005));
         assert!(!watch.ports().any(|p| p == 0 || p == 1));
     }
@@ -116,12 +134,41 @@ mod tests {
     #[test]
     fn resets_are_seen() {
         let mut watch = Watch::new([0, 0]);
-        // PCI configuration: 0xcf8 to 0xcff.
-        assert!(!watch.ports().any(|p| (0xcf8..0xd00).contains(&p)));
-        assert_eq!(watch.about_to_write(KEYBOARD_PORT, 0xd1), None);
+        assert!(watch.ports().any(|p| p == 0xcf9));
+        // PCI configuration, the high byte of its address aside.
+        assert!(
+            !watch
+                .ports()
+                .any(|p| p != 0xcf9 && (0xcf8..0xd00).contains(&p))
+        );
+        assert_eq!(watch.about_to_write(KEYBOARD_PORT, &[0xd1]), None);
         assert_eq!(
-            watch.about_to_write(KEYBOARD_PORT, 0xfe),
+            watch.about_to_write(KEYBOARD_PORT, &[0xfe]),
             Some(Ending::Keyboard)
         );
+    }
+    #[test]
+    fn only_a_single_byte_reaches_the_reset_control_register() {
+        let mut watch = Watch::new([0, 0]);
+        assert_eq!(watch.about_to_write(0xcf9, &[2]), None);
+        assert_eq!(
+            watch.about_to_write(0xcf9, &[6]),
+            Some(Ending::ResetControl)
+        );
+        // A PCI configuration address with that bit set.
+        let address = 0x8000_0400u32.to_le_bytes();
+        assert_eq!(watch.about_to_write(0xcf8, &address), None);
+        assert_eq!(watch.about_to_write(0xcf8, &[0, 4]), None);
+        assert_eq!(watch.about_to_write(0xcf9, &[4, 0]), None);
+    }
+
+    #[test]
+    fn a_wide_write_is_seen_at_each_port() {
+        let mut watch = Watch::new([0xb004, 0]);
+        assert_eq!(
+            watch.about_to_write(0xb004, &[0, 0x20]),
+            Some(Ending::Sleep)
+        );
+        assert_eq!(watch.about_to_write(0xb004, &[0x20, 0]), None);
     }
 }

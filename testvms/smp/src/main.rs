@@ -24,6 +24,10 @@ rt::entry!(main);
 /// the vectors of start-up IPIs.
 pub const VECTORS: [u8; 4] = [0x20, 0x33, 0x48, 0x7f];
 
+/// The chipset's reset control register, and its bits for a reset of everything.
+const RESET_CONTROL: u16 = 0xcf9;
+const RESET_CPU: u8 = 6;
+
 /// The other CPUs, at most [`MAX_CPUS`] less one.
 pub struct Others {
     cpus: [Option<Cpu>; MAX_CPUS],
@@ -66,6 +70,11 @@ fn main(boot: &Boot) {
         smp::count_others(VECTORS[0]) + 1
     );
     let has_vmx = lab::prepare(&others);
+    if boot.words().any(|word| word == "reset") {
+        line!("resets");
+        cpu::outb(RESET_CONTROL, RESET_CPU);
+        cpu::halt();
+    }
     if has_vmx && boot.words().any(|word| word == "abort") {
         abort::run(&others);
         return;
