@@ -6,6 +6,7 @@
 use core::arch::{asm, global_asm};
 
 use rt::page::Page;
+use rt::trip;
 
 use crate::line;
 use crate::memory::{Range, describe};
@@ -17,86 +18,6 @@ const ENTRY: u64 = LOW + 0x800;
 
 global_asm!(
     r#"
-    // modes_trip(task: u32): to 32-bit protected mode without paging, the task there, and back.
-    // Task 0 is modes_pae, task 1 is modes_bios. EAX is the task's result.
-    .globl modes_trip
-modes_trip:
-    push rbx
-    push rbp
-    push r12
-    push r13
-    push r14
-    push r15
-    pushfq
-    cli
-    mov [rip + modes_rsp], rsp
-    mov rax, cr4
-    mov [rip + modes_cr4], rax
-    sgdt [rip + modes_gdtr]
-    sidt [rip + modes_idtr]
-    mov ebx, edi
-    push 0x18
-    lea rax, [rip + 2f]
-    push rax
-    retfq
-
-    .code32
-2:  mov eax, 0x10
-    mov ds, eax
-    mov es, eax
-    mov ss, eax
-    mov esp, offset modes_stack_top
-    // Paging off: long mode is left. Then LME off.
-    mov eax, cr0
-    and eax, 0x7fffffff
-    mov cr0, eax
-    mov ecx, 0xc0000080
-    rdmsr
-    mov [modes_efer], eax
-    and eax, 0xfffffeff
-    wrmsr
-    rdmsr
-    mov [modes_efer_off], eax
-    lidt [modes_idtr32]
-    test ebx, ebx
-    jnz 3f
-    call modes_pae
-    jmp 4f
-3:  call modes_bios
-4:  mov ebx, eax
-    mov eax, [modes_cr4]
-    mov cr4, eax
-    mov eax, offset boot_pml4
-    mov cr3, eax
-    mov ecx, 0xc0000080
-    xor edx, edx
-    mov eax, [modes_efer]
-    and eax, 0xfffffbff
-    wrmsr
-    mov eax, 0x80010033
-    mov cr0, eax
-    lgdt [modes_gdtr]
-    .byte 0xea
-    .long 5f
-    .short 0x08
-
-    .code64
-5:  mov eax, 0x10
-    mov ds, eax
-    mov es, eax
-    mov ss, eax
-    lidt [rip + modes_idtr]
-    mov rsp, [rip + modes_rsp]
-    mov eax, ebx
-    popfq
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop rbp
-    pop rbx
-    ret
-
     .code32
     // #GP: goes on where modes_resume says, and counts.
 modes_gp32:
@@ -106,9 +27,14 @@ modes_gp32:
     mov [esp], eax
     iretd
 
+    .globl modes_pae
     // For each PDPT of modes_tables: PAE on, CR3 there, paging on; bit n of EAX: it faulted. Then the
     // same by MOV to CR3 while paging is on.
 modes_pae:
+    lidt [modes_idtr32]
+    mov ecx, 0xc0000080
+    rdmsr
+    mov [modes_efer_off], eax
     mov eax, 0x20
     mov cr4, eax
     mov dword ptr [modes_result], 0
@@ -193,6 +119,7 @@ modes_l17: mov ecx, 0xc0000080
     mov eax, [modes_result]
     ret
 
+    .globl modes_bios
     // Real mode, one call of INT 15h, and back: registers in and out at the low page.
 modes_bios:
     mov [modes_esp], esp
@@ -265,14 +192,7 @@ modes_low_end:
 
     .section .data.modes, "aw"
     .balign 16
-modes_rsp: .quad 0
-modes_cr4: .quad 0
-modes_gdtr: .skip 10
-    .balign 16
-modes_idtr: .skip 10
-    .balign 4
 modes_esp: .long 0
-modes_efer: .long 0
     .globl modes_efer_off
 modes_efer_off: .long 0
 modes_faults: .long 0
@@ -285,15 +205,13 @@ modes_idt32: .skip 256
 modes_idtr32:
     .short 255
     .long modes_idt32
-    .skip 1024
-    .balign 16
-modes_stack_top:
     .text
     "#
 );
 
 unsafe extern "C" {
-    fn modes_trip(task: u32) -> u32;
+    static modes_pae: u8;
+    static modes_bios: u8;
     static modes_low: u8;
     static modes_low_end: u8;
     static modes_low_gdtr: u8;
@@ -332,8 +250,8 @@ fn pae() {
         let handler = &raw const modes_gp32 as u64;
         modes_idt32[13] = handler & 0xffff | 0x18 << 16 | 0x8e00 << 32 | (handler >> 16) << 48;
     }
-    // SAFETY: the trip keeps the C calling convention and restores all it changes.
-    let result = unsafe { modes_trip(0) };
+    // SAFETY: the code returns as it was called, with paging off.
+    let result = unsafe { trip::call32(&raw const modes_pae as u32, 0) };
     for (n, (_, what)) in SECOND.into_iter().enumerate() {
         line!(
             "pdpte {what}: #GP by CR0 {}, by CR3 {}",
@@ -366,7 +284,7 @@ fn bios(eax: u32, ebx: u32, ecx: u32, edx: u32) -> [u32; 5] {
         for (offset, value) in [(0x700, eax), (0x704, ebx), (0x70c, ecx), (0x710, edx)] {
             low.add(offset).cast::<u32>().write_volatile(value);
         }
-        modes_trip(1);
+        trip::call32(&raw const modes_bios as u32, 0);
         [0x720, 0x724, 0x728, 0x72c, 0x730]
             .map(|offset: usize| low.add(offset).cast::<u32>().read_volatile())
     }

@@ -23,6 +23,7 @@ pub mod page;
 pub mod run;
 pub mod smp;
 pub mod trap;
+pub mod trip;
 pub mod vmx;
 pub mod window;
 
