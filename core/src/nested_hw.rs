@@ -3,6 +3,7 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use umbra_ept::ept01::{Ept01, OnDemand};
+use umbra_ept::invalidate::Invalidate;
 use umbra_ept::mem::{L1Memory, Leaf01};
 use umbra_nested::slots::SLOTS;
 use umbra_nested::{Current, Hardware, MsrFault};
@@ -285,6 +286,16 @@ impl Hardware for Cpu {
 
     fn ept01_pointer(&self) -> u64 {
         self.ept01.eptp().raw()
+    }
+
+    fn keep_small_ept01(&mut self, gpa: u64) {
+        match self.ept01.keep_small(&mut Tables, gpa) {
+            Invalidate::None => {}
+            owed => {
+                settle(owed);
+                self.ept01.invalidated(&mut Tables);
+            }
+        }
     }
 
     fn map_ept01(&mut self, gpa: u64) -> bool {

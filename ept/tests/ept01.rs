@@ -549,3 +549,88 @@ proptest! {
         }
     }
 }
+
+/// Pages with a leaf of their own, in blocks of all sizes and above the limit: nothing else changes,
+/// retyping keeps them, and of too many the earliest is given up.
+#[test]
+fn a_page_keeps_a_small_leaf() {
+    let m = mtrrs(0xc00, PC);
+    let mut b = try_build(8 * GIB, &[], &m, true, 16, 16).unwrap();
+    let small = |b: &Built, page: u64| b.check(page).level == 1;
+    let before = b.ept01.pages_used();
+    // A 1 GiB page, one within another's 2 MiB page, one whose leaf is small already.
+    let pages = [5 * GIB + 0x1234_5000, 5 * GIB + 0x1230_0000, 0xa_0000];
+    for page in pages {
+        let owed = b.ept01.keep_small(&mut b.tables, page + 0x123);
+        let was_small = page == 0xa_0000 || page == pages[1];
+        assert_eq!(owed == Invalidate::None, was_small, "{page:#x}");
+        b.ept01.invalidated(&mut b.tables);
+        assert!(small(&b, page));
+        // Again costs nothing.
+        let again = b.ept01.keep_small(&mut b.tables, page);
+        assert_eq!(again, Invalidate::None);
+    }
+    assert_eq!(b.ept01.pages_used(), before + 2);
+    assert_eq!(b.check(5 * GIB + 0x2000_0000).level, 2);
+    assert_eq!(b.check(6 * GIB).level, 3);
+    b.check_all();
+
+    // Other types, and back.
+    for def_type in [0x806, 0xc00] {
+        b.mtrrs = mtrrs(def_type, PC);
+        let mtrrs = b.mtrrs.clone();
+        let _ = b.ept01.retype(&mut b.tables, &mtrrs);
+        b.ept01.invalidated(&mut b.tables);
+        assert!(pages.iter().all(|&page| small(&b, page)));
+        b.check_all();
+    }
+
+    // Above the limit: when it is mapped, and when it was mapped already.
+    let far = 20 * GIB + 0x5000;
+    assert_eq!(b.ept01.map_on_demand(&mut b.tables, far), Ok(()));
+    assert!(!small(&b, far));
+    let owed = b.ept01.keep_small(&mut b.tables, far);
+    assert_eq!(owed, Invalidate::Single(b.ept01.eptp()));
+    b.ept01.invalidated(&mut b.tables);
+    assert_eq!(b.ept01.map_on_demand(&mut b.tables, far), Ok(()));
+    assert!(small(&b, far));
+
+    // Two more than there is room for: the first two go, and their pages come back.
+    for page in [7 * GIB, 6 * GIB] {
+        let _ = b.ept01.keep_small(&mut b.tables, page);
+        b.ept01.invalidated(&mut b.tables);
+        assert!(small(&b, page));
+    }
+    assert_eq!(b.check(5 * GIB + 0x1234_5000).level, 3);
+    b.check_all();
+}
+
+#[test]
+fn no_page_for_a_small_leaf_changes_nothing() {
+    let m = mtrrs(0xc00, PC);
+    let mut b = try_build(8 * GIB, &[], &m, true, 2, 1).unwrap();
+    let owed = b.ept01.keep_small(&mut b.tables, 5 * GIB);
+    assert_eq!(owed, Invalidate::None);
+    assert_eq!(b.check(5 * GIB).level, 3);
+    assert_eq!(b.ept01.shortages(), (0, 0));
+    // Nor does an address that L1 does not have.
+    let owed = b.ept01.keep_small(&mut b.tables, 1 << 50);
+    assert_eq!(owed, Invalidate::None);
+    b.check_all();
+}
+
+/// A gibibyte above the limit that needed no table page of its own.
+#[test]
+fn large_pages_above_the_limit_are_retyped_too() {
+    let mut b = try_build(8 * GIB, &[], &mtrrs(0xc00, PC), true, 2, 0).unwrap();
+    let far = 20 * GIB;
+    assert_eq!(b.ept01.map_on_demand(&mut b.tables, far), Ok(()));
+    assert_eq!(b.check(far).level, 3);
+    b.mtrrs = mtrrs(0xc04, PC);
+    let mtrrs = b.mtrrs.clone();
+    let owed = b.ept01.retype(&mut b.tables, &mtrrs);
+    assert_eq!(owed, Invalidate::Single(b.ept01.eptp()));
+    b.ept01.invalidated(&mut b.tables);
+    assert_eq!(b.ept01.map_on_demand(&mut b.tables, far), Ok(()));
+    b.check(far);
+}

@@ -190,8 +190,14 @@ impl Nested {
 
     /// Gives vmcs02 its EPT pointer; false if vmcs12's is not one.
     pub(crate) fn use_ept(&mut self, hw: &mut impl Hardware, number: usize) -> bool {
-        let uses_ept = self.slots.get(number).proc2(Proc2::ENABLE_EPT);
-        if !uses_ept {
+        let slot = self.slots.get(number);
+        if !slot.proc2(Proc2::ENABLE_EPT) {
+            if slot.proc2(Proc2::VIRTUALIZE_APIC_ACCESSES) {
+                // Behind a large page the CPU may not know the page again: SDM
+                // "Virtualizing Memory-Mapped APIC Accesses". With EPT in L1 the
+                // size of ept12's leaf decides.
+                hw.keep_small_ept01(slot.vmcs12.get(field::APIC_ACCESS_ADDRESS));
+            }
             let pointer = hw.ept01_pointer();
             hw.write(field::EPT_POINTER, pointer);
             return true;

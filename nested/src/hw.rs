@@ -93,6 +93,9 @@ pub trait Hardware {
     fn take_ept01_change(&mut self) -> bool;
     /// The EPTP of ept01.
     fn ept01_pointer(&self) -> u64;
+    /// Has ept01 map the L1-physical page by a 4 KiB leaf from now on, as far as
+    /// there is room. Done for the APIC-access page of an L2 that runs on ept01.
+    fn keep_small_ept01(&mut self, gpa: u64);
     /// Maps the L1-physical address in ept01, which so far left it out. Done
     /// when an L2 that runs on ept01 touches it. False if L1 has no such
     /// address.

@@ -346,3 +346,25 @@ fn an_mtrr_written_by_l2_counts_at_once() {
         hw.log
     );
 }
+
+/// Without EPT in L1 the APIC-access page lies in ept01, which has large pages; with it, in ept12.
+#[test]
+fn the_apic_access_page_of_an_l2_on_ept01_is_small() {
+    const USE_TPR_SHADOW: u64 = 1 << 21;
+    const SECONDARY: u64 = 1 << 31;
+    const PAGE: u64 = 0x12_3000;
+    for (secondary, is_small) in [(0, false), (1, true), (3, false)] {
+        let (hw, _) = launched(&[
+            (
+                field::PRIMARY_PROCESSOR_BASED_CONTROLS,
+                PROC | USE_TPR_SHADOW | SECONDARY,
+            ),
+            (field::VIRTUAL_APIC_ADDRESS, 0x12_4000),
+            (field::SECONDARY_PROCESSOR_BASED_CONTROLS, secondary),
+            (field::APIC_ACCESS_ADDRESS, PAGE),
+            (field::EPT_POINTER, 0x5_001e),
+        ]);
+        let found = hw.log.contains(&format!("small {PAGE:#x}"));
+        assert_eq!(found, is_small, "{secondary}");
+    }
+}

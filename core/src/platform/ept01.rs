@@ -3,14 +3,15 @@
 use crate::machine::machine;
 use crate::mem::{LOW_BYTES, PagePool, layout};
 use crate::percpu::Tables;
-use umbra_ept::ept01::{Config, Ept01, Range, pages_needed};
+use umbra_ept::ept01::{Config, Ept01, MAX_SMALL, Range, pages_needed};
 use umbra_ept::mem::TablePages;
 use umbra_ept::mtrr::Mtrrs;
 
 /// Table pages for what L1 touches above RAM, by the gibibyte: two for each.
 const ON_DEMAND_PAGES: u32 = 16;
-/// Table pages for large pages that a change of MTRRs splits.
-const RETYPE_PAGES: u32 = 16;
+/// Table pages for large pages that a change of MTRRs splits, and two for each
+/// APIC-access page of an L2 that runs on ept01.
+const RETYPE_PAGES: u32 = 16 + 2 * MAX_SMALL as u32;
 
 /// What is mapped from the start: RAM and the low 4 GiB.
 fn limit() -> u64 {

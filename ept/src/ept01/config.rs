@@ -39,7 +39,8 @@ pub struct Config<'a> {
     pub caps: Caps,
     /// Pages kept for mappings above `limit`, at least [`MIN_ON_DEMAND`].
     pub on_demand_pages: u32,
-    /// Pages kept for large pages that a change of MTRRs splits.
+    /// Pages kept for large pages that a change of MTRRs, or
+    /// [`Ept01::keep_small`](super::Ept01::keep_small), splits.
     pub retype_pages: u32,
 }
 
@@ -107,6 +108,7 @@ pub fn pages_needed(config: &Config<'_>) -> Result<u32, BuildError> {
     let limit = check(config)?;
     let planner = Planner {
         hidden: config.hidden,
+        small: &[],
         mtrrs: config.mtrrs,
         caps: &config.caps,
     };

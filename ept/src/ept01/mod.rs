@@ -13,6 +13,7 @@ mod config;
 mod on_demand;
 mod plan;
 mod retype;
+mod small;
 mod tables;
 
 use heapless::Vec;
@@ -30,6 +31,7 @@ use plan::{Pages, leaf};
 
 pub use config::{BuildError, Config, MAX_HIDDEN, MIN_ON_DEMAND, Range, pages_needed};
 pub use on_demand::OnDemand;
+pub use small::MAX_SMALL;
 
 /// Most tables that one retyping may take out of use.
 const MAX_PENDING: usize = 64;
@@ -50,12 +52,16 @@ pub struct Ept01 {
     void_hpa: u64,
     limit: u64,
     hidden: Vec<Range, MAX_HIDDEN>,
+    /// Pages with a 4 KiB leaf of their own, the latest last.
+    small: Vec<u64, MAX_SMALL>,
     mtrrs: Mtrrs,
     caps: Caps,
     /// Pages for what is mapped from the start, and for splits of it.
     pages: Pages,
     /// Pages for what is mapped on demand.
     spare: Pages,
+    /// Something is mapped on demand, with table pages of its own or without.
+    has_on_demand: bool,
     /// Tables out of use, which a CPU may still be walking.
     pending: Vec<u64, MAX_PENDING>,
     /// Blocks that were given UC for want of a table page to split them.
@@ -88,10 +94,12 @@ impl Ept01 {
             void_hpa: config.void_hpa,
             limit,
             hidden: config.hidden.iter().copied().collect(),
+            small: Vec::new(),
             mtrrs: config.mtrrs.clone(),
             caps: config.caps,
             pages: Pages::new(pages.part(0, first)),
             spare: Pages::new(pages.part(first, kept)),
+            has_on_demand: false,
             pending: Vec::new(),
             coarse: 0,
             dropped: 0,
@@ -191,6 +199,9 @@ impl Ept01 {
         let (mut level, mem_type) = self.mtrrs.largest_uniform(gpa1);
         if level == Level::Pdpt && !self.caps.page_1g {
             level = Level::Pd;
+        }
+        while self.planner().has_small(gpa1, level) {
+            level = level.below()?;
         }
         Some(Leaf01 {
             page_hpa: level.base(gpa1),

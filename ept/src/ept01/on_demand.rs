@@ -43,6 +43,7 @@ impl Ept01 {
                 })
             }
         };
+        self.has_on_demand |= mapped.is_some();
         mapped.ok_or_else(|| OnDemand::NoPages(self.drop_on_demand(mem)))
     }
 
@@ -53,6 +54,7 @@ impl Ept01 {
             return Invalidate::None;
         }
         self.dropped += 1;
+        self.has_on_demand = false;
         let shared = Level::Pml4.index(self.limit);
         let begins = self.limit & (Level::Pml4.span_bytes() - 1) == 0;
         for index in shared..ENTRIES {

@@ -38,6 +38,17 @@ impl Pages {
         Some(page)
     }
 
+    /// How many [`take`](Self::take) can give, up to `enough`.
+    pub(super) fn left(&self, mem: &impl TableMemory, enough: u32) -> u32 {
+        let mut left = self.pages.count().saturating_sub(self.next);
+        let mut page = self.free;
+        while left < enough && page != 0 {
+            left += 1;
+            page = mem.read(page, 0);
+        }
+        left
+    }
+
     pub(super) fn give(&mut self, mem: &mut impl TableMemory, page: u64) {
         mem.write(page, 0, self.free);
         self.free = page;
@@ -54,6 +65,8 @@ pub(super) enum Plan {
 /// Validated inputs, and what follows from them for each block.
 pub(super) struct Planner<'a> {
     pub(super) hidden: &'a [Range],
+    /// Pages that must have a 4 KiB leaf of their own.
+    pub(super) small: &'a [u64],
     pub(super) mtrrs: &'a Mtrrs,
     pub(super) caps: &'a Caps,
 }
@@ -69,7 +82,8 @@ impl Planner<'_> {
             }
             touched |= range.overlaps(base, end);
         }
-        if touched || (level == Level::Pdpt && !self.caps.page_1g) {
+        let wants_small = self.has_small(base, level);
+        if touched || wants_small || (level == Level::Pdpt && !self.caps.page_1g) {
             return Plan::Split;
         }
         match self.mtrrs.uniform(base, level) {
@@ -77,6 +91,13 @@ impl Planner<'_> {
             None if level == Level::Pt => Plan::Leaf(MemType::Uncacheable),
             None => Plan::Split,
         }
+    }
+
+    /// Whether a larger page than one of 4 KiB would cover a page that must have
+    /// a leaf of its own.
+    pub(super) fn has_small(&self, gpa1: u64, level: Level) -> bool {
+        let base = level.base(gpa1);
+        level != Level::Pt && self.small.iter().any(|&page| level.base(page) == base)
     }
 
     /// Whether any of the block is hidden.

@@ -30,7 +30,7 @@ impl Ept01 {
             }
             base += GIB;
         }
-        if self.spare.next != 0 {
+        if self.has_on_demand {
             return self.drop_on_demand(mem);
         }
         if changed {
@@ -49,7 +49,7 @@ impl Ept01 {
         true
     }
 
-    fn retype_gib(&mut self, mem: &mut impl TableMemory, pdpt: u64, base: u64) -> bool {
+    pub(super) fn retype_gib(&mut self, mem: &mut impl TableMemory, pdpt: u64, base: u64) -> bool {
         let index = Level::Pdpt.index(base);
         let plan = self.planner().plan(base, Level::Pdpt);
         let old = Entry(mem.read(pdpt, index));

@@ -12,6 +12,7 @@ impl Ept01 {
     pub(super) fn planner(&self) -> Planner<'_> {
         Planner {
             hidden: &self.hidden,
+            small: &self.small,
             mtrrs: &self.mtrrs,
             caps: &self.caps,
         }

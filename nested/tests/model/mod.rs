@@ -255,6 +255,9 @@ impl Hardware for Machine {
     fn ept01_pointer(&self) -> u64 {
         0xe0_0000 | 0x1e
     }
+    fn keep_small_ept01(&mut self, gpa: u64) {
+        self.log.push(format!("small {gpa:#x}"));
+    }
     fn map_ept01(&mut self, gpa: u64) -> bool {
         self.log.push(format!("ept01 {gpa:#x}"));
         gpa >> 40 == 0

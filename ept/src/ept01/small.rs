@@ -1,0 +1,63 @@
+//! Pages that have to be mapped by a 4 KiB leaf, whatever lies around them.
+//!
+//! The CPU treats accesses to the APIC-access page specially only where 4 KiB
+//! pages lead to it; through a larger one it may act as if the control were 0.
+//! SDM "Virtualizing Memory-Mapped APIC Accesses".
+
+use super::Ept01;
+use super::config::GIB;
+use crate::addr::{Level, PAGE_BYTES};
+use crate::entry::Entry;
+use crate::invalidate::Invalidate;
+use crate::mem::TableMemory;
+
+/// Most pages with a leaf of their own; of more, the earliest goes.
+pub const MAX_SMALL: usize = 4;
+/// Most table pages that one of them takes: of a 1 GiB page and a 2 MiB page.
+const TABLES: u32 = 2;
+
+impl Ept01 {
+    /// Maps the page around `gpa1` by a 4 KiB leaf, from now on. Each address
+    /// keeps its translation throughout. What becomes a large page again does so
+    /// after [`Ept01::invalidated`].
+    ///
+    /// Without table pages left, everything stays as it is.
+    pub fn keep_small(&mut self, mem: &mut impl TableMemory, gpa1: u64) -> Invalidate {
+        let page = gpa1 & !(PAGE_BYTES - 1);
+        if self.small.contains(&page) || page >> self.caps.maxphyaddr.min(48) != 0 {
+            return Invalidate::None;
+        }
+        if page < self.limit && self.pages.left(mem, TABLES) < TABLES {
+            return Invalidate::None;
+        }
+        let mut owed = Invalidate::None;
+        if self.small.is_full() {
+            let earliest = self.small.remove(0);
+            owed = owed.and(self.plan_again(mem, earliest));
+        }
+        if self.small.push(page).is_ok() {
+            owed = owed.and(self.plan_again(mem, page));
+        }
+        owed
+    }
+
+    /// Lets the gibibyte around `page` follow a changed plan.
+    fn plan_again(&mut self, mem: &mut impl TableMemory, page: u64) -> Invalidate {
+        if page >= self.limit {
+            // It comes back on demand.
+            return match self.has_on_demand {
+                true => self.drop_on_demand(mem),
+                false => Invalidate::None,
+            };
+        }
+        let root = Entry(mem.read(self.root, Level::Pml4.index(page)));
+        let changed = match root.own_table(Level::Pml4) {
+            Some(pdpt) => self.retype_gib(mem, pdpt, page & !(GIB - 1)),
+            None => false,
+        };
+        match changed {
+            true => Invalidate::Single(self.eptp()),
+            false => Invalidate::None,
+        }
+    }
+}
