@@ -11,7 +11,9 @@ use umbra_vmcs::VmxCaps;
 
 use crate::machine::{self, EXITED, Frame, Gprs, Job, Setup};
 use crate::segments::{self, CODE32, Descriptors, FLAT};
-use crate::tables::{Kind, LAST, P, Tables, U, V86, W, WINDOW};
+use crate::tables::{
+    Kind, LARGE, LARGE_READ_ONLY, LARGE_RESERVED, LAST, P, Tables, U, V86, W, WINDOW,
+};
 
 /// Pages of the window, by purpose. Those that a case may straddle are neighbours.
 pub const CODE: u32 = 0;
@@ -270,6 +272,7 @@ impl core::fmt::Display for Shown<'_> {
                 (0, true) => f.write_str("ok")?,
                 (1, true) => f.write_str("fi")?,
                 (0x40, true) => write!(f, "f{}", out.error_number)?,
+                _ if flags == case.frame.eflags => f.write_str("through")?,
                 _ => write!(f, "flags {flags:x}")?,
             }
         } else {
@@ -286,8 +289,15 @@ impl core::fmt::Display for Shown<'_> {
                 write!(f, " flags^{changed:x}")?;
             }
         }
-        if out.cr2 != 0 {
-            write!(f, " cr2={:x}", out.cr2)?;
+        let in_data = out.cr2.wrapping_sub(self.bench.data.address() as u32);
+        match out.cr2 {
+            0 => {}
+            // Physical memory from 0 on: where the data lies there depends on the program.
+            LARGE..LARGE_READ_ONLY => write!(f, " cr2=large+{:x}", in_data - LARGE)?,
+            LARGE_READ_ONLY..LARGE_RESERVED => {
+                write!(f, " cr2=large-ro+{:x}", in_data - LARGE_READ_ONLY)?;
+            }
+            cr2 => write!(f, " cr2={cr2:x}")?,
         }
         let expected = case.setup != Setup::Off;
         match (out.is_on != 0, expected) {

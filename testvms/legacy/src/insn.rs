@@ -121,7 +121,7 @@ pub const AT_EBP: &[u8] = &[0x45, 0];
 /// An encoded instruction.
 #[derive(Clone, Copy)]
 pub struct Bytes {
-    bytes: [u8; 20],
+    bytes: [u8; 32],
     length: usize,
 }
 
@@ -129,7 +129,7 @@ impl Bytes {
     /// Pieces, one after another.
     pub fn of(pieces: &[&[u8]]) -> Self {
         let mut made = Self {
-            bytes: [0; 20],
+            bytes: [0; 32],
             length: 0,
         };
         for byte in pieces.iter().flat_map(|piece| piece.iter()) {

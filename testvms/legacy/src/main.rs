@@ -17,6 +17,7 @@ mod operands;
 mod real;
 mod segments;
 mod tables;
+mod values;
 
 use rt::vmx::Vmx;
 use rt::{Boot, println};
@@ -25,12 +26,13 @@ rt::entry!(main);
 
 type Group = fn(&bench::Bench);
 
-const GROUPS: [(&str, Group); 8] = [
+const GROUPS: [(&str, Group); 9] = [
     ("modes", modes::run),
     ("real", real::run),
     ("operands", operands::run),
     ("segments", limits::run),
     ("addressing", addressing::run),
+    ("values", values::run),
     ("control", control::run),
     ("fields", fields::run),
     ("entry", entry::run),

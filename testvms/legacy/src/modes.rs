@@ -11,12 +11,22 @@ use crate::bench::{Bench, Case, DATA, FLAGS, STACK, at};
 use crate::insn::{AT_BX, AT_EAX, Bytes, Holds, MEMORY, PLAIN};
 use crate::machine::{Frame, Setup};
 use crate::segments::{
-    CODE16, CODE32, DATA16, FLAT, USER_CODE16, USER_CODE32, USER_DATA16, USER_FLAT,
+    CODE16, CODE32, CODE32_1, CONFORMING, DATA16, FLAT, FLAT_1, USER_CODE16, USER_CODE32,
+    USER_DATA16, USER_FLAT,
 };
 use crate::tables::{Kind, V86};
 
-/// The modes; all but the first two have 16-bit addresses.
-const MODES: [&str; 5] = ["32/0", "32/3", "16/0", "16/3", "v86"];
+/// The modes; all that do not begin with 32 have 16-bit addresses. Conforming code of level 0 runs at the
+/// level of its caller.
+const MODES: [&str; 7] = [
+    "32/0",
+    "32/1",
+    "32/3",
+    "32/3 conforming",
+    "16/0",
+    "16/3",
+    "v86",
+];
 
 /// Where code of a mode starts.
 fn frame(mode: &str) -> Frame {
@@ -38,7 +48,12 @@ fn frame(mode: &str) -> Frame {
     };
     match mode {
         "32/0" => flat(CODE32, FLAT),
+        "32/1" => flat(CODE32_1, FLAT_1),
         "32/3" => flat(USER_CODE32, USER_FLAT),
+        "32/3 conforming" => Frame {
+            eip: 0,
+            ..flat(CONFORMING | 3, USER_FLAT)
+        },
         "16/0" => narrow(CODE16, DATA16),
         "16/3" => narrow(USER_CODE16, USER_DATA16),
         _ => Frame {

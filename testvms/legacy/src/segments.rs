@@ -45,8 +45,11 @@ pub const ONE_BYTE: u32 = 0xa8;
 pub const OTHER_BASE: u32 = 0xb0;
 /// 32-bit code that begins at the code page, 4 KiB.
 pub const BASED_CODE: u32 = 0xb8;
+/// Flat 32-bit code and data of privilege level 1.
+pub const CODE32_1: u32 = 0xc1;
+pub const FLAT_1: u32 = 0xc9;
 /// Bytes of the table.
-pub const BYTES: u64 = 0xc0;
+pub const BYTES: u64 = 0xd0;
 
 /// The base that [`WRAPPED`] has.
 pub const WRAPPED_BASE: u32 = 0xffff_0000;
@@ -117,6 +120,8 @@ impl Descriptors {
             (ONE_BYTE, data, 0, 0x4093),
             (OTHER_BASE, data + 0x100, 0xfff, 0x4093),
             (BASED_CODE, code, 0xfff, 0x409b),
+            (CODE32_1, 0, 0xf_ffff, 0xc0bb),
+            (FLAT_1, 0, 0xf_ffff, 0xc0b3),
         ] {
             self.gdt
                 .write(u64::from(selector & !3), descriptor(base, limit, rights));

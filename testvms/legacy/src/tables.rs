@@ -132,6 +132,17 @@ impl Tables {
         self.root.address() as u32
     }
 
+    /// PAE paging: makes the second GiB begin with physical memory from 0 on, for all privilege levels.
+    /// Its linear address.
+    pub fn open_second_directory(&self) -> u32 {
+        const START: u32 = 1 << 30;
+        self.root.write(8, (self.directories.address() + 4096) | P);
+        for at in (0..8 << 20).step_by(2 << 20) {
+            self.set_directory(START + at as u32, at | PS | P | W | U);
+        }
+        START
+    }
+
     /// The bytes that a directory entry covers.
     fn large_bytes(&self) -> u64 {
         if self.kind == Kind::Pae {
