@@ -91,8 +91,8 @@ pub fn in_delivery(vectoring: u64, fault: Fault) -> Option<Fault> {
 }
 
 impl Nested {
-    /// L2, which runs on ept01, touched such an address: it gets the fault, or
-    /// L1 the exit that it asked for. vmcs02 is current.
+    /// L2 touched such an address: it gets the fault, or L1 the exit that it
+    /// asked for; ept12 is not asked. vmcs02 is current.
     pub(crate) fn l2_beyond_width(&mut self, hw: &mut impl Hardware, number: usize) -> L2Done {
         let qualification = hw.read(field::EXIT_QUALIFICATION);
         let vectoring = hw.read(field::IDT_VECTORING_INFORMATION);

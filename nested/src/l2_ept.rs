@@ -25,6 +25,9 @@ impl Nested {
     /// An EPT violation (or a misconfiguration) that the CPU found in ept02.
     pub(crate) fn l2_ept_violation(&mut self, hw: &mut impl Hardware, number: usize) -> L2Done {
         let gpa2 = hw.read(field::GUEST_PHYSICAL_ADDRESS);
+        if gpa2 & !self.cpu.physical_mask() != 0 {
+            return self.l2_beyond_width(hw, number);
+        }
         let Some(context) = self.context12(number) else {
             // L2 runs on ept01, which maps rare addresses on demand.
             if !hw.map_ept01(gpa2) {

@@ -1,4 +1,5 @@
-//! Accesses beyond the physical-address width that L1 is shown, by an L2 that runs on ept01.
+//! Accesses beyond the physical-address width that L1 is shown, by an L2 on ept01 and by one with
+//! an ept12.
 
 mod model;
 
@@ -62,6 +63,33 @@ fn l2_gets_the_page_fault_of_reserved_bits() {
         assert_eq!(hw.cr2, LINEAR);
         assert_eq!(hw.read(field::GUEST_RFLAGS) & RF, RF);
     }
+}
+
+/// Reserved bits of L2's own paging entries come before EPT, which has no say.
+#[test]
+fn ept12_is_not_asked() {
+    let with_ept = [
+        (
+            field::PRIMARY_PROCESSOR_BASED_CONTROLS,
+            0x0400_6172 | 1 << 31,
+        ),
+        (field::SECONDARY_PROCESSOR_BASED_CONTROLS, 2),
+        (field::EPT_POINTER, 0x5_001e),
+    ];
+    for gpa2 in [BEYOND, 1 << 40, 1 << 51] {
+        let (mut hw, _, done) = touch(&with_ept, &[(field::GUEST_PHYSICAL_ADDRESS, gpa2)]);
+        assert_eq!(done, L2Done::Resume, "{gpa2:#x}");
+        assert_eq!(
+            hw.read(field::VM_ENTRY_INTERRUPTION_INFORMATION),
+            0x8000_0b0e
+        );
+    }
+    // The last address within the width is ept12's, which is empty.
+    let last = [(field::GUEST_PHYSICAL_ADDRESS, (1 << 40) - 1)];
+    let (mut hw, mut nested, done) = touch(&with_ept, &last);
+    assert_eq!(done, L2Done::Reflected);
+    let reason = vmread(&mut hw, &mut nested, field::EXIT_REASON.encoding().into());
+    assert_eq!(reason, Reason::EptViolation as u64);
 }
 
 /// KVM without EPT marks device memory with reserved bits and lives on this exit.
