@@ -44,7 +44,6 @@ impl Nested {
             // The rules let no such EPT pointer through.
             return self.entry_failure(hw, number, Reason::EntryGuestState, 0, None);
         }
-        self.start_timer(hw, number);
         if let Err(entry) = self.load_entry_msrs(hw, number) {
             // Some of the list may be in vmcs02 already.
             self.slots.get(number).dirty = FieldSet::FULL;
@@ -53,6 +52,8 @@ impl Nested {
             let left = self.left_by_l2(hw, number, false);
             return self.entry_failure(hw, number, Reason::EntryMsrLoading, entry, Some(left));
         }
+        // Counted from here: the list may have loaded the TSC.
+        self.start_timer(hw, number);
         self.slots.get(number).is_launched = true;
         self.in_l2 = true;
         if core::mem::take(&mut self.init_latched) {

@@ -368,3 +368,27 @@ fn the_apic_access_page_of_an_l2_on_ept01_is_small() {
         assert_eq!(found, is_small, "{secondary}");
     }
 }
+
+/// The entry's list may set the TSC by which L0 knows when the preemption timer runs out.
+#[test]
+fn the_timer_counts_from_the_tsc_that_the_entry_loads() {
+    const LIST: u64 = 0x9000;
+    let (mut hw, mut nested) = with_valid_vmcs();
+    for (n, word) in [0x10_u64, 0x1234_5678_0000].into_iter().enumerate() {
+        hw.write_l1(LIST + 8 * n as u64, &word.to_le_bytes());
+    }
+    let fields = [
+        (field::PIN_BASED_CONTROLS, 0x16 | 1 << 6),
+        (field::VMX_PREEMPTION_TIMER_VALUE, 5000),
+        (field::VM_ENTRY_MSR_LOAD_ADDRESS, LIST),
+        (field::VM_ENTRY_MSR_LOAD_COUNT, 1),
+    ];
+    write(&mut hw, &mut nested, &fields);
+    run(&mut hw, &mut nested, Reason::Vmlaunch);
+    assert_eq!(hw.tsc, 0x1234_5678_0000);
+    // An exit that L1 never sees, 100 units of the timer later.
+    hw.tsc += 100 << (nested.caps.misc & 0x1f);
+    exit_from_l2(&mut hw, Reason::EptViolation as u32, &[]);
+    assert_eq!(nested.l2_exit(&mut hw), L2Done::Resume);
+    assert_eq!(hw.read(field::VMX_PREEMPTION_TIMER_VALUE), 4900);
+}

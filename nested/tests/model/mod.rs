@@ -224,6 +224,9 @@ impl Hardware for Machine {
         if index == 0xdead {
             return Err(MsrFault);
         }
+        if index == 0x10 {
+            self.tsc = value;
+        }
         self.msrs.insert(index, value);
         Ok(())
     }
