@@ -23,6 +23,9 @@ pub fn run(bench: &Bench) {
         registers(bench, kind);
     }
     page_directory_pointers(bench);
+    for kind in Kind::ALL {
+        last_bytes(bench, kind);
+    }
 }
 
 fn one(bench: &Bench, kind: Kind, id: core::fmt::Arguments<'_>, insn: &Insn, ecx: u32) {
@@ -195,5 +198,25 @@ fn page_directory_pointers(bench: &Bench) {
                 out.out_frame.eip.wrapping_sub(start),
             ));
         }
+    }
+}
+
+/// Instructions that end with the last byte of the linear addresses: EIP goes on at 0.
+fn last_bytes(bench: &Bench, kind: Kind) {
+    for (name, bytes) in [
+        ("vmptrst", &[0x0f, 0xc7, 0x38][..]),
+        ("vmread", &[0x0f, 0x78, 0x08]),
+        ("vmxoff", &[0x0f, 0x01, 0xc4]),
+        ("vmclear", &[0x66, 0x0f, 0xc7, 0x30]),
+        ("cpuid", &[0x0f, 0xa2]),
+    ] {
+        crate::modes::fill(bench, crate::insn::Holds::Pointer);
+        bench.ends.fill(0xcc);
+        bench.ends.write_bytes(0x2000 - bytes.len() as u64, bytes);
+        let mut case = bench.case(kind, Setup::Root, bytes);
+        case.frame.eip = 0u32.wrapping_sub(bytes.len() as u32);
+        case.gprs.eax = at(DATA);
+        case.gprs.ecx = GUEST_RIP;
+        bench.show(format_args!("{} last bytes, {name}", kind.name()), &case);
     }
 }
