@@ -22,6 +22,12 @@ const DEBUG_STORE: [u32; 2] = [0x3f1, 0x600];
 /// The hardware-feedback interface writes to a physical address that EPT does
 /// not check. Hidden in CPUID as well.
 const HARDWARE_FEEDBACK: core::ops::RangeInclusive<u32> = 0x17d0..=0x17d4;
+/// Remote action requests: the CPU writes to physical addresses that EPT does not
+/// check, and to MSRs that no bitmap guards, in L0 as well.
+/// IA32_CORE_CAPABILITIES says by a bit that they are there.
+const REMOTE_ACTION: core::ops::RangeInclusive<u32> = 0xed..=0xf0;
+const CORE_CAPABILITIES: u32 = 0xcf;
+const HAS_REMOTE_ACTION: u64 = 1 << 1;
 /// Bit 34: no execute-disable pages, which L0's own tables have.
 const MISC_ENABLE: u32 = 0x1a0;
 const XD_DISABLE: u64 = 1 << 34;
@@ -42,8 +48,14 @@ const IN_VMCS: [u32; 8] = [
 fn is_hidden(index: u32) -> bool {
     INTEL_PT.contains(&index)
         || HARDWARE_FEEDBACK.contains(&index)
+        || REMOTE_ACTION.contains(&index) && has_remote_action()
         || DEBUG_STORE.contains(&index)
         || IN_VMCS.contains(&index)
+}
+
+/// Whether this CPU has remote action requests.
+fn has_remote_action() -> bool {
+    msr::read_safe(CORE_CAPABILITIES).is_some_and(|value| value & HAS_REMOTE_ACTION != 0)
 }
 
 /// The access causes #GP(0).
@@ -70,6 +82,8 @@ pub fn fill_bitmap(bitmap: &mut [u8], mtrrs: &Mtrrs) {
         .chain(vmx_msr::BASIC..=vmx_msr::EXIT_CTLS2)
         .chain(INTEL_PT)
         .chain(HARDWARE_FEEDBACK)
+        .chain(REMOTE_ACTION)
+        .chain([CORE_CAPABILITIES])
         .chain(DEBUG_STORE);
     for index in both {
         intercept(bitmap, index, false);
@@ -92,6 +106,9 @@ pub fn read(cpu: &Cpu, index: u32) -> Result<u64, GeneralProtection> {
         msr::IA32_FEATURE_CONTROL => Ok(cpu.feature_control),
         vmx_msr::BASIC..=vmx_msr::EXIT_CTLS2 => cpu.offered.msr(index).ok_or(GeneralProtection),
         _ if is_hidden(index) => Err(GeneralProtection),
+        CORE_CAPABILITIES => msr::read_safe(index)
+            .map(|value| value & !HAS_REMOTE_ACTION)
+            .ok_or(GeneralProtection),
         _ => msr::read_safe(index).ok_or(GeneralProtection),
     }
 }
