@@ -15,11 +15,12 @@ const UPDATE_SIGNATURE: u32 = 0x8b;
 const EFER: u32 = 0xc000_0080;
 
 /// Not compared: time, what VMX offers (whose values are a test of their own), the APIC (also a test
-/// of its own), and what Umbra documents to hide: Intel PT, the debug store, hardware feedback.
+/// of its own), and what Umbra documents to hide: Intel PT, the debug store, hardware feedback, remote
+/// action requests.
 fn is_compared(msr: u32) -> bool {
     !matches!(
         msr,
-        TSC | 0xe7 | 0xe8 | 0x3f1 | 0x480..=0x4ff | 0x560..=0x58f | 0x600 | 0x6e0 | 0x800..=0x8ff
+        TSC | 0xe7 | 0xe8 | 0xed..=0xf0 | 0x3f1 | 0x480..=0x4ff | 0x560..=0x58f | 0x600 | 0x6e0 | 0x800..=0x8ff
             | 0x17d0..=0x17d4
     )
 }
