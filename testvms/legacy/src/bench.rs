@@ -16,12 +16,19 @@ use crate::tables::{
 };
 
 /// Pages of the window, by purpose. Those that a case may straddle are neighbours.
+/// This one: the case's code.
 pub const CODE: u32 = 0;
+/// Two pages for operands.
 pub const DATA: u32 = 2;
+/// The case's stack.
 pub const STACK: u32 = 4;
+/// Not present.
 pub const ABSENT: u32 = 5;
+/// Read-only, for privilege level 3.
 pub const READ_ONLY: u32 = 8;
+/// For privilege level 0; the next one is read-only besides.
 pub const KERNEL: u32 = 9;
+/// With a reserved bit, where the kind of paging has one.
 pub const RESERVED: u32 = 12;
 /// The linear address of a page of the window.
 pub const fn at(page: u32) -> u32 {
@@ -38,14 +45,19 @@ const RESUME_FLAG: u32 = 1 << 16;
 pub struct Case<'a> {
     /// The code; INT3 follows it.
     pub bytes: &'a [u8],
+    /// The paging.
     pub kind: Kind,
+    /// How far VMX operation gets beforehand.
     pub setup: Setup,
+    /// Code, stack and data segments, and EFLAGS.
     pub frame: Frame,
+    /// General registers.
     pub gprs: Gprs,
     /// Bits of CR0 to invert.
     pub cr0: u32,
     /// Bits of CR4 to invert.
     pub cr4: u32,
+    /// Bits of IA32_EFER besides LME.
     pub efer: u32,
     /// The VMCS that is current, if one is.
     pub own: Page,
@@ -55,9 +67,13 @@ pub struct Case<'a> {
 
 /// The bench.
 pub struct Bench {
+    /// VMX operation of this CPU.
     pub vmx: Vmx,
+    /// The capability MSRs.
     pub caps: VmxCaps,
+    /// A hierarchy of each kind, in the order of [`Kind::ALL`].
     pub tables: [Tables; 3],
+    /// The descriptor tables.
     pub descriptors: Descriptors,
     code: Page,
     /// The data pages: two at [`DATA`], then the ones around the bad pages.
@@ -66,7 +82,9 @@ pub struct Bench {
     pub ends: Page,
     /// The page of virtual-8086 code.
     pub v86: Page,
+    /// The VMCS that a case has as the current one unless it says otherwise.
     pub own: Page,
+    /// Another VMCS, clear.
     pub other: Page,
     cases: Cell<u32>,
 }

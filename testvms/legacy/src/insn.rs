@@ -15,15 +15,18 @@ pub enum Holds {
 
 /// An instruction with a memory operand; its second operand, if it has one, is ECX.
 pub struct Insn {
+    /// The name in transcripts.
     pub name: &'static str,
     opcode: &'static [u8],
     /// The register field of ModRM.
     reg: u8,
     /// What ECX holds.
     pub ecx: u32,
+    /// What the memory operand has to hold.
     pub holds: Holds,
     /// Bytes of the operand outside 64-bit mode.
     pub bytes: u32,
+    /// Whether the memory operand is written.
     pub writes: bool,
 }
 
@@ -95,9 +98,11 @@ pub const MEMORY: [Insn; 8] = [
     ),
 ];
 
-/// VMPTRST, VMREAD and VMWRITE: 8 bytes written, 4 written, 4 read.
+/// VMPTRST: 8 bytes written.
 pub const STORE_POINTER: &Insn = &MEMORY[2];
+/// VMREAD: 4 bytes written.
 pub const VMREAD: &Insn = &MEMORY[4];
+/// VMWRITE: 4 bytes read.
 pub const VMWRITE: &Insn = &MEMORY[5];
 
 /// The instructions without one. The register forms of VMREAD and VMWRITE have ECX and EDX.
@@ -112,8 +117,9 @@ pub const PLAIN: [(&str, &[u8]); 8] = [
     ("getsec", &[0x0f, 0x37]),
 ];
 
-/// ModRM (its register field clear) and what follows: `[eax]` and, with 16-bit addresses, `[bx]`.
+/// ModRM, its register field clear, and what follows: `[eax]`; with 16-bit addresses `[bx+si]`.
 pub const AT_EAX: &[u8] = &[0x00];
+/// `[bx]`.
 pub const AT_BX: &[u8] = &[0x07];
 /// `[ebp]` with a displacement of 0: the stack segment.
 pub const AT_EBP: &[u8] = &[0x45, 0];

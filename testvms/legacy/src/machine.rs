@@ -12,6 +12,7 @@ use core::mem::offset_of;
 /// Where code starts and on which stack, in the order in which IRETD takes it.
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
+#[allow(missing_docs)]
 pub struct Frame {
     pub eip: u32,
     pub cs: u32,
@@ -27,6 +28,7 @@ pub struct Frame {
 /// General registers, less ESP.
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
+#[allow(missing_docs)]
 pub struct Gprs {
     pub eax: u32,
     pub ebx: u32,
@@ -58,16 +60,22 @@ pub const LOGGED: usize = 16;
 /// What a case starts with and what came of it.
 #[derive(Clone, Copy)]
 #[repr(C)]
+#[allow(missing_docs)]
 pub struct Job {
+    // What goes in.
     pub cr0: u32,
     pub cr3: u32,
     pub cr4: u32,
     /// Bits of IA32_EFER besides LME.
     pub efer: u32,
+    /// The memory operands of LGDT and LIDT, as SGDT and SIDT store them.
     pub gdtr: [u32; 2],
     pub idtr: [u32; 2],
+    /// The selector for LTR.
     pub task: u32,
+    /// A [`Setup`].
     pub setup: u32,
+    /// Physical addresses: the VMXON region, and the two VMCSs.
     pub region: [u32; 2],
     pub own: [u32; 2],
     pub other: [u32; 2],
@@ -76,7 +84,8 @@ pub struct Job {
     /// Exits after which L2's EIP is moved on and L2 resumed.
     pub passes: u32,
 
-    /// CF and ZF of the setup's instructions, all together: 0 when all succeeded.
+    // What comes out.
+    /// CF or ZF of the setup's instructions, all together: 0 when all succeeded.
     pub setup_failed: u32,
     pub out_frame: Frame,
     pub out_gprs: Gprs,
@@ -93,11 +102,14 @@ pub struct Job {
     pub out_idtr: [u32; 2],
     pub ldtr: u32,
     pub out_task: u32,
+    /// IA32_SYSENTER_CS, _ESP and _EIP.
     pub sysenter: [u32; 3],
-    /// What the first 4 bytes of FS and GS hold, and what DS has beyond the limit of its descriptor.
+    /// What the first 4 bytes of FS and GS hold, and how many exits ES finds
+    /// in the job: all ones where the selector is null.
     pub probes: [u32; 3],
     /// 1: still in VMX operation.
     pub is_on: u32,
+    /// What VMPTRST stored.
     pub current: [u32; 2],
     /// The VM-instruction error, all ones without a current VMCS.
     pub error_number: u32,

@@ -6,18 +6,23 @@ use crate::bench::{CODE, DATA};
 use crate::machine;
 use crate::tables::WINDOW;
 
-/// Flat data and 32-bit code, where the run-time has them too.
+/// Flat data; this and 32-bit code lie where the run-time has them too.
 pub const FLAT: u32 = rt::gdt::DATA as u32;
+/// Flat 32-bit code.
 pub const CODE32: u32 = rt::gdt::CODE32 as u32;
 /// 16-bit code that begins at the window's code page.
 pub const CODE16: u32 = 0x20;
 /// 16-bit data (stack pointer of 16 bits) that begins at the data pages, 64 KiB.
 pub const DATA16: u32 = 0x28;
+/// Flat 32-bit code of privilege level 3.
 pub const USER_CODE32: u32 = 0x33;
+/// Flat data of privilege level 3.
 pub const USER_FLAT: u32 = 0x3b;
+/// The 32-bit task-state segment.
 pub const TASK: u32 = 0x40;
-/// 16-bit code and data of privilege level 3.
+/// 16-bit code of privilege level 3, from the code page on.
 pub const USER_CODE16: u32 = 0x4b;
+/// 16-bit data of privilege level 3, the data pages.
 pub const USER_DATA16: u32 = 0x53;
 /// Flat data that is read-only.
 pub const READ_ONLY: u32 = 0x58;
@@ -45,8 +50,9 @@ pub const ONE_BYTE: u32 = 0xa8;
 pub const OTHER_BASE: u32 = 0xb0;
 /// 32-bit code that begins at the code page, 4 KiB.
 pub const BASED_CODE: u32 = 0xb8;
-/// Flat 32-bit code and data of privilege level 1.
+/// Flat 32-bit code of privilege level 1.
 pub const CODE32_1: u32 = 0xc1;
+/// Flat data of privilege level 1.
 pub const FLAT_1: u32 = 0xc9;
 /// Bytes of the table.
 pub const BYTES: u64 = 0xd0;

@@ -22,11 +22,15 @@ pub const V86: u32 = 0x8000;
 /// The last page of the linear addresses.
 pub const LAST: u32 = 0xffff_f000;
 
-/// Entry bits.
+/// Entry bit: present.
 pub const P: u64 = 1;
+/// Entry bit: may be written.
 pub const W: u64 = 2;
+/// Entry bit: for privilege level 3.
 pub const U: u64 = 4;
+/// Entry bit: accessed.
 pub const A: u64 = 0x20;
+/// Entry bit: dirty.
 pub const D: u64 = 0x40;
 const PS: u64 = 0x80;
 
