@@ -57,7 +57,6 @@ impl Others {
 }
 
 fn main(boot: &Boot) {
-    let expects_latch = boot.words().any(|word| word == "latched");
     line!("cpus by the MADT: {}", acpi::apic_ids().count());
     if acpi::apic_ids().count() < 2 {
         println!("smp: one CPU: give the machine more (--cpus 4)");
@@ -79,22 +78,22 @@ fn main(boot: &Boot) {
         abort::run(&others);
         return;
     }
-    phase("xapic", &others, has_vmx, expects_latch);
+    phase("xapic", &others, has_vmx);
     if cpu::cpuid(1, 0).ecx & 1 << 21 == 0 {
         line!("x2apic: not offered");
     } else {
         apic::enter_x2apic();
-        phase("x2apic", &others, has_vmx, expects_latch);
+        phase("x2apic", &others, has_vmx);
     }
     println!("smp: {} lines", transcript::lines());
 }
 
-fn phase(mode: &str, others: &Others, has_vmx: bool, expects_latch: bool) {
+fn phase(mode: &str, others: &Others, has_vmx: bool) {
     line!("== {mode}");
     restart::run(mode, others);
     types::run(others);
     if has_vmx {
-        virtual_init::run(mode, others, expects_latch);
+        virtual_init::run(mode, others);
         interrupts::run(mode, others);
     }
 }
