@@ -82,6 +82,8 @@ pub fn instruction(cpu: &mut Cpu, nested: &mut Nested, reason: Reason) -> Action
     report_failed_entry(nested);
     if matches!(reason, Reason::Vmxon | Reason::Vmxoff) {
         follow_vmx_operation(cpu, nested);
+        // Another CPU may print the ledger, and read these then.
+        cpu.shared.ept02.publish(&nested.pool.counters());
     }
     match done {
         Done::Next => Action::Skip,
