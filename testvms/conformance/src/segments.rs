@@ -61,9 +61,12 @@ fn rights(lab: &mut Lab, segment: &Segment) {
     lab.run(format_args!("{name} unusable"));
     lab.set(segment.rights, 0xffff_ffff);
     lab.run(format_args!("{name} unusable, all 1"));
+    // The limit holds L2's first instruction, VMCALL: beyond it Bochs raises #GP only
+    // where it does not remember the instruction.
+    let smallest = if name == "cs" { 2 } else { 0 };
     for granular in [0, 1 << 15] {
         for limit in [
-            0,
+            smallest,
             0xfff,
             0xffff,
             0xf_ffff,
