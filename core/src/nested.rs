@@ -40,6 +40,7 @@ pub fn set_up(cpu: &mut Cpu) {
     let offered = offer::offer(&machine().vmx, &present);
     cpu.offered = offered;
     cpu.note_own_intercepts();
+    cpu.fill_exit_store_list();
     let perf = match cpuid::cpuid(1, 0).ecx & CPUID_PDCM {
         0 => 0,
         _ => msr::read_safe(PERF_CAPABILITIES).unwrap_or(0),

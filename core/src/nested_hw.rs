@@ -35,6 +35,9 @@ impl VmcsState {
     }
 }
 
+/// The time-stamp counter as an MSR.
+const IA32_TSC: u32 = 0x10;
+
 impl Cpu {
     fn launch_state(&mut self) -> &mut bool {
         match self.vmcs.current {
@@ -70,7 +73,20 @@ impl Cpu {
 
     /// The page for the MSR bitmap that L2 runs with.
     fn merged_bitmap(&self) -> u64 {
-        self.pages.nested.base()
+        self.pages.nested.page(0)
+    }
+
+    /// The VM-exit MSR-store list of every vmcs02: one entry.
+    pub fn exit_store_list(&self) -> u64 {
+        self.pages.nested.page(1)
+    }
+
+    /// Makes IA32_TSC the entry of that list.
+    pub fn fill_exit_store_list(&mut self) {
+        let words_per_page = (PAGE_BYTES / 8) as usize;
+        if let Some(entry) = self.pages.nested.words_mut().get_mut(words_per_page) {
+            *entry = u64::from(IA32_TSC);
+        }
     }
 }
 
@@ -250,6 +266,13 @@ impl Hardware for Cpu {
 
     fn tsc(&mut self) -> u64 {
         cr::tsc()
+    }
+
+    fn tsc_at_exit(&self) -> u64 {
+        let value = self.exit_store_list() + 8;
+        // SAFETY: a page of this CPU's own, mapped and aligned; the CPU wrote it at
+        // an exit, and runs L0 now.
+        unsafe { pointer(value).cast::<u64>().read_volatile() }
     }
 
     fn invvpid_single(&mut self, vpid: u16) {

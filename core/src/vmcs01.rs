@@ -171,6 +171,7 @@ pub fn make_vmcs02(cpu: &mut Cpu, region: u64) {
     ] {
         write(zero, 0);
     }
+    write(field::VM_EXIT_MSR_STORE_ADDRESS, cpu.exit_store_list());
     if machine().vmx.has_field(field::VM_FUNCTION_CONTROLS) {
         write(field::VM_FUNCTION_CONTROLS, 0);
     }

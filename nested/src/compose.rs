@@ -159,6 +159,12 @@ impl Nested {
         if dirty.intersects(&CONTROLS) {
             write_controls(hw, slot, &must);
         }
+        if dirty.contains(field::VM_EXIT_MSR_STORE_COUNT) {
+            // L0's own list has one entry, IA32_TSC: L1 is to find the time of the
+            // exit, not that of L0's dealing with it.
+            let count = slot.vmcs12.get(field::VM_EXIT_MSR_STORE_COUNT).min(1);
+            hw.write(field::VM_EXIT_MSR_STORE_COUNT, count);
+        }
         dirty.drain_within(&DIRECT, |field| {
             if has(field) {
                 hw.write(field, slot.vmcs12.get(field));

@@ -56,6 +56,7 @@ impl Nested {
         self.start_timer(hw, number);
         self.slots.get(number).is_launched = true;
         self.in_l2 = true;
+        self.has_exit_tsc = false;
         if core::mem::take(&mut self.init_latched) {
             // Blocked in VMX root operation, an INIT exits at once in VMX
             // non-root operation.

@@ -116,6 +116,8 @@ impl Nested {
             // L2 runs only with a current VMCS.
             return L2Done::Resume;
         };
+        let slot = self.slots.get(number);
+        self.has_exit_tsc = slot.vmcs12.get(field::VM_EXIT_MSR_STORE_COUNT) != 0;
         let raw = hw.read(field::EXIT_REASON) as u32;
         if raw & ENTRY_FAILURE != 0 {
             return self.l2_entry_failed(hw, number, raw);

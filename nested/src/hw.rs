@@ -74,6 +74,9 @@ pub trait Hardware {
 
     /// The time-stamp counter, in ticks, without any guest's offset.
     fn tsc(&mut self) -> u64;
+    /// The time-stamp counter when L2 exited last, in ticks, as the CPU stored it:
+    /// only where vmcs02's VM-exit MSR-store count was 1.
+    fn tsc_at_exit(&self) -> u64;
 
     /// INVVPID, single-context.
     fn invvpid_single(&mut self, vpid: u16);

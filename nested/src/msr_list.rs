@@ -87,11 +87,13 @@ impl Nested {
         let v = &self.slots.get(number).vmcs12;
         let count = u64::from(v.get32(field::VM_EXIT_MSR_STORE_COUNT));
         let list = v.get(field::VM_EXIT_MSR_STORE_ADDRESS);
+        let exit_tsc = self.has_exit_tsc.then(|| hw.tsc_at_exit());
         for n in 0..count {
             self.within_limit(n)?;
             let entry = read_entry(hw, list, n);
             let value = check_msr_store_entry(&entry, |index| match in_vmcs(index) {
                 Some(f) => Some(hw.read(f)),
+                None if index == MSR_IA32_TSC && exit_tsc.is_some() => exit_tsc,
                 None => hw.rdmsr_l1(index).ok(),
             })
             .map_err(|_| MsrFault)?;

@@ -33,6 +33,8 @@ pub struct Nested {
     /// Where the VMX-preemption timer of L2 runs out, in units of
     /// 2^`timer_shift` ticks since the TSC was 0.
     pub(crate) timer_end: Option<u64>,
+    /// The CPU has stored its TSC at the exit of L2 that is being dealt with.
+    pub(crate) has_exit_tsc: bool,
     /// The ept02 caches.
     pub pool: Pool,
     pub(crate) vpids: Vpids,
@@ -71,6 +73,7 @@ impl Nested {
             current: None,
             in_l2: false,
             timer_end: None,
+            has_exit_tsc: false,
             init_latched: false,
         }
     }

@@ -179,6 +179,29 @@ fn an_msr_that_cannot_be_loaded_fails_with_its_number() {
 }
 
 #[test]
+fn the_tsc_that_an_exit_stores_is_that_of_the_exit() {
+    let (mut hw, mut nested) = with_valid_vmcs();
+    let list = 0x9000_u64;
+    hw.write_l1(list, &0x10_u64.to_le_bytes());
+    for (f, value) in [
+        (field::VM_EXIT_MSR_STORE_ADDRESS, list),
+        (field::VM_EXIT_MSR_STORE_COUNT, 1),
+    ] {
+        vmwrite(&mut hw, &mut nested, enc(f), value);
+    }
+    assert_eq!(
+        nested.instruction(&mut hw, Reason::Vmlaunch),
+        Done::Switched
+    );
+    hw.write(field::EXIT_REASON, Reason::Vmcall as u64);
+    assert_eq!(nested.l2_exit(&mut hw), L2Done::Reflected);
+    assert_ne!(hw.tsc_at_exit, hw.tsc);
+    let mut stored = [0; 8];
+    hw.read_l1(list + 8, &mut stored);
+    assert_eq!(u64::from_le_bytes(stored), hw.tsc_at_exit);
+}
+
+#[test]
 fn after_a_failed_msr_list_l1_keeps_what_l2_had_loaded() {
     let (mut hw, mut nested) = with_valid_vmcs();
     hw.write_l1(0x9000, &0xdead_u64.to_le_bytes());

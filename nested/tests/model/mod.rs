@@ -35,6 +35,7 @@ pub struct Machine {
     pub msrs: HashMap<u32, u64>,
     pub tables: Rc<RefCell<HashMap<u64, [u64; 512]>>>,
     pub tsc: u64,
+    pub tsc_at_exit: u64,
     pub cr2: u64,
     pub reads: u64,
     pub writes: u64,
@@ -94,6 +95,7 @@ impl Machine {
             msrs: HashMap::from([(0x3a, 5)]),
             tables: Rc::default(),
             tsc: 1000,
+            tsc_at_exit: 900,
             cr2: 0,
             reads: 0,
             writes: 0,
@@ -232,6 +234,11 @@ impl Hardware for Machine {
     }
     fn tsc(&mut self) -> u64 {
         self.tsc
+    }
+    fn tsc_at_exit(&self) -> u64 {
+        let vmcs = self.vmcs.get(&self.key()).expect("a VMCS is current");
+        assert_eq!(vmcs.get(field::VM_EXIT_MSR_STORE_COUNT), 1);
+        self.tsc_at_exit
     }
     fn invvpid_single(&mut self, vpid: u16) {
         assert_ne!(vpid, 0);
