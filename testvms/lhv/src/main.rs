@@ -16,6 +16,7 @@ mod lists;
 mod msr;
 mod tester;
 mod timing;
+mod virtual_apic;
 
 use rt::vmx::vm::Mode;
 use rt::vmx::{Vmx, insn};
@@ -39,8 +40,9 @@ const BY_MODE: [Family; 7] = [
 ];
 
 /// Families that choose their modes themselves and run once with and once without EPT.
-const ONCE: [Family; 4] = [
+const ONCE: [Family; 5] = [
     ("timing", timing::run),
+    ("apic", virtual_apic::run),
     ("lists", lists::run),
     ("errors", errors::run),
     ("invalidation", invalidation::run),

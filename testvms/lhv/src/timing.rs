@@ -25,7 +25,7 @@ l2_code! {
 }
 
 /// The vector that L1 sends itself.
-const VECTOR: u8 = 0x51;
+pub const VECTOR: u8 = 0x51;
 /// RFLAGS.IF.
 const IF: u64 = 1 << 9;
 
@@ -153,12 +153,13 @@ fn apic_read(register: u64) -> u32 {
     unsafe { ((0xfee0_0000 + register) as *const u32).read_volatile() }
 }
 
-fn end_of_interrupt() {
+/// Acknowledges the interrupt in service.
+pub fn end_of_interrupt() {
     apic_write(0xb0, 0);
 }
 
 /// Sends this CPU a fixed interrupt; it waits, as interrupts are off.
-fn send_self() {
+pub fn send_self() {
     apic_write(0x300, 0x0004_0000 | u32::from(VECTOR));
     let is_pending =
         || apic_read(0x200 + 0x10 * (u64::from(VECTOR) / 32)) >> (VECTOR % 32) & 1 != 0;
@@ -175,9 +176,14 @@ fn let_in() {
     trap::set_hook(None);
 }
 
-fn external_interrupts(t: &mut Tester) {
+/// Turns the local APIC on and lets every vector through.
+pub fn open_apic() {
     apic_write(0xf0, 0x1ff);
     apic_write(0x80, 0);
+}
+
+fn external_interrupts(t: &mut Tester) {
+    open_apic();
 
     t.fresh(&stop());
     send_self();
