@@ -67,9 +67,7 @@ rules! {
     section: RIP_RFLAGS_SSP;
     answer: GUEST_ANSWER;
     runs: OnChange;
-    reads: [
-        GUEST_RFLAGS, VM_ENTRY_CONTROLS, GUEST_CR0, VM_ENTRY_INTERRUPTION_INFORMATION,
-    ];
+    reads: [GUEST_RFLAGS, VM_ENTRY_CONTROLS, GUEST_CR0];
     reserved = "guest.rflags.reserved",
         "bits 63:22, 15, 5 and 3 of RFLAGS are 0",
         |c| c.get(field::GUEST_RFLAGS) & RFLAGS_RESERVED == 0;
@@ -82,9 +80,6 @@ rules! {
     vm_real = "guest.rflags.vm-real",
         "RFLAGS.VM is 0 where CR0.PE is 0",
         |c| !c.v8086() || c.get(field::GUEST_CR0) & CR0_PE != 0;
-    interrupt = "guest.rflags.if-injection",
-        "RFLAGS.IF is 1 where an external interrupt is injected",
-        |c| c.get(field::GUEST_RFLAGS) & IF != 0 || !Event::of(c).is(kind::EXTERNAL);
 }
 
 rules! {
@@ -144,6 +139,19 @@ rules! {
             let link = c.get(field::VMCS_LINK_POINTER);
             link == NO_LINK || link != c.l1.current_vmcs
         };
+}
+
+rules! {
+    /// RFLAGS and an injected interrupt: with the interruptibility state, behind the link pointer.
+    /// The SDM leaves the order open.
+    rflags_interrupt: "guest RFLAGS with an injected interrupt";
+    section: RIP_RFLAGS_SSP;
+    answer: GUEST_ANSWER;
+    runs: OnChange;
+    reads: [GUEST_RFLAGS, VM_ENTRY_INTERRUPTION_INFORMATION];
+    interrupt = "guest.rflags.if-injection",
+        "RFLAGS.IF is 1 where an external interrupt is injected",
+        |c| c.get(field::GUEST_RFLAGS) & IF != 0 || !Event::of(c).is(kind::EXTERNAL);
 }
 
 rules! {

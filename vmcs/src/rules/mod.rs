@@ -282,6 +282,7 @@ phase! {
     guest_registers::msrs,
     guest_state::rip,
     guest_state::link_pointer,
+    guest_state::rflags_interrupt,
     guest_state::pending_debug,
     guest_state::activity,
     guest_state::interruptibility,

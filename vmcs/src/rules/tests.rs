@@ -11,6 +11,7 @@ use core::cell::Cell;
 use proptest::prelude::*;
 
 use super::cases::{self, Bench};
+use super::event::kind;
 use super::{FieldSet, Rule, check_all, groups};
 use crate::field::{self, FIELD_COUNT};
 
@@ -213,4 +214,17 @@ proptest! {
         let partial = check_all(&bench.ctx(), &dirty).err().map(|rule| rule.id);
         prop_assert_eq!(partial, verdict(&bench));
     }
+}
+
+/// Of a bad link pointer and an external interrupt with RFLAGS.IF 0 the former answers, as on the
+/// CPU that transcripts are compared with; a reserved RFLAGS bit comes before both.
+#[test]
+fn link_pointer_comes_between_rflags_and_the_injected_interrupt() {
+    let mut bench = Bench::new();
+    bench.inject(kind::EXTERNAL, 0x30);
+    assert_eq!(verdict(&bench), Some("guest.rflags.if-injection"));
+    bench.set(field::VMCS_LINK_POINTER, 1);
+    assert_eq!(verdict(&bench), Some("guest.link-pointer.address"));
+    bench.or(field::GUEST_RFLAGS, 1 << 3);
+    assert_eq!(verdict(&bench), Some("guest.rflags.reserved"));
 }
