@@ -15,6 +15,7 @@ mod inject;
 mod judge;
 mod lab;
 mod lists;
+mod mix;
 mod operands;
 mod pdpte;
 mod registers;
@@ -32,7 +33,7 @@ rt::entry!(main);
 /// A group: its word on the command line and what it runs.
 type Group = (&'static str, fn(&mut Lab));
 
-const GROUPS: [Group; 13] = [
+const GROUPS: [Group; 14] = [
     ("controls", controls::run),
     ("addresses", addresses::run),
     ("eptp", eptp::run),
@@ -46,6 +47,7 @@ const GROUPS: [Group; 13] = [
     ("fields", fields::run),
     ("operands", operands::run),
     ("vmxon", vmxon::run),
+    ("mix", mix::run),
 ];
 
 /// The words that compare the machine with the rule table, instead of writing a transcript.
