@@ -31,7 +31,7 @@ const BASES: [(Mode, bool); 11] = [
     (Mode::V86, false),
 ];
 /// Cases on each base.
-const CASES: u32 = 400;
+const CASES: u32 = 300;
 /// Cases after which L2's memory is made anew, so that what one did to it does not stay.
 const REFRESH: u32 = 50;
 /// Preemption-timer value for an L2 that executes nothing: it need not wait long.
