@@ -8,6 +8,7 @@
 
 use core::fmt;
 
+use rt::random::Random;
 use rt::vmx::insn;
 use rt::vmx::vm::{Mode, SEGMENTS};
 use umbra_vmcs::caps::Allowed;
@@ -201,7 +202,7 @@ pub fn run(lab: &mut Lab) {
         if !lab.begin("mix", mode, with_ept) {
             continue;
         }
-        let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ n as u64);
+        let mut random = Random::new(0x9e37_79b9_7f4a_7c15 ^ n as u64);
         for case in 0..CASES {
             if case % REFRESH == 0 {
                 lab.refresh(mode, with_ept);
@@ -222,27 +223,6 @@ fn forget_translations(lab: &Lab) {
     }
     if lab.caps.offers_proc2(Proc2::ENABLE_EPT) {
         insn::invept(2, [0, 0]).expect("INVEPT of all contexts");
-    }
-}
-
-/// The numbers that the cases are drawn by: xorshift, by George Marsaglia.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    /// A number below `end`, which is small and not 0.
-    fn below(&mut self, end: u64) -> u64 {
-        (self.next() >> 24) % end
-    }
-
-    fn of<T: Copy>(&mut self, values: &[T]) -> T {
-        values[self.below(values.len() as u64) as usize]
     }
 }
 

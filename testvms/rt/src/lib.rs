@@ -20,6 +20,7 @@ pub mod cpu;
 pub mod end;
 pub mod gdt;
 pub mod page;
+pub mod random;
 pub mod run;
 pub mod smp;
 pub mod trap;
