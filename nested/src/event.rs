@@ -4,7 +4,6 @@
 //! SDM "Information for VM Exits During Event Delivery", "Event Injection".
 
 use umbra_nmi::{Interruptibility, Policy, blocking};
-use umbra_vmcs::Vmcs12;
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;
 
@@ -75,10 +74,11 @@ impl Nested {
         }
     }
 
+    /// RF is as the event pushes it: the exit saved just that. SDM "Saving RIP, RSP,
+    /// RFLAGS, and SSP".
     fn inject_again(&mut self, hw: &mut impl Hardware, number: usize, info: u64) {
         let slot = self.slots.get(number);
         hw.write(field::VM_ENTRY_INTERRUPTION_INFORMATION, info);
-        restore_rf(hw, &slot.vmcs12, info);
         if info & INFO_ERROR_CODE != 0 {
             let code = hw.read(field::IDT_VECTORING_ERROR_CODE);
             hw.write(field::VM_ENTRY_EXCEPTION_ERROR_CODE, code);
@@ -177,27 +177,6 @@ impl Nested {
             let slot = self.slots.get(number);
             slot.dirty.insert(field::VM_ENTRY_EXCEPTION_ERROR_CODE);
         }
-    }
-}
-
-/// Gives RF the value that the event pushes. The exit should have saved just
-/// that (SDM "Saving RIP, RSP, RFLAGS, and SSP"); Bochs saves it set whatever
-/// the event was. One that L1 injects takes RF from vmcs12; of L2's own events
-/// only faults push it set.
-fn restore_rf(hw: &mut impl Hardware, vmcs12: &Vmcs12, info: u64) {
-    let by_l1 = vmcs12.get(field::VM_ENTRY_INTERRUPTION_INFORMATION) == info
-        && vmcs12.get(field::GUEST_RIP) == hw.read(field::GUEST_RIP);
-    let saved = hw.read(field::GUEST_RFLAGS);
-    let rf = if by_l1 {
-        vmcs12.get(field::GUEST_RFLAGS) & RFLAGS_RF
-    } else if kind(info) == TYPE_HARDWARE_EXCEPTION {
-        saved & RFLAGS_RF
-    } else {
-        0
-    };
-    let pushed = saved & !RFLAGS_RF | rf;
-    if pushed != saved {
-        hw.write(field::GUEST_RFLAGS, pushed);
     }
 }
 
