@@ -3,14 +3,19 @@
 //! SDM "VM-Exit Controls for MSRs", "VM-Entry Controls for MSRs", "Loading MSRs".
 
 use rt::page::Page;
-use rt::vmx::insn::write;
-use rt::{cpu, l2_code};
+use rt::vmx::insn::{read, write};
+use rt::{cpu, l2_code, println};
+use umbra_vmcs::controls::{Entry, Pin};
+use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;
 
 use crate::tester::Tester;
 
 l2_code! {
     fn read_lstar = "mov ecx, 0xc0000082", "rdmsr", "vmcall";
+    fn list_rdmsr = "rdmsr", "vmcall";
+    fn list_tsc = "rdtsc", "vmcall";
+    fn list_spin = "2: jmp 2b";
     fn write_lstar = "mov ecx, 0xc0000082", "mov eax, 0x2222", "xor edx, edx", "wrmsr", "vmcall";
 }
 
@@ -80,9 +85,199 @@ pub fn run(t: &mut Tester) {
             t.equal("CSTAR as far as it was loaded", cpu::rdmsr(CSTAR), loaded);
         }
     }
+    longest(t);
+    held_in_vmcs(t, &entry_load);
     // SAFETY: SYSCALL is not used; these are the values that were there.
     unsafe {
         cpu::wrmsr(LSTAR, before.0);
         cpu::wrmsr(CSTAR, before.1);
+    }
+    time(t, &entry_load, &exit_load);
+}
+
+/// Lists as long as the CPU recommends at most, which begin in the middle of a page.
+fn longest(t: &mut Tester) {
+    const START: u64 = 0x7f0;
+    let count = u64::from(t.vmx.caps.msr_list_max());
+    let pages = (START + 16 * count).div_ceil(4096) as usize;
+    let lists = [(); 3].map(|()| Page::alloc(pages));
+    let fill = |list: &Page, first: u64| {
+        for n in 0..count {
+            let at = START + 16 * n;
+            list.write(at, u64::from(LSTAR));
+            list.write(at + 8, first + n);
+        }
+    };
+    for (what, bad) in [
+        ("longest lists", None),
+        ("longest lists, the last entry fails", Some(count - 1)),
+    ] {
+        t.fresh(&read_lstar());
+        for (list, first) in lists.iter().zip([0x1_0000, 0x2_0000, 0x3_0000]) {
+            fill(list, first);
+        }
+        for (address, number, list) in [
+            (
+                field::VM_ENTRY_MSR_LOAD_ADDRESS,
+                field::VM_ENTRY_MSR_LOAD_COUNT,
+                &lists[0],
+            ),
+            (
+                field::VM_EXIT_MSR_STORE_ADDRESS,
+                field::VM_EXIT_MSR_STORE_COUNT,
+                &lists[1],
+            ),
+            (
+                field::VM_EXIT_MSR_LOAD_ADDRESS,
+                field::VM_EXIT_MSR_LOAD_COUNT,
+                &lists[2],
+            ),
+        ] {
+            write(address, list.address() + START);
+            write(number, count);
+        }
+        if let Some(bad) = bad {
+            lists[0].write(START + 16 * bad, u64::from(FS_BASE));
+            t.entry_failure(what, 34, bad + 1);
+            t.equal(
+                "LSTAR by the exit's list",
+                cpu::rdmsr(LSTAR),
+                0x3_0000 + count - 1,
+            );
+            continue;
+        }
+        t.reach_end(what);
+        let in_l2 = t.vm.registers.rax & 0xffff_ffff;
+        t.equal("LSTAR in L2", in_l2, 0x1_0000 + count - 1);
+        let stored: u64 = lists[1].read(START + 16 * (count - 1) + 8);
+        t.equal("LSTAR stored last", stored, in_l2);
+        let first: u64 = lists[1].read(START + 8);
+        t.equal("LSTAR stored first", first, in_l2);
+        t.equal("LSTAR loaded", cpu::rdmsr(LSTAR), 0x3_0000 + count - 1);
+    }
+}
+
+/// MSRs that have a place in the guest-state area, loaded by the list after that.
+fn held_in_vmcs(t: &mut Tester, list: &List) {
+    for (name, msr, value, held) in [
+        (
+            "IA32_EFER",
+            0xc000_0080u32,
+            0xd01u64,
+            field::GUEST_IA32_EFER,
+        ),
+        (
+            "IA32_EFER without LME",
+            0xc000_0080,
+            0,
+            field::GUEST_IA32_EFER,
+        ),
+        (
+            "IA32_EFER, reserved bit",
+            0xc000_0080,
+            0x10_0500,
+            field::GUEST_IA32_EFER,
+        ),
+        ("IA32_PAT", 0x277, 0x0007_0106, field::GUEST_IA32_PAT),
+        (
+            "IA32_PAT, reserved type",
+            0x277,
+            0x2_0000,
+            field::GUEST_IA32_PAT,
+        ),
+        ("IA32_DEBUGCTL", 0x1d9, 2, field::GUEST_IA32_DEBUGCTL),
+        (
+            "IA32_SYSENTER_CS",
+            0x174,
+            0x1234,
+            field::GUEST_IA32_SYSENTER_CS,
+        ),
+        (
+            "IA32_SYSENTER_ESP",
+            0x175,
+            0x5678,
+            field::GUEST_IA32_SYSENTER_ESP,
+        ),
+        (
+            "IA32_SYSENTER_EIP, not canonical",
+            0x176,
+            1 << 63,
+            field::GUEST_IA32_SYSENTER_EIP,
+        ),
+        ("GS base", 0xc000_0101, 0, field::GUEST_GS_BASE),
+    ] {
+        let before = cpu::rdmsr(msr);
+        t.fresh(&list_rdmsr());
+        if held == field::GUEST_IA32_PAT {
+            t.vm.entry_controls(Entry::LOAD_PAT, Entry::empty());
+            write(held, before);
+        }
+        t.vm.registers.rcx = msr.into();
+        list.set(0, msr, value);
+        write(field::VM_ENTRY_MSR_LOAD_ADDRESS, list.0.address());
+        write(field::VM_ENTRY_MSR_LOAD_COUNT, 1);
+        let outcome = t.vm.run();
+        println!(
+            "entry loads {name}: {outcome}, in L2 {:x}",
+            t.vm.registers.rax & 0xffff_ffff
+        );
+        // Bochs saves IA32_DEBUGCTL from the field, not from the MSR.
+        if held != field::GUEST_IA32_DEBUGCTL {
+            println!("  saved {:x}", read(held));
+        }
+        if !matches!(msr, 0xc000_0101) {
+            // SAFETY: as it was.
+            unsafe { cpu::wrmsr(msr, before) };
+        }
+    }
+}
+
+/// IA32_TSC in the lists; and a preemption timer counts increments of the TSC, not what is written to
+/// it.
+fn time(t: &mut Tester, entry_load: &List, exit_load: &List) {
+    const IA32_TSC: u32 = 0x10;
+    const SET: u64 = 1 << 50;
+    /// More than any L0 takes from the list to L2, or to L1.
+    const NEAR: u64 = 1 << 26;
+    let before = cpu::tsc();
+    let lists = || {
+        entry_load.set(0, IA32_TSC, SET);
+        exit_load.set(0, IA32_TSC, before);
+        write(field::VM_ENTRY_MSR_LOAD_ADDRESS, entry_load.0.address());
+        write(field::VM_ENTRY_MSR_LOAD_COUNT, 1);
+        write(field::VM_EXIT_MSR_LOAD_ADDRESS, exit_load.0.address());
+        write(field::VM_EXIT_MSR_LOAD_COUNT, 1);
+    };
+    t.fresh(&list_tsc());
+    lists();
+    t.reach_end("entry and exit load IA32_TSC");
+    let in_l2 = t.vm.registers.rdx << 32 | t.vm.registers.rax & 0xffff_ffff;
+    t.check("in L2", (SET..SET + NEAR).contains(&in_l2));
+    t.check("in L1", (before..before + NEAR).contains(&cpu::tsc()));
+
+    // Forward by far more than the timer; then back.
+    for (what, code, value, ticks, reason) in [
+        (
+            "forward, a late timer",
+            list_tsc as fn() -> rt::vmx::vm::Code,
+            SET,
+            1u64 << 31,
+            Reason::Vmcall,
+        ),
+        ("forward", list_spin, SET, 50_000, Reason::PreemptionTimer),
+        ("back", list_spin, 0x1000, 50_000, Reason::PreemptionTimer),
+    ] {
+        t.fresh(&code());
+        lists();
+        entry_load.set(0, IA32_TSC, value);
+        if !t.vm.pin(Pin::ACTIVATE_PREEMPTION_TIMER, Pin::empty()) {
+            return t.skip("preemption timer");
+        }
+        write(
+            field::VMX_PREEMPTION_TIMER_VALUE,
+            ticks >> (t.vmx.caps.misc & 0x1f),
+        );
+        rt::print!("IA32_TSC set {what}: ");
+        t.exit("exit", reason);
     }
 }

@@ -5,6 +5,7 @@
 #![no_main]
 
 mod basic;
+mod capabilities;
 mod control_registers;
 mod ept;
 mod errors;
@@ -14,8 +15,13 @@ mod invalidation;
 mod io;
 mod lists;
 mod msr;
+mod regions;
+mod steps;
+mod switches;
 mod tester;
+mod through;
 mod timing;
+mod user;
 mod virtual_apic;
 
 use rt::vmx::vm::Mode;
@@ -40,13 +46,22 @@ const BY_MODE: [Family; 7] = [
 ];
 
 /// Families that choose their modes themselves and run once with and once without EPT.
-const ONCE: [Family; 5] = [
+const ONCE: [Family; 11] = [
     ("timing", timing::run),
     ("apic", virtual_apic::run),
     ("lists", lists::run),
     ("errors", errors::run),
     ("invalidation", invalidation::run),
+    ("capabilities", capabilities::run),
+    ("through", through::run),
+    ("regions", regions::run),
+    ("switches", switches::run),
+    ("user", user::run),
+    ("steps", steps::run),
 ];
+
+/// The family that runs last, and once: the mode that it enters stays.
+const X2APIC: &str = "x2apic";
 
 const MODES: [Mode; 7] = [
     Mode::Long,
@@ -91,7 +106,7 @@ impl Choice {
 }
 
 fn is_family(word: &str) -> bool {
-    BY_MODE.iter().chain(&ONCE).any(|(name, _)| *name == word)
+    word == X2APIC || BY_MODE.iter().chain(&ONCE).any(|(name, _)| *name == word)
 }
 
 fn is_mode(word: &str) -> bool {
@@ -135,6 +150,10 @@ fn main(boot: &Boot) {
             }
         }
         run(&mut tester, &choice, &ONCE, Mode::Long, with_ept);
+    }
+    if choice.has(X2APIC, is_family) {
+        tester.begin(X2APIC, Mode::Long, false);
+        through::x2apic(&mut tester);
     }
     tester.title("end");
     match insn::vmxoff() {

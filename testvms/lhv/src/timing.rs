@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use rt::page::Page;
 use rt::trap::{self, Frame};
 use rt::vmx::insn::{read, write};
-use rt::{cpu, l2_code};
+use rt::{apic, cpu, l2_code};
 use umbra_vmcs::controls::{Exit, Pin, Proc};
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;
@@ -139,7 +139,7 @@ static TAKEN: AtomicU64 = AtomicU64::new(0);
 /// L1's own handler: counts and acknowledges.
 fn handler(frame: &mut Frame) -> bool {
     TAKEN.fetch_add(frame.vector << 32 | 1, Relaxed);
-    end_of_interrupt();
+    apic::end_of_interrupt();
     true
 }
 
@@ -169,11 +169,17 @@ pub fn send_self() {
 }
 
 /// Opens L1's interrupts for a moment.
-fn let_in() {
+pub fn let_in() {
     trap::set_hook(Some(handler));
     // SAFETY: the handler keeps all registers and only the vector sent can be pending.
     unsafe { asm!("sti", "nop", "nop", "cli") };
     trap::set_hook(None);
+}
+
+/// What L1 has taken since the last call: the vectors' sum in the upper half, their number in the
+/// lower.
+pub fn taken() -> u64 {
+    TAKEN.swap(0, Relaxed)
 }
 
 /// Turns the local APIC on and lets every vector through.

@@ -33,6 +33,8 @@ pub mod register {
 pub enum Ipi {
     /// A fixed interrupt with its vector.
     Fixed(u8),
+    /// A non-maskable interrupt.
+    Nmi,
     /// INIT.
     Init,
     /// Start-up at this page.
@@ -43,6 +45,7 @@ impl Ipi {
     fn command(self) -> u32 {
         match self {
             Self::Fixed(vector) => 0x4000 | u32::from(vector),
+            Self::Nmi => 0x4400,
             Self::Init => 0x4500,
             Self::StartUp(page) => 0x4600 | u32::from(page),
         }

@@ -112,6 +112,7 @@ control_register! {
     cr3 set_cr3 "cr3";
     cr4 set_cr4 "cr4";
     cr8 set_cr8 "cr8";
+    dr6 set_dr6 "dr6";
     dr7 set_dr7 "dr7";
 }
 

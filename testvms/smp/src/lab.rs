@@ -4,6 +4,7 @@ use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use rt::gdt::MAX_CPUS;
+use rt::page::Page;
 use rt::vmx::vm::{Code, Mode, Outcome, Vm};
 use rt::vmx::{Vmx, insn};
 use rt::{cpu, l2_code};
@@ -20,6 +21,8 @@ l2_code! {
     fn halt = "mov byte ptr [0x9000], 1", "2: hlt", "jmp 2b";
     /// Adds the numbers below EDI up, with an exit for each, and ends.
     fn add = "xor esi, esi", "2: mov eax, 1", "cpuid", "add esi, edi", "dec edi", "jnz 2b", "vmcall";
+    /// Counts in memory, with an exit after each.
+    fn count = "2: inc dword ptr [0x9004]", "vmcall", "jmp 2b";
     fn end = "vmcall";
 }
 
@@ -44,6 +47,13 @@ pub fn ending() -> Code {
     end()
 }
 
+/// See [`spinning`].
+pub fn counting() -> Code {
+    count()
+}
+
+/// Where [`counting`] counts.
+const COUNT: u64 = 0x9004;
 /// Where L2 says that it runs.
 const FLAG: u64 = 0x9000;
 
@@ -97,6 +107,21 @@ pub fn is_running(index: usize) -> bool {
     // SAFETY: reads the address only; the memory is read by a volatile operation.
     let memory = unsafe { (*LABS.0.get())[index].as_ref() }.map(|lab| lab.vm.memory);
     memory.is_some_and(|memory| memory.read::<u8>(FLAG) != 0)
+}
+
+/// The VMCS of a CPU, which no CPU has current.
+pub fn vmcs_of(index: usize) -> Page {
+    // SAFETY: as for `is_running`: a copy of an address that changes only on that CPU.
+    unsafe { (*LABS.0.get())[index].as_ref() }
+        .expect("a CPU that was prepared")
+        .vm
+        .vmcs
+}
+
+/// What L2 of a CPU has counted.
+pub fn counted(index: usize) -> u32 {
+    // SAFETY: as for `is_running`.
+    unsafe { (*LABS.0.get())[index].as_ref() }.map_or(0, |lab| lab.vm.memory.read(COUNT))
 }
 
 /// Takes back what L2 of a CPU said before; the CPU is not in L2.

@@ -8,6 +8,8 @@
 mod abort;
 mod interrupts;
 mod lab;
+mod migrate;
+mod posted;
 mod restart;
 mod transcript;
 mod types;
@@ -95,5 +97,7 @@ fn phase(mode: &str, others: &Others, has_vmx: bool) {
     if has_vmx {
         virtual_init::run(mode, others);
         interrupts::run(mode, others);
+        migrate::run(others);
+        posted::run(others);
     }
 }
