@@ -1,0 +1,135 @@
+//! What is to be seen of hidden memory: nothing.
+//!
+//! Every page of it reads as one and the same page, which holds what L1 wrote there last, and nothing
+//! that a hypervisor would have.
+
+use rt::vmx::ept;
+use rt::vmx::insn::{read, write};
+use rt::vmx::vm::layout;
+use umbra_vmcs::field;
+
+use crate::lab::{Lab, reason};
+use crate::place::{Kind, Place};
+
+code64! {
+    // RSI: the first page, RBX: how many. RAX: pages that differ from the first, RDX: a word that is
+    // not zero.
+    fn compare_code =
+        "xor eax, eax",
+        "mov r8, rsi",
+        "2: mov rdi, r8",
+        "mov rsi, r9",
+        "mov ecx, 512",
+        "repe cmpsq",
+        "je 3f",
+        "inc eax",
+        "3: add r8, 0x1000",
+        "dec rbx",
+        "jnz 2b",
+        "vmcall";
+}
+
+/// Where L2 sees hidden memory, by 2 MiB pages of its own tables and of its EPT.
+const SEEN_AT: u64 = 0x4000_0000;
+const BLOCK: u64 = 2 << 20;
+
+/// Runs the group.
+pub fn run(lab: &mut Lab) {
+    let Some(hidden) = lab.hidden.clone() else {
+        return;
+    };
+    let pages = || (hidden.start..hidden.end).step_by(4096).map(page);
+    let first = page(hidden.start);
+    let is_empty = (0..512).all(|word| first.peek(word * 8) == 0);
+    lab.check(format_args!("the first page is empty"), is_empty);
+    same_for_l1(lab, pages());
+    for (number, place) in pages().enumerate().filter(|(number, _)| number % 397 == 0) {
+        let value = 0x5eed_0000_0000 + number as u64;
+        place.poke(8 * (number as u64 % 512), value);
+        let is_same = pages().all(|other| other.peek(8 * (number as u64 % 512)) == value);
+        lab.check(format_args!("page {number} is every page"), is_same);
+    }
+    same_for_l1(lab, pages());
+    same_for_l2(lab, hidden.start, hidden.end);
+    first.fill(0);
+    has_no_text(lab, pages());
+}
+
+/// A page of hidden memory.
+fn page(address: u64) -> Place {
+    Place {
+        name: "hidden",
+        address,
+        kind: Kind::Hidden,
+    }
+}
+
+fn same_for_l1(lab: &mut Lab, pages: impl Iterator<Item = Place> + Clone) {
+    let Some(first) = pages.clone().next() else {
+        return;
+    };
+    let mut content = [0; 512];
+    for (word, at) in content.iter_mut().zip((0..).step_by(8)) {
+        *word = first.peek(at);
+    }
+    let is_same = |place: &Place| (0..512).all(|n| place.peek(8 * n as u64) == content[n]);
+    let other = pages.clone().filter(|place| !is_same(place)).count();
+    lab.check(format_args!("L1 sees {other} other pages"), other == 0);
+}
+
+/// L2 compares every page with the first, through large pages.
+fn same_for_l2(lab: &mut Lab, start: u64, end: u64) {
+    lab.prepare(&compare_code());
+    for (number, block) in (start..end).step_by(BLOCK as usize).enumerate() {
+        let number = number as u64 + 1;
+        let gpa = SEEN_AT + number * BLOCK;
+        lab.vm
+            .ept()
+            .set_entry(gpa, 2, block | ept::ALL | ept::WRITE_BACK | ept::LARGE);
+        // Present, writable, user, large.
+        lab.vm
+            .memory
+            .write(layout::TABLES + 0x2000 + 8 * number, gpa | 0x87);
+    }
+    lab.flush();
+    write(field::VMX_PREEMPTION_TIMER_VALUE, 0xffff_ffff);
+    lab.vm.registers.rsi = BLOCK;
+    lab.vm.registers.r9 = BLOCK;
+    lab.vm.registers.rbx = (end - start) / 4096;
+    lab.expect(format_args!("L2 looks at hidden memory"), &[reason::VMCALL]);
+    let other = lab.vm.registers.rax;
+    lab.check(format_args!("L2 sees {other} other pages"), other == 0);
+    // L2 writes to it through the last block; L1 sees it in the first.
+    let at = layout::CODE;
+    // MOV [RDI], EAX; VMCALL.
+    lab.vm
+        .memory
+        .write_bytes(at, &[0x89, 0x07, 0x0f, 0x01, 0xc1]);
+    write(field::GUEST_RIP, at);
+    lab.vm.registers.rdi = BLOCK + (end - start) - 4096 + 0x80;
+    lab.vm.registers.rax = 0x600d_c0de;
+    lab.expect(format_args!("L2 writes hidden memory"), &[reason::VMCALL]);
+    let seen = page(start).peek(0x80) as u32;
+    lab.check(format_args!("what L2 wrote is there"), seen == 0x600d_c0de);
+    let _ = read(field::EXIT_REASON);
+}
+
+/// Nothing there spells a name.
+fn has_no_text(lab: &mut Lab, pages: impl Iterator<Item = Place>) {
+    let mut found = 0;
+    for place in pages {
+        let mut window = 0u64;
+        for at in (0..4096).step_by(8) {
+            let word = place.peek(at);
+            if word == 0 {
+                window = 0;
+                continue;
+            }
+            for byte in word.to_le_bytes() {
+                window = window << 8 | u64::from(byte.to_ascii_lowercase());
+                found += u32::from(window & 0xff_ffff_ffff == u64::from_be_bytes(*b"\0\0\0umbra"));
+            }
+        }
+    }
+    lab.check(format_args!("the name is there {found} times"), found == 0);
+}
