@@ -44,6 +44,7 @@ pub fn run(lab: &mut Lab) {
         ve_information(lab, place);
         shadowing_bitmaps(lab, place);
     }
+    many_apic_pages(lab);
     indices(lab);
 }
 
@@ -178,6 +179,29 @@ fn apic_access(lab: &mut Lab, place: Place) {
             let what = format_args!("apic-access {} ept {with_ept}", place.name);
             lab.expect(what, &[reason::APIC_ACCESS]);
         }
+    }
+}
+
+/// Without EPT, more APIC-access pages than a hypervisor has tables for, all over memory.
+fn many_apic_pages(lab: &mut Lab) {
+    lab.fresh(Mode::Long, false);
+    lab.vm.load(&read_code());
+    if !lab.has(Proc2::VIRTUALIZE_APIC_ACCESSES) {
+        return;
+    }
+    let width = rt::cpu::maxphyaddr();
+    for n in 0..240u64 {
+        let address = match n % 4 {
+            // RAM, the hidden range and the devices; above it, by the gibibyte.
+            0 | 1 => n * 0x111_1000,
+            2 => n << 32,
+            _ => (1 << width) - 4096 - (n << 30),
+        };
+        let address = address & ((1 << width) - 1) & !0xfff;
+        point(lab, address, Mode::Long);
+        write(field::APIC_ACCESS_ADDRESS, address);
+        let what = format_args!("APIC-access page {address:#x}");
+        lab.expect(what, &[reason::APIC_ACCESS]);
     }
 }
 

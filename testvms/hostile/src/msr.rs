@@ -132,6 +132,7 @@ fn mtrrs(lab: &mut Lab) {
         lab.sane(format_args!("default type {value:#x}"));
     }
     let is_back = try_write(MTRR_DEF_TYPE, old_type);
+    every_other_page(lab, count, all);
     lab.check(format_args!("default type back"), is_back);
     for msr in [0x250u32, 0x258, 0x268, 0x26f] {
         let Some(old) = try_read(msr) else { continue };
@@ -155,6 +156,39 @@ fn mtrrs(lab: &mut Lab) {
         }
     }
     lab.sane(format_args!("after the MTRRs"));
+}
+
+/// Masks with holes: every other page, block or gibibyte has another type, more than any hypervisor has
+/// tables for. What is hidden stays so.
+fn every_other_page(lab: &mut Lab, count: u32, all: u64) {
+    let masks = [
+        1u64 << 12,
+        1 << 13 | 1 << 20,
+        1 << 20,
+        1 << 21,
+        1 << 30,
+        all & !0xfff & !(1 << 20),
+    ];
+    for (n, mask) in masks.into_iter().enumerate() {
+        let pair = MTRR_BASE0 + 2 * (n as u32 % count.max(1));
+        let old = [cpu::rdmsr(pair), cpu::rdmsr(pair + 1)];
+        // Uncacheable where the bits of the mask are those of hidden memory.
+        let base = lab.hidden.as_ref().map_or(0, |h| h.start) & mask;
+        let is_taken = try_write(pair, base) && try_write(pair + 1, mask | MTRR_ON);
+        lab.check(format_args!("MTRR mask {mask:#x}"), is_taken);
+        lab.sane(format_args!("mask {mask:#x}"));
+        for place in lab.places().filter(crate::place::Place::is_memory) {
+            place.poke(0x140, mask);
+            let is_kept = place.peek(0x140) == mask;
+            lab.check(format_args!("memory at {}", place.name), is_kept);
+        }
+        let hidden = lab.hidden.clone().unwrap_or(0..0);
+        let is_one = crate::void::is_one_page(&hidden);
+        lab.check(format_args!("hidden under mask {mask:#x}"), is_one);
+        let is_back = try_write(pair + 1, old[1]) && try_write(pair, old[0]);
+        lab.check(format_args!("MTRR back"), is_back);
+    }
+    lab.sane(format_args!("after the masks"));
 }
 
 /// The local APIC over hidden memory, over L2's virtual-APIC page, and back.
