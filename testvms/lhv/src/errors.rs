@@ -245,6 +245,62 @@ fn launch_state(t: &mut Tester) {
     t.fresh(&nothing());
     let result = vmx_insn_movss!("vmlaunch");
     expect(t, "VMLAUNCH blocked by MOV SS", result, valid(26));
+    let result = vmx_insn_movss!("vmresume");
+    expect(
+        t,
+        "VMRESUME of a clear VMCS, blocked by MOV SS",
+        result,
+        valid(26),
+    );
+    t.reach_end("VMLAUNCH");
+    let result = vmx_insn_movss!("vmlaunch");
+    expect(
+        t,
+        "VMLAUNCH of a launched VMCS, blocked by MOV SS",
+        result,
+        valid(26),
+    );
+    let own = t.vm.vmcs.address();
+    let _ = insn::vmclear(&own);
+    let result = vmx_insn_movss!("vmlaunch");
+    expect(
+        t,
+        "VMLAUNCH without a VMCS, blocked by MOV SS",
+        result,
+        INVALID,
+    );
+    t.fresh(&nothing());
+    error_number_stays(t);
+}
+
+/// What succeeds leaves the VM-instruction error alone.
+fn error_number_stays(t: &mut Tester) {
+    let own = t.vm.vmcs.address();
+    let number = u64::from(field::VM_INSTRUCTION_ERROR.encoding());
+    let caps = t.vmx.caps.ept_vpid;
+    let fails = |t: &mut Tester| {
+        let result = insn::vmread_raw(u64::MAX).map(drop);
+        expect(t, "VMREAD of encoding ~0", result, valid(12));
+    };
+    fails(t);
+    let _ = insn::vmptrld(&own);
+    t.check("after VMPTRLD", insn::vmread_raw(number) == Ok(12));
+    let _ = insn::vmptrst();
+    t.check("after VMPTRST", insn::vmread_raw(number) == Ok(12));
+    if caps & 1 << 34 != 0 {
+        let _ = insn::invvpid(2, [0, 0]);
+        t.check("after INVVPID", insn::vmread_raw(number) == Ok(12));
+    }
+    if caps & 1 << 26 != 0 {
+        let _ = insn::invept(2, [0, 0]);
+        t.check("after INVEPT", insn::vmread_raw(number) == Ok(12));
+    }
+    t.reach_end("after an exit");
+    t.check("after an exit", insn::vmread_raw(number) == Ok(12));
+    let other = Page::alloc(1);
+    other.write(0, t.vmx.caps.revision());
+    let _ = insn::vmclear(&other.address());
+    t.check("after VMCLEAR", insn::vmread_raw(number) == Ok(12));
 }
 
 /// Entries that fail at each of the stages.

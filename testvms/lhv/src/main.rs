@@ -14,12 +14,14 @@ mod exceptions;
 mod invalidation;
 mod io;
 mod lists;
+mod modes;
 mod msr;
 mod regions;
 mod steps;
 mod switches;
 mod tester;
 mod through;
+mod timers;
 mod timing;
 mod user;
 mod virtual_apic;
@@ -46,7 +48,7 @@ const BY_MODE: [Family; 7] = [
 ];
 
 /// Families that choose their modes themselves and run once with and once without EPT.
-const ONCE: [Family; 11] = [
+const ONCE: [Family; 13] = [
     ("timing", timing::run),
     ("apic", virtual_apic::run),
     ("lists", lists::run),
@@ -57,6 +59,8 @@ const ONCE: [Family; 11] = [
     ("regions", regions::run),
     ("switches", switches::run),
     ("user", user::run),
+    ("modes", modes::run),
+    ("timers", timers::run),
     ("steps", steps::run),
 ];
 

@@ -156,6 +156,17 @@ pub fn x2apic(t: &mut Tester) {
         ("given", false, Proc2::empty()),
         ("given, TPR shadow", true, Proc2::empty()),
         ("virtualized", true, Proc2::VIRTUALIZE_X2APIC_MODE),
+        (
+            "registers virtualized",
+            true,
+            Proc2::VIRTUALIZE_X2APIC_MODE.union(Proc2::APIC_REGISTER_VIRTUALIZATION),
+        ),
+        // Without "virtualize x2APIC mode" these change no MSR.
+        (
+            "registers virtualized, by memory alone",
+            true,
+            Proc2::APIC_REGISTER_VIRTUALIZATION,
+        ),
     ] {
         let start = |t: &mut Tester, code, index: u64| {
             page.fill(0);

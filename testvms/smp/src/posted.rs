@@ -157,14 +157,8 @@ pub fn run(others: &Others) {
 }
 
 fn posted(cpu: &Cpu) {
-    let pages = match PAGES.load(SeqCst) {
-        0 => {
-            let pages = Page::alloc(2);
-            PAGES.store(pages.address(), SeqCst);
-            pages
-        }
-        _ => return,
-    };
+    let pages = Page::alloc(2);
+    PAGES.store(pages.address(), SeqCst);
     cpu.run(|_| apic::enable());
     for vectors in [&[0x31u64][..], &[0x61, 0x91], &[0xff, 0x20, 0x80]] {
         pages.fill(0);
