@@ -28,6 +28,11 @@ pub fn run(lab: &mut Lab) {
     for place in lab.writable_places() {
         memory_operands(lab, &window, place);
     }
+    let walk = Walk::new();
+    for place in lab.writable_places() {
+        walked_by_two(lab, &walk, place);
+    }
+    far_away(lab, &walk);
     for place in lab.places().filter(Place::is_memory) {
         vmcs_there(lab, place);
         vmxon_there(lab, place);
@@ -160,6 +165,135 @@ fn memory_operands(lab: &mut Lab, window: &Window, place: Place) {
     let _ = window.map(0, 0, 0);
     let _ = window.map(1, 0, 0);
 }
+
+/// A way of its own from this program's PML4 table to a page: one table a level.
+struct Walk {
+    /// The tables of levels 3, 2 and 1, then the page and one behind it.
+    pages: rt::page::Page,
+}
+
+impl Walk {
+    /// What it translates: nothing else is in that half tebibyte.
+    const LINEAR: u64 = 1 << 39;
+
+    fn new() -> Self {
+        let walk = Self {
+            pages: rt::page::Page::alloc(5),
+        };
+        walk.mend();
+        walk
+    }
+
+    fn page(&self, level: u64) -> u64 {
+        self.pages.address() + (3 - level) * 4096
+    }
+
+    /// Makes all entries good.
+    fn mend(&self) {
+        for level in 1..=4 {
+            self.set(level, self.page(level - 1) | PRESENT | WRITE);
+        }
+    }
+
+    /// Writes the first entry of the table of a level that leads to [`LINEAR`](Self::LINEAR).
+    fn set(&self, level: u64, entry: u64) {
+        if level == 4 {
+            let root = rt::cpu::cr3() & !0xfff;
+            // SAFETY: an entry of this program's PML4 table that it does not use otherwise.
+            unsafe { ((root + 8) as *mut u64).write_volatile(entry) };
+        } else {
+            self.pages.write((3 - level) * 4096, entry);
+        }
+        self.forget();
+    }
+
+    /// Drops what the CPU has cached of it.
+    fn forget(&self) {
+        // SAFETY: drops all translations that are not global; the tables map this program as before.
+        unsafe { rt::cpu::set_cr3(rt::cpu::cr3()) };
+    }
+}
+
+/// The CPU walks L1's tables for a MOV, and a hypervisor below for the operand of a VMX instruction:
+/// with the place as a table of each level, and as the page, both end alike.
+fn walked_by_two(lab: &mut Lab, walk: &Walk, place: Place) {
+    lab.prepare(&operand_code());
+    walk.mend();
+    let page = walk.page(0);
+    let good = page | PRESENT | WRITE;
+    let fills = [
+        good,
+        0,
+        u64::MAX,
+        page | PRESENT,
+        page | PRESENT | WRITE | 0x80,
+        good | 1 << 51,
+        good | 1 << 63,
+        good | 0x1000,
+        place.address | PRESENT | WRITE,
+    ];
+    let fills = if place.is_memory() {
+        &fills[..]
+    } else {
+        &fills[..1]
+    };
+    for level in 1..=4 {
+        for value in fills {
+            let mut ends = [None; 3];
+            for (n, end) in ends.iter_mut().enumerate() {
+                if place.is_memory() {
+                    place.fill(*value);
+                }
+                walk.set(level, place.address | PRESENT | WRITE);
+                let at = Walk::LINEAR + 0xff0;
+                let result = match n {
+                    0 => rt::vmx_insn!("mov [{p}], {v}", p = in(reg) at, v = in(reg) *value),
+                    1 => rt::vmx_insn!("vmptrst [{p}]", p = in(reg) at),
+                    _ => rt::vmx_insn!("lock or qword ptr [{p}], 0", p = in(reg) at),
+                };
+                *end = match result {
+                    Err(VmxError::Fault(f)) => Some((f.vector, f.error, f.cr2)),
+                    _ => None,
+                };
+            }
+            let name = place.name;
+            let is_same = ends[0] == ends[1] && ends[1] == ends[2];
+            let what = format_args!("level {level} at {name} with {value:#x}: {ends:x?}");
+            lab.check(what, is_same);
+            walk.mend();
+        }
+    }
+    walk.set(4, 0);
+}
+
+/// L1 reads and has operands written all over the physical width, where nothing is: more gibibytes than
+/// a hypervisor has tables for.
+fn far_away(lab: &mut Lab, walk: &Walk) {
+    lab.prepare(&operand_code());
+    walk.mend();
+    let width = rt::cpu::maxphyaddr();
+    for n in 0..400u64 {
+        let address = (n << 30 | n.reverse_bits() >> (64 - width + 1) | 1 << (width - 1)) & !0xfff;
+        let address = address & ((1 << width) - 1);
+        walk.set(1, address | PRESENT | WRITE);
+        let at = Walk::LINEAR;
+        let read = rt::vmx_insn!("mov {v}, [{p}]", p = in(reg) at, v = out(reg) _);
+        let stored = rt::vmx_insn!("vmptrst [{p}]", p = in(reg) at);
+        let is_right = !matches!(read, Err(VmxError::Fault(_))) && stored.is_ok();
+        lab.check(format_args!("{address:#x} of L1's"), is_right);
+        lab.vm
+            .ept()
+            .set_entry(crate::lab::TARGET, 1, crate::lab::leaf(address));
+        lab.flush();
+        lab.vm.memory.write_bytes(layout::CODE, &READ_TARGET);
+        write(field::GUEST_RIP, layout::CODE);
+        lab.expect(format_args!("{address:#x} of L2's"), &[reason::VMCALL]);
+    }
+    walk.set(4, 0);
+}
+
+/// MOV EAX, [100000H]; VMCALL.
+const READ_TARGET: [u8; 10] = [0x8b, 0x04, 0x25, 0, 0, 0x10, 0, 0x0f, 0x01, 0xc1];
 
 /// Copies the current VMCS to the one at the place, field by field, and makes that one current.
 fn copy_vmcs(lab: &mut Lab, place: &Place) -> bool {
