@@ -2,9 +2,12 @@
 //!
 //! SDM "INVEPT", "INVVPID", "Operations that Invalidate Cached Mappings".
 
+use rt::page::Page;
 use rt::vmx::ept::{ALL, READ};
 use rt::vmx::insn::{self, Shown, write};
+use rt::vmx::vm::layout;
 use rt::vmx::{Outcome, VmxError};
+use rt::window::{self, Window};
 use rt::{l2_code, println};
 use umbra_vmcs::controls::Proc2;
 use umbra_vmcs::exit::Reason;
@@ -41,6 +44,8 @@ pub fn run(t: &mut Tester) {
         rights(t);
     }
     tagged(t);
+    renewed(t, caps);
+    own(t);
 }
 
 fn invept(t: &mut Tester, caps: u64) {
@@ -152,4 +157,106 @@ fn tagged(t: &mut Tester) {
         "entry with VPID 0",
         matches!(outcome, Outcome::Failed(VmxError::Valid(7))),
     );
+}
+
+/// What makes L2 see a change of its own tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Renewal {
+    /// INVVPID of this type.
+    Type(u64),
+    /// No VPIDs: every transition does.
+    NoVpid,
+    /// A VPID that was not used before.
+    AnotherVpid,
+    /// Used without VPIDs in between, and with others.
+    TypeLater(u64),
+}
+
+/// L2's page goes elsewhere in its own tables, and L1 does what makes that count.
+fn renewed(t: &mut Tester, caps: u64) {
+    const PAGE: u64 = 0xc000;
+    const ELSEWHERE: u64 = 0xd000;
+    let at = layout::PAGE_TABLE + 8 * (PAGE >> 12);
+    let mut fresh_vpid = 0x100;
+    for vpid in [1u64, 0x7fff, 0xfffc, 0xfffd, 0xfffe, 0xffff] {
+        for renewal in [
+            Renewal::Type(0),
+            Renewal::Type(1),
+            Renewal::Type(2),
+            Renewal::Type(3),
+            Renewal::TypeLater(1),
+            Renewal::NoVpid,
+            Renewal::AnotherVpid,
+        ] {
+            if let Renewal::Type(kind) | Renewal::TypeLater(kind) = renewal
+                && caps & 1 << (40 + kind) == 0
+            {
+                continue;
+            }
+            t.fresh(&store());
+            if renewal != Renewal::NoVpid && !use_vpid(t, vpid) {
+                return;
+            }
+            t.reach_end("store");
+            let entry: u64 = t.vm.memory.read(at);
+            t.vm.memory.write(at, entry + (ELSEWHERE - PAGE));
+            match renewal {
+                Renewal::Type(kind) => insn::invvpid(kind, [vpid, PAGE]).expect("INVVPID"),
+                Renewal::NoVpid => {}
+                Renewal::AnotherVpid => {
+                    fresh_vpid += 1;
+                    use_vpid(t, fresh_vpid);
+                }
+                Renewal::TypeLater(kind) => {
+                    insn::invvpid(kind, [vpid, PAGE]).expect("INVVPID");
+                    // The old way once more, under other numbers.
+                    t.vm.memory.write(at, entry);
+                    for other in [vpid ^ 2, vpid ^ 4] {
+                        use_vpid(t, other);
+                        t.vm.jump(0);
+                        t.reach_end("store under another number");
+                    }
+                    t.vm.memory.write(at, entry + (ELSEWHERE - PAGE));
+                    use_vpid(t, vpid);
+                }
+            }
+            t.vm.jump(0);
+            t.reach_end("store elsewhere");
+            let stored: u32 = t.vm.memory.read(ELSEWHERE + 0x10);
+            println!("VPID {vpid:x}, {renewal:?}: {stored:x}");
+            t.equal("elsewhere", stored, 5);
+        }
+    }
+    insn::invvpid(2, [0, 0]).unwrap_or(());
+}
+
+fn use_vpid(t: &mut Tester, vpid: u64) -> bool {
+    let has_it = t.vm.proc2(Proc2::ENABLE_VPID, Proc2::empty());
+    if has_it {
+        write(field::VIRTUAL_PROCESSOR_ID, vpid);
+    }
+    has_it
+}
+
+/// A transition without VPIDs drops what the CPU has cached of L1's own tables.
+fn own(t: &mut Tester) {
+    let window = Window::open();
+    let pages = Page::alloc(2);
+    let bits = window::PRESENT | window::WRITE;
+    let linear = window.map(0, pages.address(), bits);
+    let read = || {
+        // SAFETY: the window's first page is mapped to a page of this test.
+        unsafe { (linear as *const u32).read_volatile() }
+    };
+    for (round, number) in [0x1111u32, 0x2222].into_iter().enumerate() {
+        pages.write(4096 * round as u64, number);
+    }
+    for (round, number) in [(1u64, 0x2222u32), (0, 0x1111), (1, 0x2222)] {
+        t.fresh(&store());
+        let before = read();
+        window.change(0, pages.address() + 4096 * round, bits);
+        t.reach_end("L1's own tables");
+        println!("  {before:x}, then {:x}", read());
+        t.equal("L1's page", read(), number);
+    }
 }

@@ -123,4 +123,12 @@ fn x2apic(base: u64) {
     line!("x2apic priority: {}", Shown(rdmsr(0x808)));
     transition("x2APIC to off", base & !ENABLED);
     line!("cpuid APIC when off: {}", cpuid(1, 0).edx >> 9 & 1);
+    // What a kernel does that puts its APIC into a known state. Bochs leaves it off.
+    transition("off to x2APIC", base | X2APIC);
+    transition("off to xAPIC", base);
+    line!("cpuid APIC after it: {}", cpuid(1, 0).edx >> 9 & 1);
+    let here = base & 0xffff_f000;
+    for offset in [0x20, 0x30, 0xf0] {
+        line!("apic {offset:x}: {:x}", register(here, offset));
+    }
 }

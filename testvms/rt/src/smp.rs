@@ -129,6 +129,8 @@ const STACK_PAGES: usize = 8;
 const DATA: u64 = 0x800;
 /// How often to look before a CPU counts as lost.
 const PATIENCE: u32 = 3_000_000;
+/// How many times as long every wait is.
+static PACE: AtomicU32 = AtomicU32::new(1);
 
 /// Registers of a CPU at its first instruction, in the order in which the code above stores them.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -186,9 +188,19 @@ extern "C" fn start(index: u64) -> ! {
     }
 }
 
+/// Makes every wait `times` as long: on top of several hypervisors what other CPUs do takes them
+/// much longer, and the turns of a waiting loop do not.
+pub fn set_pace(times: u32) {
+    PACE.store(times.max(1), SeqCst);
+}
+
+fn pace() -> u64 {
+    u64::from(PACE.load(SeqCst))
+}
+
 /// Looks until `is_done`; `false` when that never comes.
 pub fn wait_for(mut is_done: impl FnMut() -> bool) -> bool {
-    for _ in 0..PATIENCE {
+    for _ in 0..u64::from(PATIENCE) * pace() {
         if is_done() {
             return true;
         }
@@ -199,7 +211,7 @@ pub fn wait_for(mut is_done: impl FnMut() -> bool) -> bool {
 
 /// Lets the other CPUs run for a while.
 pub fn delay(turns: u32) {
-    for _ in 0..turns {
+    for _ in 0..u64::from(turns) * pace() {
         core::hint::spin_loop();
     }
 }
@@ -219,10 +231,7 @@ fn fill(vector: u8, start: *const u8, end: *const u8) -> u64 {
 
 /// Sends INIT and a start-up IPI to all CPUs but this one, and counts those that answer. They halt.
 pub fn count_others(vector: u8) -> u32 {
-    let page = fill(vector, &raw const rt_ap_count, &raw const rt_ap_count_end);
-    let counter = (page + DATA) as *const u16;
-    // SAFETY: that page, which CPUs write to behind the compiler's back.
-    let answered = || u32::from(unsafe { counter.read_volatile() });
+    let answered = prepare_count(vector);
     apic::send_to_others(Ipi::Init);
     delay(100_000);
     let mut before = u32::MAX;
@@ -233,6 +242,30 @@ pub fn count_others(vector: u8) -> u32 {
         delay(300_000);
     }
     answered()
+}
+
+/// The same in haste, one CPU after another: one start-up IPI, right behind INIT. CPUs that wait since
+/// the reset take it.
+pub fn count_in_haste(vector: u8, ids: impl Iterator<Item = u32>) -> u32 {
+    let answered = prepare_count(vector);
+    for id in ids {
+        apic::send(id, Ipi::Init);
+        apic::send(id, Ipi::StartUp(vector));
+    }
+    let mut before = u32::MAX;
+    while before != answered() {
+        before = answered();
+        delay(3_000_000);
+    }
+    answered()
+}
+
+/// Code that counts at the page of a vector; the result reads the count.
+fn prepare_count(vector: u8) -> impl Fn() -> u32 {
+    let page = fill(vector, &raw const rt_ap_count, &raw const rt_ap_count_end);
+    let counter = (page + DATA) as *const u16;
+    // SAFETY: that page, which CPUs write to behind the compiler's back.
+    move || u32::from(unsafe { counter.read_volatile() })
 }
 
 /// A CPU other than the one that booted.

@@ -42,6 +42,11 @@ impl Window {
         Self(table)
     }
 
+    /// Changes the entry of page `index` and leaves what the CPU has cached of it.
+    pub fn change(&self, index: u64, physical: u64, bits: u64) {
+        self.0.write(index * 8, physical | bits);
+    }
+
     /// Maps page `index` of the window with the entry bits given; returns its linear address.
     pub fn map(&self, index: u64, physical: u64, bits: u64) -> u64 {
         let linear = BASE + index * 4096;

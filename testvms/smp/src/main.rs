@@ -64,8 +64,21 @@ fn main(boot: &Boot) {
         println!("smp: one CPU: give the machine more (--cpus 4)");
         return;
     }
+    if let Some(times) = boot.words().value_of("pace") {
+        match times.parse() {
+            Ok(times) => smp::set_pace(times),
+            Err(_) => {
+                println!("smp: pace={times}: give a number");
+                return;
+            }
+        }
+    }
     let others = Others::find();
     apic::enable();
+    line!(
+        "cpus that answer one start-up IPI behind INIT: {}",
+        smp::count_in_haste(VECTORS[1], others.iter().map(|cpu| cpu.id)) + 1
+    );
     line!(
         "cpus that answer a broadcast: {}",
         smp::count_others(VECTORS[0]) + 1
