@@ -55,6 +55,9 @@ pub fn sipi(cpu: &mut Cpu, vector: u8) -> Action {
     write(field::GUEST_CS_BASE, u64::from(vector) << 12);
     write(field::GUEST_RIP, 0);
     write(field::GUEST_ACTIVITY_STATE, 0);
+    // INIT left nothing blocked. Bochs masks NMIs in a CPU that waits, and saves that
+    // as blocking, which would last until L1's first IRET.
+    write(field::GUEST_INTERRUPTIBILITY_STATE, 0);
     Action::Restart
 }
 

@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use rt::apic::{self, Ipi, register};
 use rt::cpu;
 use rt::smp::{StartState, delay, wait_for};
+use rt::trap::{self, Frame};
 
 use crate::{Others, VECTORS, line};
 
@@ -14,6 +15,7 @@ use crate::{Others, VECTORS, line};
 const RESTARTS: u32 = 100;
 
 static TURNS: AtomicU32 = AtomicU32::new(0);
+static NMIS: AtomicU32 = AtomicU32::new(0);
 static IS_HALTING: AtomicBool = AtomicBool::new(false);
 static APIC: [AtomicU32; 10] = [const { AtomicU32::new(0) }; 10];
 
@@ -160,6 +162,7 @@ pub fn run(mode: &str, others: &Others) {
         RESTARTS,
         cpu.starts() - start
     );
+    first_nmi(cpu);
     line!("apic changed: {}", cpu.run(change_apic));
     cpu.restart(VECTORS[0]);
     read_apic_of(cpu);
@@ -199,6 +202,29 @@ pub fn run(mode: &str, others: &Others) {
         // By the SDM INIT keeps the mode; Bochs goes back to xAPIC mode.
         line!("in x2APIC mode: {}", cpu.run(enter_x2apic));
     }
+}
+
+fn count_nmi(frame: &mut Frame) -> bool {
+    NMIS.fetch_add(1, SeqCst);
+    frame.vector == 2
+}
+
+/// An NMI to a CPU that has executed no IRET since it was started: nothing blocks it.
+fn first_nmi(cpu: &rt::smp::Cpu) {
+    trap::set_hook(Some(count_nmi));
+    for vector in [VECTORS[1], VECTORS[0]] {
+        IS_HALTING.store(false, SeqCst);
+        NMIS.store(0, SeqCst);
+        let starts = cpu.restart(vector);
+        cpu.begin(halt);
+        let halts = wait_for(|| IS_HALTING.load(SeqCst));
+        delay(20_000);
+        apic::send(cpu.id, Ipi::Nmi);
+        let comes = wait_for(|| NMIS.load(SeqCst) != 0);
+        line!("first NMI after a start: starts {starts}, halts {halts}, comes {comes}");
+    }
+    trap::set_hook(None);
+    cpu.restart(VECTORS[0]);
 }
 
 fn read_apic_of(cpu: &rt::smp::Cpu) {
