@@ -229,19 +229,14 @@ fn fill(vector: u8, start: *const u8, end: *const u8) -> u64 {
     page
 }
 
-/// Sends INIT and a start-up IPI to all CPUs but this one, and counts those that answer. They halt.
+/// Sends INIT and one start-up IPI to all CPUs but this one at once, and counts those that answer.
+/// They halt.
 pub fn count_others(vector: u8) -> u32 {
     let answered = prepare_count(vector);
     apic::send_to_others(Ipi::Init);
     delay(100_000);
-    let mut before = u32::MAX;
-    // Until nobody answers any more.
-    while before != answered() {
-        before = answered();
-        apic::send_to_others(Ipi::StartUp(vector));
-        delay(300_000);
-    }
-    answered()
+    apic::send_to_others(Ipi::StartUp(vector));
+    until_steady(answered)
 }
 
 /// The same in haste, one CPU after another: one start-up IPI, right behind INIT. CPUs that wait since
@@ -252,12 +247,17 @@ pub fn count_in_haste(vector: u8, ids: impl Iterator<Item = u32>) -> u32 {
         apic::send(id, Ipi::Init);
         apic::send(id, Ipi::StartUp(vector));
     }
+    until_steady(answered)
+}
+
+/// The count when no more CPUs answer.
+fn until_steady(answered: impl Fn() -> u32) -> u32 {
     let mut before = u32::MAX;
     while before != answered() {
         before = answered();
         delay(3_000_000);
     }
-    answered()
+    before
 }
 
 /// Code that counts at the page of a vector; the result reads the count.
