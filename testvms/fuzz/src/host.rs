@@ -17,8 +17,8 @@ use crate::world::{APIC_ACCESS, World};
 /// Exits after which a case is over.
 const LIMIT: u32 = 12;
 
-/// Runs a case to its end. The answer is the last exit reason, with 1000 added for a failed entry.
-pub fn run(world: &mut World, random: &mut Random, watch: &mut Watch) -> u32 {
+/// Runs a case to its end and counts its exits by reason. The answer is the last exit reason, with 1000 added for a failed entry.
+pub fn run(world: &mut World, random: &mut Random, watch: &mut Watch, reasons: &mut [u32]) -> u32 {
     loop {
         let outcome = world.vm.run();
         watch.outcome(world, &outcome);
@@ -27,6 +27,9 @@ pub fn run(world: &mut World, random: &mut Random, watch: &mut Watch) -> u32 {
             Outcome::Exit(exit) => return 1000 + u32::from(exit.basic()),
             Outcome::Failed(_) | Outcome::HostFault(_) => return 1000,
         };
+        if let Some(count) = reasons.get_mut(usize::from(exit.basic())) {
+            *count += 1;
+        }
         if is_timeout(&outcome) {
             return exit.reason;
         }
@@ -35,6 +38,9 @@ pub fn run(world: &mut World, random: &mut Random, watch: &mut Watch) -> u32 {
             return exit.reason;
         }
         world.wind_timer();
+        if random.chance(1, 12) {
+            world.send_interrupt();
+        }
     }
 }
 
@@ -84,6 +90,10 @@ fn answer(world: &mut World, random: &mut Random, exit: &Exit) -> bool {
             if random.chance(1, 2) {
                 world.inject(0x55, 0, 0);
             }
+            true
+        }
+        Reason::ExternalInterrupt => {
+            world.answer_interrupt(exit);
             true
         }
         Reason::MonitorTrapFlag => {

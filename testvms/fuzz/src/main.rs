@@ -8,6 +8,7 @@ mod controls;
 mod data;
 mod flow;
 mod host;
+mod interrupts;
 mod memory;
 mod program;
 mod slot;
@@ -19,7 +20,7 @@ mod world;
 use rt::random::Random;
 use rt::vmx::Vmx;
 use rt::vmx::vm::Mode;
-use rt::{Boot, println};
+use rt::{Boot, apic, println};
 
 use watch::Watch;
 use world::World;
@@ -48,7 +49,9 @@ struct Choice {
     cases: u64,
     seed: u64,
     /// One case, shown in full.
-    only: Option<(u64, u64)>,
+    shown: Option<(u64, u64)>,
+    /// No other case is run.
+    alone: bool,
 }
 
 impl Choice {
@@ -57,7 +60,8 @@ impl Choice {
         let mut choice = Self {
             cases: CASES,
             seed: 1,
-            only: None,
+            shown: None,
+            alone: false,
         };
         for word in boot.words() {
             let (name, value) = word.split_once('=').ok_or(word)?;
@@ -65,9 +69,10 @@ impl Choice {
             match name {
                 "cases" => choice.cases = number(value)?,
                 "seed" => choice.seed = number(value)?,
-                "case" => {
+                "case" | "show" => {
                     let (base, case) = value.split_once('.').ok_or(word)?;
-                    choice.only = Some((number(base)?, number(case)?));
+                    choice.shown = Some((number(base)?, number(case)?));
+                    choice.alone = name == "case";
                 }
                 _ => return Err(word),
             }
@@ -80,7 +85,7 @@ fn main(boot: &Boot) {
     let choice = match Choice::read(boot) {
         Ok(choice) => choice,
         Err(word) => {
-            println!("fuzz: unknown word '{word}'; give cases=N, seed=N, case=BASE.N");
+            println!("fuzz: unknown word '{word}'; give cases=N, seed=N, case=BASE.N, show=BASE.N");
             return;
         }
     };
@@ -96,15 +101,17 @@ fn main(boot: &Boot) {
         println!("fuzz: VMXON: {error}");
         return;
     }
+    apic::enable();
     let mut world = World::new(&vmx);
     let (mut cases, mut exits) = (0, 0);
+    let mut reasons = [0u32; 80];
     for (base, (mode, with_ept)) in (0..).zip(BASES) {
         if !world.vm.can(mode, with_ept) {
             continue;
         }
         for case in 0..choice.cases {
-            let shows = choice.only == Some((base, case));
-            if choice.only.is_some() && !shows {
+            let shows = choice.shown == Some((base, case));
+            if choice.alone && !shows {
                 continue;
             }
             let mut watch = Watch::new(shows);
@@ -114,7 +121,7 @@ fn main(boot: &Boot) {
             if shows {
                 host::show_setup(&world);
             }
-            let last = host::run(&mut world, &mut random, &mut watch);
+            let last = host::run(&mut world, &mut random, &mut watch, &mut reasons);
             let ept = if with_ept { "ept" } else { "no-ept" };
             println!(
                 "{base}.{case} {} {ept} {} {last} {:016x}",
@@ -126,5 +133,10 @@ fn main(boot: &Boot) {
             exits += watch.exits;
         }
     }
+    rt::print!("exits by reason:");
+    for (reason, count) in reasons.iter().enumerate().filter(|(_, count)| **count != 0) {
+        rt::print!(" {reason}:{count}");
+    }
+    println!();
     println!("fuzz: {cases} cases, {exits} exits");
 }

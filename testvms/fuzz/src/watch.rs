@@ -84,6 +84,11 @@ impl Watch {
 
     /// Takes in L2's memory, and what the CPU writes for L1.
     pub fn memory(&mut self, world: &World) {
+        let (waits, is_in_service) = world.interrupt_state();
+        let _ = writeln!(
+            self,
+            "  interrupt waits {waits}, in service {is_in_service}"
+        );
         let vm = &world.vm;
         let tss = layout::TSS..layout::TSS + 0x1000;
         for page in (0x1000..0x1_0000).chain(tss).step_by(4096) {

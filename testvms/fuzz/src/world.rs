@@ -71,6 +71,7 @@ impl World {
         if random.chance(1, 3) {
             self.event(random);
         }
+        self.interrupts(random);
         self.forget_translations();
     }
 
@@ -102,6 +103,7 @@ impl World {
             // L2 may store them, and the case before must not show.
             core::arch::asm!("fxrstor64 [{}]", in(reg) self.fresh_fpu.address(), clobber_abi("C"));
         }
+        self.forget_interrupts();
     }
 }
 
