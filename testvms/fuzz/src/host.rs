@@ -169,6 +169,8 @@ fn again(world: &World, exit: &Exit) -> bool {
 fn reinject(world: &World, information: u32, error_code: u32, length: u32) -> bool {
     let information = u64::from(information & 0xfff);
     world.inject(information, error_code.into(), length.into());
+    // Few events go together with HLT, which the event ended.
+    write(field::GUEST_ACTIVITY_STATE, 0);
     if information >> 8 & 7 == 2 {
         write(
             field::GUEST_INTERRUPTIBILITY_STATE,

@@ -117,7 +117,7 @@ impl Watch {
         for at in (0..4096).step_by(8) {
             let value = read(at);
             sum = sum.rotate_left(7) ^ value.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            if self.shows && value != 0 && name & 0xf000 >= 0x9000 {
+            if self.shows && value != 0 && (0xa000..0x1_0000).contains(&name) {
                 rt::println!("  {:x}: {value:x}", name + at);
             }
         }
