@@ -67,18 +67,9 @@ fn main(boot: &Boot) {
         println!();
         return;
     }
-    let vmx = match Vmx::prepare() {
-        Ok(vmx) => vmx,
-        Err(why) => {
-            println!("conformance: {why}");
-            return;
-        }
-    };
-    vmx.enable();
-    if let Err(error) = vmx.on() {
-        println!("conformance: VMXON: {error}");
+    let Some(vmx) = Vmx::start("conformance") else {
         return;
-    }
+    };
     let named = PURPOSES
         .iter()
         .find(|(name, _)| boot.words().any(|word| word == *name));

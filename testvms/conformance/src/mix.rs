@@ -9,7 +9,6 @@
 use core::fmt;
 
 use rt::random::Random;
-use rt::vmx::insn;
 use rt::vmx::vm::{Mode, SEGMENTS};
 use umbra_vmcs::caps::Allowed;
 use umbra_vmcs::controls::{Entry, Exit, Pin, Proc, Proc2};
@@ -206,23 +205,13 @@ pub fn run(lab: &mut Lab) {
         for case in 0..CASES {
             if case % REFRESH == 0 {
                 lab.refresh(mode, with_ept);
-                forget_translations(lab);
+                lab.vm.forget_translations();
             }
             Mix::new(lab, &mut random).run(case);
         }
         lab.pages.virtual_apic.fill(0);
         lab.refresh(mode, with_ept);
         lab.end();
-    }
-}
-
-/// L2's tables changed under VPIDs that stay: the CPU is told.
-fn forget_translations(lab: &Lab) {
-    if lab.caps.offers_proc2(Proc2::ENABLE_VPID) {
-        insn::invvpid(2, [0, 0]).expect("INVVPID of all contexts");
-    }
-    if lab.caps.offers_proc2(Proc2::ENABLE_EPT) {
-        insn::invept(2, [0, 0]).expect("INVEPT of all contexts");
     }
 }
 

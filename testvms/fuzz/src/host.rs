@@ -74,7 +74,7 @@ fn answer(world: &mut World, random: &mut Random, exit: &Exit) -> bool {
             }
             let vm = &world.vm;
             vm.ept().map(page, vm.memory.address() + page, ept::ALL);
-            world.forget_translations();
+            world.vm.forget_translations();
             again(world, exit)
         }
         Reason::PmlFull => {

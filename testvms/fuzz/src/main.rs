@@ -89,18 +89,9 @@ fn main(boot: &Boot) {
             return;
         }
     };
-    let vmx = match Vmx::prepare() {
-        Ok(vmx) => vmx,
-        Err(why) => {
-            println!("fuzz: {why}");
-            return;
-        }
-    };
-    vmx.enable();
-    if let Err(error) = vmx.on() {
-        println!("fuzz: VMXON: {error}");
+    let Some(vmx) = Vmx::start("fuzz") else {
         return;
-    }
+    };
     apic::enable();
     let mut world = World::new(&vmx);
     let (mut cases, mut exits) = (0, 0);

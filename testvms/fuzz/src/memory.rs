@@ -2,9 +2,8 @@
 
 use rt::random::Random;
 use rt::vmx::ept;
-use rt::vmx::insn::{self, read, write};
+use rt::vmx::insn::{read, write};
 use rt::vmx::vm::{Mode, layout};
-use umbra_vmcs::controls::Proc2;
 use umbra_vmcs::field;
 
 use crate::world::{APIC_ACCESS, ENTRY, RIGHTS, TYPE, World, is_error_vector};
@@ -112,16 +111,6 @@ impl World {
                 let at = layout::PAGE_TABLE + 8 * index;
                 memory.write(at, change(memory.read(at)));
             }
-        }
-    }
-
-    /// L2's tables and EPT changed: the CPU is told.
-    pub(crate) fn forget_translations(&self) {
-        if self.caps.offers_proc2(Proc2::ENABLE_VPID) {
-            insn::invvpid(2, [0, 0]).expect("INVVPID of all contexts");
-        }
-        if self.caps.offers_proc2(Proc2::ENABLE_EPT) {
-            insn::invept(2, [0, 0]).expect("INVEPT of all contexts");
         }
     }
 }

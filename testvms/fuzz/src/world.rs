@@ -72,7 +72,7 @@ impl World {
             self.event(random);
         }
         self.interrupts(random);
-        self.forget_translations();
+        self.vm.forget_translations();
     }
 
     /// L1's own registers that L2 can change.

@@ -125,18 +125,9 @@ fn main(boot: &Boot) {
             return;
         }
     };
-    let vmx = match Vmx::prepare() {
-        Ok(vmx) => vmx,
-        Err(why) => {
-            println!("lhv: {why}");
-            return;
-        }
-    };
-    vmx.enable();
-    if let Err(error) = vmx.on() {
-        println!("lhv: VMXON: {error}");
+    let Some(vmx) = Vmx::start("lhv") else {
         return;
-    }
+    };
     println!("lhv: in VMX operation");
     let mut tester = Tester::new(vmx);
     for with_ept in [true, false] {

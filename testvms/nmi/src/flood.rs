@@ -115,7 +115,7 @@ impl Lab {
         match self.vm.run() {
             Outcome::Exit(exit) if exit.basic() == 0 => {
                 self.flood_exits += 1;
-                l1::unblock();
+                rt::trap::unblock_nmis();
             }
             Outcome::Exit(exit) if exit.basic() == 18 => self.vm.skip(&exit),
             other => panic!("the flood's L2: {other}"),

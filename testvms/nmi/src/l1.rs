@@ -206,28 +206,6 @@ pub fn block() {
     NMI_STAYS_BLOCKED.store(0, Relaxed);
 }
 
-/// Executes IRET to the next instruction: NMIs are blocked no more.
-pub fn unblock() {
-    // SAFETY: the frame is that of the running code: same stack, same segments, same flags.
-    unsafe {
-        asm!(
-            "mov {t}, rsp",
-            "push {data}",
-            "push {t}",
-            "pushfq",
-            "push {code}",
-            "lea {t}, [rip + 2f]",
-            "push {t}",
-            "iretq",
-            "2: nop",
-            "nop",
-            t = out(reg) _,
-            data = const gdt::DATA,
-            code = const gdt::CODE64,
-        );
-    }
-}
-
 /// Lets interrupts in for a moment.
 pub fn open_interrupts() {
     // SAFETY: only the maskable interrupt can be pending, and its handler keeps all registers.

@@ -353,7 +353,7 @@ impl Lab {
     pub fn settle(&mut self, nmis: u32) {
         l1::flush();
         print!(" |");
-        l1::unblock();
+        rt::trap::unblock_nmis();
         l1::flush();
         if apic::is_requested() {
             print!(" sti");

@@ -55,7 +55,7 @@ fn all(lab: &mut Lab, place: &'static str) {
     l1::block();
     apic::send_nmi();
     lab.mark("sent");
-    l1::unblock();
+    rt::trap::unblock_nmis();
     lab.mark("unblocked");
     lab.settle(2);
 
@@ -64,7 +64,7 @@ fn all(lab: &mut Lab, place: &'static str) {
     apic::send_interrupt();
     apic::send_nmi();
     lab.mark("sent");
-    l1::unblock();
+    rt::trap::unblock_nmis();
     lab.mark("unblocked");
     l1::open_interrupts();
     lab.settle(2);

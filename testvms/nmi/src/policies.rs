@@ -107,7 +107,7 @@ fn after_an_exit(lab: &mut Lab, policy: Policy) {
     lab.mark("send");
     apic::send_nmi();
     lab.mark("unblock");
-    l1::unblock();
+    rt::trap::unblock_nmis();
     lab.finish(2);
 
     lab.begin_l2(policy, "another in L1, which then resumes L2", piece::send);

@@ -270,3 +270,25 @@ extern "C" fn handle(frame: &mut Frame) {
     );
     end::end_run()
 }
+
+/// Executes IRET to the next instruction: NMIs are blocked no more.
+pub fn unblock_nmis() {
+    // SAFETY: the frame is that of the running code: same stack, same segments, same flags.
+    unsafe {
+        asm!(
+            "mov {t}, rsp",
+            "push {data}",
+            "push {t}",
+            "pushfq",
+            "push {code}",
+            "lea {t}, [rip + 2f]",
+            "push {t}",
+            "iretq",
+            "2: nop",
+            "nop",
+            t = out(reg) _,
+            data = const gdt::DATA,
+            code = const gdt::CODE64,
+        );
+    }
+}

@@ -82,7 +82,8 @@ fn exit_on_nmi(index: usize) {
     lab::run_and_store(index);
     RESULTS[index][3].store(0, SeqCst);
     // The exit blocks NMIs; IRET lets them in again.
-    iret();
+    // From an NMI that was an exit.
+    rt::trap::unblock_nmis();
     lab::leave_vmx();
 }
 
@@ -93,29 +94,9 @@ fn exit_on_virtual_nmi(index: usize) {
         .pin(Pin::NMI_EXITING | Pin::VIRTUAL_NMIS, Pin::empty());
     lab::run_and_store(index);
     RESULTS[index][3].store(0, SeqCst);
-    iret();
+    // From an NMI that was an exit.
+    rt::trap::unblock_nmis();
     lab::leave_vmx();
-}
-
-/// Returns from an NMI that was an exit.
-fn iret() {
-    // SAFETY: returns to the next instruction with the same stack, flags and segments.
-    unsafe {
-        core::arch::asm!(
-            "mov {t}, rsp",
-            "push {data}",
-            "push {t}",
-            "pushfq",
-            "push {code}",
-            "lea {t}, [rip + 2f]",
-            "push {t}",
-            "iretq",
-            "2:",
-            t = out(reg) _,
-            data = const rt::gdt::DATA,
-            code = const rt::gdt::CODE64,
-        );
-    }
 }
 
 /// Has the CPU run L2, and waits until it does.

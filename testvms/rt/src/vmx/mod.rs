@@ -11,7 +11,7 @@ pub use exit::Exit;
 pub use insn::VmxError;
 pub use vm::{Outcome, Vm};
 
-use crate::{cpu, page::Page};
+use crate::{cpu, page::Page, println};
 use umbra_vmcs::{VmxCaps, caps::msr};
 
 /// CR4.VMXE.
@@ -46,6 +46,18 @@ impl Vmx {
         let region = Page::alloc(1);
         region.write(0, caps.revision());
         Ok(Self { caps, region })
+    }
+
+    /// VMX operation; where there is none, `program` says why in one line.
+    pub fn start(program: &str) -> Option<Self> {
+        let vmx = Self::prepare()
+            .inspect_err(|why| println!("{program}: {why}"))
+            .ok()?;
+        vmx.enable();
+        vmx.on()
+            .inspect_err(|error| println!("{program}: VMXON: {error}"))
+            .ok()?;
+        Some(vmx)
     }
 
     /// Sets CR4.VMXE and the fixed bits of CR0 and CR4.

@@ -319,6 +319,16 @@ impl Vm {
         write(field::GUEST_RIP, start + offset);
     }
 
+    /// L2's tables or EPT changed: the CPU is told to forget all that it has cached of them.
+    pub fn forget_translations(&self) {
+        if self.caps.offers_proc2(Proc2::ENABLE_VPID) {
+            insn::invvpid(2, [0, 0]).expect("INVVPID of all contexts");
+        }
+        if self.caps.offers_proc2(Proc2::ENABLE_EPT) {
+            insn::invept(2, [0, 0]).expect("INVEPT of all contexts");
+        }
+    }
+
     /// Sets and clears bits of the pin-based controls; `false` when the CPU does not let them.
     pub fn pin(&self, set: Pin, clear: Pin) -> bool {
         change(
