@@ -9,14 +9,19 @@ use serde_json::Value;
 
 /// Each package with the packages of this workspace that it may use.
 const MAY_USE: &[(&str, &[&str])] = &[
-    ("umbra-vmcs", &[]),
-    ("umbra-ept", &["umbra-vmcs"]),
-    ("umbra-nmi", &[]),
-    ("umbra-nested", &["umbra-vmcs", "umbra-ept", "umbra-nmi"]),
-    ("umbra-guests", &[]),
+    ("umbra-arch", &[]),
+    ("umbra-vmcs", &["umbra-arch"]),
+    ("umbra-ept", &["umbra-arch"]),
+    ("umbra-nmi", &["umbra-arch"]),
+    (
+        "umbra-nested",
+        &["umbra-arch", "umbra-vmcs", "umbra-ept", "umbra-nmi"],
+    ),
+    ("umbra-guests", &["umbra-arch"]),
     (
         "umbra",
         &[
+            "umbra-arch",
             "umbra-vmcs",
             "umbra-ept",
             "umbra-nmi",
@@ -26,13 +31,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("xtask", &[]),
 ];
-/// Test VMs may use this, the definitions of the VMCS.
-const TEST_VMS_MAY_USE: &[&str] = &["testvm-rt", "umbra-vmcs"];
+/// Test VMs may use this, the definitions of the architecture and of the VMCS.
+const TEST_VMS_MAY_USE: &[&str] = &["testvm-rt", "umbra-arch", "umbra-vmcs"];
 /// The folders in which unsafe code and assembly may live: the image, and
 /// what runs as a guest.
 const UNSAFE_FOLDERS: &[&str] = &["core", "testvms", "guests/recipes"];
 /// The packages that build without the standard library.
 const WITHOUT_STD: &[&str] = &[
+    "umbra-arch",
     "umbra-vmcs",
     "umbra-ept",
     "umbra-nmi",

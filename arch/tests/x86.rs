@@ -1,0 +1,81 @@
+//! Ours against the `x86` crate's, wherever it has the same thing.
+#![cfg(target_arch = "x86_64")]
+
+use umbra_arch::msr as ours;
+use umbra_arch::{Cr0, Cr4};
+use x86::controlregs as theirs_cr;
+use x86::msr as theirs;
+
+macro_rules! same {
+    ($($name:ident)*) => { $(
+        assert_eq!(ours::$name, theirs::$name, stringify!($name));
+    )* };
+}
+
+#[test]
+fn msr_numbers() {
+    same! {
+        IA32_TIME_STAMP_COUNTER IA32_APIC_BASE IA32_FEATURE_CONTROL IA32_TSC_ADJUST
+        IA32_BIOS_UPDT_TRIG IA32_SMM_MONITOR_CTL IA32_MTRRCAP
+        IA32_SYSENTER_CS IA32_SYSENTER_ESP IA32_SYSENTER_EIP IA32_MISC_ENABLE IA32_DEBUGCTL
+        IA32_MTRR_PHYSBASE0 IA32_MTRR_PHYSMASK0 IA32_MTRR_FIX64K_00000
+        IA32_MTRR_FIX16K_80000 IA32_MTRR_FIX16K_A0000 IA32_MTRR_FIX4K_C0000
+        IA32_MTRR_FIX4K_C8000 IA32_MTRR_FIX4K_D0000 IA32_MTRR_FIX4K_D8000
+        IA32_MTRR_FIX4K_E0000 IA32_MTRR_FIX4K_E8000 IA32_MTRR_FIX4K_F0000
+        IA32_MTRR_FIX4K_F8000 IA32_PAT IA32_MTRR_DEF_TYPE IA32_PERF_CAPABILITIES
+        IA32_PERF_GLOBAL_CTRL IA32_PEBS_ENABLE IA32_VMX_BASIC IA32_VMX_PINBASED_CTLS
+        IA32_VMX_PROCBASED_CTLS IA32_VMX_EXIT_CTLS IA32_VMX_ENTRY_CTLS IA32_VMX_MISC
+        IA32_VMX_CR0_FIXED0 IA32_VMX_CR0_FIXED1 IA32_VMX_CR4_FIXED0 IA32_VMX_CR4_FIXED1
+        IA32_VMX_VMCS_ENUM IA32_VMX_PROCBASED_CTLS2 IA32_VMX_EPT_VPID_CAP
+        IA32_VMX_TRUE_PINBASED_CTLS IA32_VMX_TRUE_PROCBASED_CTLS IA32_VMX_TRUE_EXIT_CTLS
+        IA32_VMX_TRUE_ENTRY_CTLS IA32_VMX_VMFUNC IA32_DS_AREA IA32_TSC_DEADLINE
+        IA32_X2APIC_APICID IA32_X2APIC_EOI IA32_X2APIC_ICR IA32_EFER IA32_STAR
+        IA32_LSTAR IA32_CSTAR IA32_FMASK IA32_FS_BASE IA32_GS_BASE
+        IA32_TSC_AUX
+    }
+}
+
+#[test]
+fn control_registers() {
+    use theirs_cr::{Cr0 as T0, Cr4 as T4};
+    for (ours, theirs) in [
+        (Cr0::PE, T0::CR0_PROTECTED_MODE),
+        (Cr0::MP, T0::CR0_MONITOR_COPROCESSOR),
+        (Cr0::EM, T0::CR0_EMULATE_COPROCESSOR),
+        (Cr0::TS, T0::CR0_TASK_SWITCHED),
+        (Cr0::ET, T0::CR0_EXTENSION_TYPE),
+        (Cr0::NE, T0::CR0_NUMERIC_ERROR),
+        (Cr0::WP, T0::CR0_WRITE_PROTECT),
+        (Cr0::AM, T0::CR0_ALIGNMENT_MASK),
+        (Cr0::NW, T0::CR0_NOT_WRITE_THROUGH),
+        (Cr0::CD, T0::CR0_CACHE_DISABLE),
+        (Cr0::PG, T0::CR0_ENABLE_PAGING),
+    ] {
+        assert_eq!(ours.bits(), theirs.bits() as u64, "{ours:?}");
+    }
+    for (ours, theirs) in [
+        (Cr4::VME, T4::CR4_ENABLE_VME),
+        (Cr4::PVI, T4::CR4_VIRTUAL_INTERRUPTS),
+        (Cr4::TSD, T4::CR4_TIME_STAMP_DISABLE),
+        (Cr4::DE, T4::CR4_DEBUGGING_EXTENSIONS),
+        (Cr4::PSE, T4::CR4_ENABLE_PSE),
+        (Cr4::PAE, T4::CR4_ENABLE_PAE),
+        (Cr4::MCE, T4::CR4_ENABLE_MACHINE_CHECK),
+        (Cr4::PGE, T4::CR4_ENABLE_GLOBAL_PAGES),
+        (Cr4::PCE, T4::CR4_ENABLE_PPMC),
+        (Cr4::OSFXSR, T4::CR4_ENABLE_SSE),
+        (Cr4::OSXMMEXCPT, T4::CR4_UNMASKED_SSE),
+        (Cr4::UMIP, T4::CR4_ENABLE_UMIP),
+        (Cr4::LA57, T4::CR4_ENABLE_LA57),
+        (Cr4::VMXE, T4::CR4_ENABLE_VMX),
+        (Cr4::SMXE, T4::CR4_ENABLE_SMX),
+        (Cr4::FSGSBASE, T4::CR4_ENABLE_FSGSBASE),
+        (Cr4::PCIDE, T4::CR4_ENABLE_PCID),
+        (Cr4::OSXSAVE, T4::CR4_ENABLE_OS_XSAVE),
+        (Cr4::SMEP, T4::CR4_ENABLE_SMEP),
+        (Cr4::SMAP, T4::CR4_ENABLE_SMAP),
+        (Cr4::PKE, T4::CR4_ENABLE_PROTECTION_KEY),
+    ] {
+        assert_eq!(ours.bits(), theirs.bits() as u64, "{ours:?}");
+    }
+}
