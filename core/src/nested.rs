@@ -37,6 +37,9 @@ pub fn set_up(cpu: &mut Cpu) {
             present.insert(field);
         }
     }
+    if let Some(field) = offer::missing(&present) {
+        fatal(format_args!("this CPU has no VMCS field {}", field.name()));
+    }
     let offered = offer::offer(&machine().vmx, &present);
     cpu.offered = offered;
     cpu.note_own_intercepts();

@@ -1,115 +1,23 @@
 //! vmcs12 into vmcs02: what L1 changed since the last entry, and no more.
 
 use umbra_vmcs::controls::{Entry, Exit, Pin, Proc, Proc2};
-use umbra_vmcs::field::{self, Field, FieldSet};
+use umbra_vmcs::field::flow::{self, Into02};
+use umbra_vmcs::field::{self, FieldSet};
 
 use crate::hw::Hardware;
 use crate::slots::Slot;
 use crate::state::Nested;
 
 /// Control words: any of them changed, and all are composed anew.
-const CONTROLS: FieldSet = FieldSet::of(&[
-    field::PIN_BASED_CONTROLS,
-    field::PRIMARY_PROCESSOR_BASED_CONTROLS,
-    field::SECONDARY_PROCESSOR_BASED_CONTROLS,
-    field::TERTIARY_PROCESSOR_BASED_CONTROLS,
-    field::PRIMARY_VM_EXIT_CONTROLS,
-    field::VM_ENTRY_CONTROLS,
-]);
+const CONTROL_WORDS: FieldSet = flow::into02(Into02::ControlWord);
 
 /// Addresses of structures in L1's memory that the CPU itself reads or writes.
 /// Each becomes the page that L1 reaches there, so that none can name a page
 /// of Umbra's.
-const ADDRESSES: FieldSet = FieldSet::of(&[
-    field::IO_BITMAP_A,
-    field::IO_BITMAP_B,
-    field::VIRTUAL_APIC_ADDRESS,
-    field::APIC_ACCESS_ADDRESS,
-    field::POSTED_INTERRUPT_DESCRIPTOR_ADDRESS,
-]);
+const ADDRESSES: FieldSet = flow::into02(Into02::Address);
 
 /// Fields that vmcs02 takes over as they are.
-const DIRECT: FieldSet = FieldSet::of(&[
-    field::POSTED_INTERRUPT_NOTIFICATION_VECTOR,
-    field::GUEST_ES_SELECTOR,
-    field::GUEST_CS_SELECTOR,
-    field::GUEST_SS_SELECTOR,
-    field::GUEST_DS_SELECTOR,
-    field::GUEST_FS_SELECTOR,
-    field::GUEST_GS_SELECTOR,
-    field::GUEST_LDTR_SELECTOR,
-    field::GUEST_TR_SELECTOR,
-    field::GUEST_INTERRUPT_STATUS,
-    field::TSC_OFFSET,
-    field::EOI_EXIT_BITMAP_0,
-    field::EOI_EXIT_BITMAP_1,
-    field::EOI_EXIT_BITMAP_2,
-    field::EOI_EXIT_BITMAP_3,
-    field::XSS_EXITING_BITMAP,
-    field::TSC_MULTIPLIER,
-    field::GUEST_PDPTE0,
-    field::GUEST_PDPTE1,
-    field::GUEST_PDPTE2,
-    field::GUEST_PDPTE3,
-    field::EXCEPTION_BITMAP,
-    field::PAGE_FAULT_ERROR_CODE_MASK,
-    field::PAGE_FAULT_ERROR_CODE_MATCH,
-    field::CR3_TARGET_COUNT,
-    field::VM_ENTRY_INTERRUPTION_INFORMATION,
-    field::VM_ENTRY_EXCEPTION_ERROR_CODE,
-    field::VM_ENTRY_INSTRUCTION_LENGTH,
-    field::TPR_THRESHOLD,
-    field::PLE_GAP,
-    field::PLE_WINDOW,
-    field::GUEST_ES_LIMIT,
-    field::GUEST_CS_LIMIT,
-    field::GUEST_SS_LIMIT,
-    field::GUEST_DS_LIMIT,
-    field::GUEST_FS_LIMIT,
-    field::GUEST_GS_LIMIT,
-    field::GUEST_LDTR_LIMIT,
-    field::GUEST_TR_LIMIT,
-    field::GUEST_GDTR_LIMIT,
-    field::GUEST_IDTR_LIMIT,
-    field::GUEST_ES_ACCESS_RIGHTS,
-    field::GUEST_CS_ACCESS_RIGHTS,
-    field::GUEST_SS_ACCESS_RIGHTS,
-    field::GUEST_DS_ACCESS_RIGHTS,
-    field::GUEST_FS_ACCESS_RIGHTS,
-    field::GUEST_GS_ACCESS_RIGHTS,
-    field::GUEST_LDTR_ACCESS_RIGHTS,
-    field::GUEST_TR_ACCESS_RIGHTS,
-    field::GUEST_INTERRUPTIBILITY_STATE,
-    field::GUEST_ACTIVITY_STATE,
-    field::GUEST_IA32_SYSENTER_CS,
-    field::CR0_GUEST_HOST_MASK,
-    field::CR4_GUEST_HOST_MASK,
-    field::CR0_READ_SHADOW,
-    field::CR4_READ_SHADOW,
-    field::CR3_TARGET_VALUE_0,
-    field::CR3_TARGET_VALUE_1,
-    field::CR3_TARGET_VALUE_2,
-    field::CR3_TARGET_VALUE_3,
-    field::GUEST_CR0,
-    field::GUEST_CR3,
-    field::GUEST_CR4,
-    field::GUEST_ES_BASE,
-    field::GUEST_CS_BASE,
-    field::GUEST_SS_BASE,
-    field::GUEST_DS_BASE,
-    field::GUEST_FS_BASE,
-    field::GUEST_GS_BASE,
-    field::GUEST_LDTR_BASE,
-    field::GUEST_TR_BASE,
-    field::GUEST_GDTR_BASE,
-    field::GUEST_IDTR_BASE,
-    field::GUEST_RSP,
-    field::GUEST_RIP,
-    field::GUEST_RFLAGS,
-    field::GUEST_PENDING_DEBUG_EXCEPTIONS,
-    field::GUEST_IA32_SYSENTER_ESP,
-    field::GUEST_IA32_SYSENTER_EIP,
-]);
+const COPIED: FieldSet = flow::into02(Into02::Copied);
 
 /// Control bits of vmcs12, those of words that are not activated being 0.
 impl Slot {
@@ -152,11 +60,10 @@ impl Nested {
         };
         let physical_mask = self.cpu.physical_mask();
         let slot = self.slots.get(number);
-        let mut dirty = slot.dirty;
+        let mut dirty = slot.dirty.intersection(fields);
         slot.dirty = FieldSet::EMPTY;
-        let has = |field: Field| fields.contains(field);
 
-        if dirty.intersects(&CONTROLS) {
+        if dirty.intersects(&CONTROL_WORDS) {
             write_controls(hw, slot, &must);
         }
         if dirty.contains(field::VM_EXIT_MSR_STORE_COUNT) {
@@ -165,18 +72,14 @@ impl Nested {
             let count = slot.vmcs12.get(field::VM_EXIT_MSR_STORE_COUNT).min(1);
             hw.write(field::VM_EXIT_MSR_STORE_COUNT, count);
         }
-        dirty.drain_within(&DIRECT, |field| {
-            if has(field) {
-                hw.write(field, slot.vmcs12.get(field));
-            }
+        dirty.drain_within(&COPIED, |field| {
+            hw.write(field, slot.vmcs12.get(field));
         });
         dirty.drain_within(&ADDRESSES, |field| {
-            if has(field) {
-                // Where the control is 0 the address may be anything.
-                let address = slot.vmcs12.get(field) & physical_mask;
-                let page = hw.backing(address & !0xfff);
-                hw.write(field, page | address & 0xfff);
-            }
+            // Where the control is 0 the address may be anything.
+            let address = slot.vmcs12.get(field) & physical_mask;
+            let page = hw.backing(address & !0xfff);
+            hw.write(field, page | address & 0xfff);
         });
     }
 }

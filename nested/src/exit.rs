@@ -6,7 +6,8 @@
 use umbra_nmi::{Interruptibility, blocking};
 use umbra_vmcs::controls::{Exit, Pin, Proc, Proc2};
 use umbra_vmcs::exit::{ENTRY_FAILURE, Reason};
-use umbra_vmcs::field::{self, FieldSet};
+use umbra_vmcs::field::flow::{self, Back, On};
+use umbra_vmcs::field::{self, Area, Field, FieldSet};
 
 use crate::bits::*;
 use crate::fault::Fault;
@@ -26,87 +27,52 @@ pub enum L2Done {
     Abort(u32),
 }
 
-/// Guest state that L1 is likely to look at, read back at once.
-const EAGER: [umbra_vmcs::Field; 10] = [
-    field::GUEST_RIP,
-    field::GUEST_RSP,
-    field::GUEST_RFLAGS,
-    field::GUEST_CR0,
-    field::GUEST_CR3,
-    field::GUEST_CR4,
-    field::GUEST_CS_ACCESS_RIGHTS,
-    field::GUEST_SS_ACCESS_RIGHTS,
-    field::GUEST_ACTIVITY_STATE,
-    field::GUEST_PENDING_DEBUG_EXCEPTIONS,
-];
-
-/// Guest state that is read back when L1 asks.
-const LAZY: FieldSet = FieldSet::of(&[
-    field::GUEST_ES_SELECTOR,
-    field::GUEST_CS_SELECTOR,
-    field::GUEST_SS_SELECTOR,
-    field::GUEST_DS_SELECTOR,
-    field::GUEST_FS_SELECTOR,
-    field::GUEST_GS_SELECTOR,
-    field::GUEST_LDTR_SELECTOR,
-    field::GUEST_TR_SELECTOR,
-    field::GUEST_ES_LIMIT,
-    field::GUEST_CS_LIMIT,
-    field::GUEST_SS_LIMIT,
-    field::GUEST_DS_LIMIT,
-    field::GUEST_FS_LIMIT,
-    field::GUEST_GS_LIMIT,
-    field::GUEST_LDTR_LIMIT,
-    field::GUEST_TR_LIMIT,
-    field::GUEST_GDTR_LIMIT,
-    field::GUEST_IDTR_LIMIT,
-    field::GUEST_ES_ACCESS_RIGHTS,
-    field::GUEST_DS_ACCESS_RIGHTS,
-    field::GUEST_FS_ACCESS_RIGHTS,
-    field::GUEST_GS_ACCESS_RIGHTS,
-    field::GUEST_LDTR_ACCESS_RIGHTS,
-    field::GUEST_TR_ACCESS_RIGHTS,
-    field::GUEST_IA32_SYSENTER_CS,
-    field::GUEST_IA32_SYSENTER_ESP,
-    field::GUEST_IA32_SYSENTER_EIP,
-    field::GUEST_ES_BASE,
-    field::GUEST_CS_BASE,
-    field::GUEST_SS_BASE,
-    field::GUEST_DS_BASE,
-    field::GUEST_FS_BASE,
-    field::GUEST_GS_BASE,
-    field::GUEST_LDTR_BASE,
-    field::GUEST_TR_BASE,
-    field::GUEST_GDTR_BASE,
-    field::GUEST_IDTR_BASE,
-]);
-
-/// Exit information, read back when L1 asks, but for what is read at once.
-const LAZY_INFORMATION: FieldSet = FieldSet::of(&[
-    field::VM_EXIT_INTERRUPTION_ERROR_CODE,
-    field::IDT_VECTORING_ERROR_CODE,
-    field::VM_EXIT_INSTRUCTION_INFORMATION,
-    field::GUEST_LINEAR_ADDRESS,
-    field::IO_RCX,
-    field::IO_RSI,
-    field::IO_RDI,
-    field::IO_RIP,
-]);
+const INFORMATION: FieldSet = flow::area(Area::ExitInformation);
 
 /// Exit information that L1 looks at after every exit.
-const EAGER_INFORMATION: [umbra_vmcs::Field; 4] = [
-    field::EXIT_QUALIFICATION,
-    field::VM_EXIT_INTERRUPTION_INFORMATION,
-    field::IDT_VECTORING_INFORMATION,
-    field::VM_EXIT_INSTRUCTION_LENGTH,
-];
+const EAGER_INFORMATION_SET: FieldSet = flow::back(Back::AtOnce, On::Any).intersection(INFORMATION);
+const EAGER_INFORMATION: [Field; EAGER_INFORMATION_SET.len()] = flow::list(EAGER_INFORMATION_SET);
 
-const PDPTES: FieldSet = FieldSet::of(&[
-    field::GUEST_PDPTE0,
-    field::GUEST_PDPTE1,
-    field::GUEST_PDPTE2,
-    field::GUEST_PDPTE3,
-]);
+/// Exit information, read back when L1 asks.
+const LAZY_INFORMATION: FieldSet = flow::back(Back::WhenAsked, On::Any).intersection(INFORMATION);
+
+/// Guest state that L1 is likely to look at, read back at once.
+const EAGER_SET: FieldSet = flow::back(Back::AtOnce, On::Any).difference(INFORMATION);
+const EAGER: [Field; EAGER_SET.len()] = flow::list(EAGER_SET);
+
+/// Guest state that is read back when L1 asks: always, and where a control is 1.
+const LAZY: FieldSet = flow::back(Back::WhenAsked, On::Any).difference(INFORMATION);
+const LAZY_PAT: FieldSet = flow::back(Back::WhenAsked, On::SavePat);
+const LAZY_DEBUG: FieldSet = flow::back(Back::WhenAsked, On::SaveDebugControls);
+const LAZY_TIMER: FieldSet = flow::back(Back::WhenAsked, On::SavePreemptionTimer);
+const LAZY_EPT: FieldSet = flow::back(Back::WhenAsked, On::Ept);
+const LAZY_INTERRUPTS: FieldSet = flow::back(Back::WhenAsked, On::VirtualInterruptDelivery);
+
+/// IA32_EFER is read at each exit for L0's own sake.
+const EAGER_EFER: FieldSet = flow::back(Back::AtOnce, On::SaveEfer);
+
+// No row's way back is left out.
+const _: () = {
+    let done = [
+        EAGER_INFORMATION_SET,
+        LAZY_INFORMATION,
+        EAGER_SET,
+        EAGER_EFER,
+        LAZY,
+        LAZY_PAT,
+        LAZY_DEBUG,
+        LAZY_TIMER,
+        LAZY_EPT,
+        LAZY_INTERRUPTS,
+    ];
+    let mut fields = 0;
+    let mut n = 0;
+    while n < done.len() {
+        fields += done[n].len();
+        n += 1;
+    }
+    assert!(fields == flow::read_back().len());
+};
 
 impl Nested {
     /// Deals with an exit of L2. vmcs02 is current; afterwards the VMCS of
@@ -306,16 +272,13 @@ impl Nested {
         let Some(number) = self.current else {
             return L2Done::Resume;
         };
-        let has_gpa = self.fields.contains(field::GUEST_PHYSICAL_ADDRESS);
+        let lazy = LAZY_INFORMATION.intersection(self.fields);
         let slot = self.slots.get(number);
         for f in EAGER_INFORMATION {
             let value = hw.read(f);
             slot.vmcs12.set(f, value);
         }
-        slot.stale = slot.stale.union(LAZY_INFORMATION);
-        if has_gpa {
-            slot.stale.insert(field::GUEST_PHYSICAL_ADDRESS);
-        }
+        slot.stale = slot.stale.union(lazy);
         self.reflect_event(hw, reason)
     }
 
@@ -358,8 +321,6 @@ impl Nested {
             let value = hw.read(f);
             slot.set_from_cpu(f, value);
         }
-        let state = hw.read(field::GUEST_INTERRUPTIBILITY_STATE);
-        slot.set_from_cpu(field::GUEST_INTERRUPTIBILITY_STATE, state);
         // The event of the entry has been delivered or is on record.
         let event = slot.vmcs12.get(field::VM_ENTRY_INTERRUPTION_INFORMATION);
         if event & INFO_VALID != 0 {
@@ -392,25 +353,22 @@ impl Nested {
             slot.set_from_cpu(field::GUEST_IA32_PERF_GLOBAL_CTRL, value);
         }
         if slot.exit(Exit::SAVE_PAT) {
-            stale.insert(field::GUEST_IA32_PAT);
+            stale = stale.union(LAZY_PAT);
         }
         if slot.exit(Exit::SAVE_DEBUG_CONTROLS) {
-            stale.insert(field::GUEST_IA32_DEBUGCTL);
-            stale.insert(field::GUEST_DR7);
+            stale = stale.union(LAZY_DEBUG);
         }
         if slot.exit(Exit::SAVE_PREEMPTION_TIMER) && slot.pin(Pin::ACTIVATE_PREEMPTION_TIMER) {
-            stale.insert(field::VMX_PREEMPTION_TIMER_VALUE);
+            stale = stale.union(LAZY_TIMER);
         }
         if slot.proc2(Proc2::ENABLE_EPT) {
-            stale = stale.union(PDPTES);
+            stale = stale.union(LAZY_EPT);
         }
         if slot.proc2(Proc2::VIRTUAL_INTERRUPT_DELIVERY) {
-            stale.insert(field::GUEST_INTERRUPT_STATUS);
+            stale = stale.union(LAZY_INTERRUPTS);
         }
         // A field that L1 is not shown is not kept for it either.
-        let mut shown = FieldSet::EMPTY;
-        stale.drain_within(&fields, |f| shown.insert(f));
-        slot.stale = slot.stale.union(shown);
+        slot.stale = slot.stale.union(stale.intersection(fields));
 
         self.left_by_l2(hw, number, is_nmi_exit)
     }

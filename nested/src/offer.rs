@@ -7,8 +7,9 @@
 
 use umbra_vmcs::Vmcs12;
 use umbra_vmcs::VmxCaps;
+use umbra_vmcs::caps::Needs;
 use umbra_vmcs::controls::{Entry, Exit, Pin, Proc, Proc2};
-use umbra_vmcs::field::{FieldSet, highest_ordinal};
+use umbra_vmcs::field::{self, Field, FieldSet, flow, highest_ordinal};
 
 use crate::bits::{CR4_FRED, CR4_SMXE};
 
@@ -116,18 +117,68 @@ pub fn offer(below: &VmxCaps, present: &FieldSet) -> VmxCaps {
     caps.ept_vpid &= EPT_VPID;
     caps.misc &= !NO_MISC;
     caps.vmfunc &= VMFUNC;
+    // A feature without one of its fields (a hypervisor below may offer that) is
+    // of no use to L1.
+    for field in field::ALL {
+        if flow::known().contains(field) && !present.contains(field) {
+            caps.withdraw(field.needs());
+        }
+    }
     if caps.vmfunc == 0 {
         caps.proc2 = caps.proc2.without(Proc2::ENABLE_VM_FUNCTIONS.bits());
     }
-
-    let mut shown = FieldSet::EMPTY;
-    for field in umbra_vmcs::field::ALL {
-        if present.contains(field) && caps.has_field(field) {
-            shown.insert(field);
-        }
+    if !caps.offers_proc2(Proc2::ENABLE_VM_FUNCTIONS) {
+        caps.vmfunc = 0;
     }
-    caps.vmcs_enum = highest_ordinal(&shown) << 1;
+    caps.vmcs_enum = highest_ordinal(&fields(&caps, present)) << 1;
     caps
+}
+
+/// The fields that L1's VMCSs have on a CPU with the fields `present`, where L1
+/// sees `caps`.
+pub fn fields(caps: &VmxCaps, present: &FieldSet) -> FieldSet {
+    caps.fields().intersection(*present)
+}
+
+/// The fields that L0 reads and writes whatever L1 asks for: those that every
+/// CPU with VMX has, and those of the features without which Umbra does not start.
+pub const REQUIRED: FieldSet = required();
+
+const fn required() -> FieldSet {
+    let mut set = FieldSet::EMPTY;
+    let mut n = 0;
+    while n < field::FIELD_COUNT {
+        let field = field::ALL[n];
+        let is_required = match field.needs() {
+            Needs::Nothing => true,
+            Needs::Proc(b) => {
+                b.bits() == Proc::USE_MSR_BITMAPS.bits()
+                    || b.bits() == Proc::ACTIVATE_SECONDARY_CONTROLS.bits()
+            }
+            Needs::Proc2(b) => {
+                b.bits() == Proc2::ENABLE_EPT.bits() || b.bits() == Proc2::ENABLE_VPID.bits()
+            }
+            Needs::Exit(b) => {
+                b.bits() == Exit::LOAD_PAT.bits() || b.bits() == Exit::LOAD_EFER.bits()
+            }
+            Needs::Entry(b) => {
+                b.bits() == Entry::LOAD_PAT.bits() || b.bits() == Entry::LOAD_EFER.bits()
+            }
+            _ => false,
+        };
+        if is_required {
+            set = set.with(field);
+        }
+        n += 1;
+    }
+    set
+}
+
+/// The first field that Umbra cannot do without and that the CPU lacks.
+pub fn missing(present: &FieldSet) -> Option<Field> {
+    field::ALL
+        .into_iter()
+        .find(|f| REQUIRED.contains(*f) && !present.contains(*f))
 }
 
 #[cfg(test)]
@@ -197,6 +248,32 @@ mod tests {
             assert!(!caps.has_field(f), "{f:?}");
         }
         assert!(caps.has_field(field::EPTP_LIST_ADDRESS));
+    }
+
+    /// Whoever offers a field says in its row how it goes to vmcs02 and back.
+    #[test]
+    fn every_field_offered_has_a_flow() {
+        let caps = offer(&everything(), &FieldSet::FULL);
+        for f in fields(&caps, &FieldSet::FULL).iter() {
+            assert!(f.flow().is_some(), "{f:?}");
+        }
+    }
+
+    #[test]
+    fn a_feature_goes_with_its_field() {
+        for f in field::ALL {
+            if f.flow().is_none() || REQUIRED.contains(f) {
+                continue;
+            }
+            let mut present = FieldSet::FULL;
+            present.remove(f);
+            assert_eq!(missing(&present), None);
+            let caps = offer(&everything(), &present);
+            if f.needs() != Needs::AskCpu {
+                assert!(!caps.has_field(f), "{f:?}");
+            }
+            assert!(!fields(&caps, &present).contains(f), "{f:?}");
+        }
     }
 
     #[test]

@@ -50,15 +50,9 @@ impl Nested {
     /// A CPU outside VMX operation. `fields` are those that the CPU below was
     /// found to have; only what `caps` offers of them is shown to L1.
     pub fn new(caps: VmxCaps, fields: FieldSet, cpu: CpuFacts, gib_pages: bool) -> Self {
-        let mut offered = FieldSet::EMPTY;
-        for field in umbra_vmcs::field::ALL {
-            if fields.contains(field) && caps.has_field(field) {
-                offered.insert(field);
-            }
-        }
         Self {
             caps,
-            fields: offered,
+            fields: crate::offer::fields(&caps, &fields),
             cpu,
             always_read: rules::groups()
                 .filter(|g| g.runs == Runs::Always)

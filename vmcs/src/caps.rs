@@ -34,6 +34,8 @@ pub mod msr {
 #[allow(missing_docs)]
 pub enum Needs {
     Nothing,
+    /// Nothing that a capability tells: VMREAD alone says whether the CPU has it.
+    AskCpu,
     /// No CPU that Umbra knows how to present has it.
     Never,
     Pin(Pin),
@@ -338,10 +340,37 @@ impl VmxCaps {
         self.misc & 1 << 5 != 0
     }
 
+    /// Takes away what a field needs, for a CPU that offers the feature and
+    /// lacks the field. What must be 1 stays.
+    pub const fn withdraw(&mut self, needs: Needs) {
+        match needs {
+            Needs::Nothing | Needs::AskCpu | Needs::Never => {}
+            Needs::Pin(b) => {
+                self.pin_plain = self.pin_plain.without(b.bits());
+                self.pin_true = self.pin_true.without(b.bits());
+            }
+            Needs::Proc(b) => {
+                self.proc_plain = self.proc_plain.without(b.bits());
+                self.proc_true = self.proc_true.without(b.bits());
+            }
+            Needs::Proc2(b) => self.proc2 = self.proc2.without(b.bits()),
+            Needs::Proc3(b) => self.proc3 &= !b.bits(),
+            Needs::Exit(b) => {
+                self.exit_plain = self.exit_plain.without(b.bits());
+                self.exit_true = self.exit_true.without(b.bits());
+            }
+            Needs::Entry(b) => {
+                self.entry_plain = self.entry_plain.without(b.bits());
+                self.entry_true = self.entry_true.without(b.bits());
+            }
+            Needs::EptpSwitching => self.vmfunc &= !1,
+        }
+    }
+
     /// Whether a CPU with these capabilities has the field.
     pub const fn has_field(&self, field: Field) -> bool {
         match field.needs() {
-            Needs::Nothing => true,
+            Needs::Nothing | Needs::AskCpu => true,
             Needs::Never => false,
             Needs::Pin(b) => self.offers_pin(b),
             Needs::Proc(b) => self.offers_proc(b),

@@ -44,6 +44,8 @@ pub struct Machine {
     /// Another CPU changes every word before L0 does.
     pub is_contested: bool,
     pub pkru: u32,
+    /// The fields that the CPU has.
+    pub present: FieldSet,
 }
 
 pub struct Tables(Rc<RefCell<HashMap<u64, [u64; 512]>>>);
@@ -103,6 +105,7 @@ impl Machine {
             is_ept01_changed: false,
             is_contested: false,
             pkru: 0,
+            present: FieldSet::FULL,
         };
         // L1 in 64-bit mode at CPL 0, all of memory mapped by one table of
         // 1 GiB pages at 0x10000 and 0x11000.
@@ -156,10 +159,12 @@ impl Hardware for Machine {
     }
     fn read(&mut self, f: Field) -> u64 {
         self.reads += 1;
+        assert!(self.present.contains(f), "VMREAD of {f:?}");
         self.vmcs.entry(self.key()).or_default().get(f)
     }
     fn write(&mut self, f: Field, value: u64) {
         self.writes += 1;
+        assert!(self.present.contains(f), "VMWRITE of {f:?}");
         self.vmcs.entry(self.key()).or_default().set(f, value);
     }
     fn switch_to(&mut self, which: Current) {
@@ -274,10 +279,15 @@ impl Hardware for Machine {
     }
 }
 
-/// A CPU with all that Umbra offers.
+/// What L1 sees on a CPU with all that Umbra offers.
 pub fn capabilities() -> VmxCaps {
+    offer::offer(&capabilities_below(), &FieldSet::FULL)
+}
+
+/// A CPU with all that Umbra offers.
+pub fn capabilities_below() -> VmxCaps {
     let allow = |must: u32| Allowed(0xffff_ffff << 32 | u64::from(must));
-    let below = VmxCaps {
+    VmxCaps {
         basic: 1 << 55 | 1 << 54 | 6 << 50 | 0x1000 << 32 | u64::from(REVISION),
         pin_plain: allow(0x16),
         pin_true: allow(0x16),
@@ -298,8 +308,7 @@ pub fn capabilities() -> VmxCaps {
         vmcs_enum: 0x3e,
         ept_vpid: 0x0f01_0673_4141,
         vmfunc: 1,
-    };
-    offer::offer(&below, &FieldSet::FULL)
+    }
 }
 
 pub fn cpu_facts() -> CpuFacts {
@@ -322,7 +331,13 @@ pub fn cpu_facts() -> CpuFacts {
 }
 
 pub fn nested() -> Nested {
-    let mut nested = Nested::new(capabilities(), FieldSet::FULL, cpu_facts(), true);
+    nested_with(FieldSet::FULL)
+}
+
+/// On a CPU that has these fields alone.
+pub fn nested_with(present: FieldSet) -> Nested {
+    let caps = offer::offer(&capabilities_below(), &present);
+    let mut nested = Nested::new(caps, present, cpu_facts(), true);
     let config = Config {
         caches: 8,
         pages_per_cache: 16,
@@ -340,8 +355,14 @@ pub fn nested() -> Nested {
 
 /// A machine whose L1 is in VMX operation with a clear, current VMCS.
 pub fn in_vmx() -> (Machine, Nested) {
+    in_vmx_with(FieldSet::FULL)
+}
+
+/// The same on a CPU that has these fields alone.
+pub fn in_vmx_with(present: FieldSet) -> (Machine, Nested) {
     let mut hw = Machine::new();
-    let mut nested = nested();
+    hw.present = present;
+    let mut nested = nested_with(present);
     assert_eq!(
         pointer(&mut hw, &mut nested, Reason::Vmxon, VMXON_REGION),
         Done::Next
@@ -465,7 +486,12 @@ pub fn valid_fields() -> Vec<(Field, u64)> {
 
 /// A machine whose L1 has written a valid VMCS.
 pub fn with_valid_vmcs() -> (Machine, Nested) {
-    let (mut hw, mut nested) = in_vmx();
+    with_valid_vmcs_on(FieldSet::FULL)
+}
+
+/// The same on a CPU that has these fields alone.
+pub fn with_valid_vmcs_on(present: FieldSet) -> (Machine, Nested) {
+    let (mut hw, mut nested) = in_vmx_with(present);
     for (f, value) in valid_fields() {
         vmwrite(&mut hw, &mut nested, f.encoding().into(), value);
         assert!(succeeded(&mut hw), "{f:?}");

@@ -1,0 +1,170 @@
+//! How a field's value goes from vmcs12 to vmcs02 and back, one column each.
+
+use super::{ALL, Area, FIELD_COUNT, Field, FieldSet};
+
+/// How vmcs02 gets a field of vmcs12.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Into02 {
+    /// As it is.
+    Copied,
+    /// As an address in L1's memory, exchanged for the page that L1 reaches there.
+    Address,
+    /// As something that L0 makes of it.
+    Composed,
+    /// Merged with L0's bits: a word of controls. They are made together.
+    ControlWord,
+    /// Not: vmcs02 has a value of L0's own.
+    Own,
+    /// Not: vmcs02's field is not written, and has no effect.
+    Absent,
+}
+
+/// How vmcs12 gets a field back after an exit of L2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Back {
+    /// It is read from vmcs02 at each exit that L1 sees.
+    AtOnce,
+    /// It is read from vmcs02 when L1 asks for it.
+    WhenAsked,
+    /// L0 writes what the CPU would have stored.
+    L0Records,
+    /// Not: no exit changes it.
+    Never,
+}
+
+/// Which control of vmcs12 has to be 1 for the field to come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum On {
+    /// None.
+    Any,
+    SaveDebugControls,
+    SavePat,
+    SaveEfer,
+    SavePerfGlobalCtrl,
+    /// Together with "activate VMX-preemption timer".
+    SavePreemptionTimer,
+    Ept,
+    VirtualInterruptDelivery,
+}
+
+/// What a shadow VMCS that L1's VMREAD and VMWRITE use without an exit may carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shadow {
+    /// Nothing: the field is dealt with by exits.
+    No,
+    /// What L1 reads.
+    Read,
+    /// What L1 reads and writes.
+    ReadWrite,
+}
+
+/// A field's flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// How vmcs02 gets it.
+    pub into02: Into02,
+    /// How vmcs12 gets it back.
+    pub back: Back,
+    /// What the way back hangs on.
+    pub on: On,
+    /// What a shadow VMCS may carry.
+    pub shadow: Shadow,
+}
+
+/// Makes a set of the rows whose flow satisfies a condition.
+macro_rules! set {
+    ($($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*) = |$flow:ident| $holds:expr;)*) => {
+        $(
+            $(#[$doc])*
+            pub const fn $name($($argument: $type),*) -> FieldSet {
+                let mut set = FieldSet::EMPTY;
+                let mut n = 0;
+                while n < FIELD_COUNT {
+                    if let Some($flow) = ALL[n].flow()
+                        && $holds
+                    {
+                        set = set.with(ALL[n]);
+                    }
+                    n += 1;
+                }
+                set
+            }
+        )*
+    };
+}
+
+set! {
+    /// The fields that have a flow at all: those that L1 can be offered.
+    known() = |_flow| true;
+    /// The fields that vmcs02 gets in this way.
+    into02(how: Into02) = |flow| flow.into02 as u8 == how as u8;
+    /// The fields that vmcs12 gets back in this way, where `on` holds.
+    back(how: Back, on: On) = |flow| flow.back as u8 == how as u8 && flow.on as u8 == on as u8;
+    /// All the fields that vmcs12 gets back from vmcs02.
+    read_back() = |flow| matches!(flow.back, Back::AtOnce | Back::WhenAsked);
+    /// The fields of which a shadow VMCS may carry this much.
+    shadow(what: Shadow) = |flow| flow.shadow as u8 == what as u8;
+}
+
+/// The fields of an area.
+pub const fn area(area: Area) -> FieldSet {
+    let mut set = FieldSet::EMPTY;
+    let mut n = 0;
+    while n < FIELD_COUNT {
+        if ALL[n].area() as u8 == area as u8 {
+            set = set.with(ALL[n]);
+        }
+        n += 1;
+    }
+    set
+}
+
+/// The fields of a set, in the order of the table. `N` is the set's
+/// [`len`](FieldSet::len).
+pub const fn list<const N: usize>(set: FieldSet) -> [Field; N] {
+    let mut fields = [ALL[0]; N];
+    let (mut n, mut filled) = (0, 0);
+    while n < FIELD_COUNT {
+        if set.contains(ALL[n]) {
+            fields[filled] = ALL[n];
+            filled += 1;
+        }
+        n += 1;
+    }
+    assert!(filled == N, "the set has another number of fields");
+    fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nothing that the CPU saves for L1 can be lost, and nothing that L1 writes.
+    #[test]
+    fn flows_fit_the_areas() {
+        for field in ALL {
+            let Some(flow) = field.flow() else { continue };
+            match field.area() {
+                Area::ExitInformation => {
+                    assert_eq!(flow.into02, Into02::Absent, "{field:?}");
+                    assert_ne!(flow.back, Back::Never, "{field:?}");
+                    assert_ne!(flow.shadow, Shadow::ReadWrite, "{field:?}");
+                }
+                Area::Host => {
+                    assert!(
+                        matches!(flow.into02, Into02::Own | Into02::Absent),
+                        "{field:?}"
+                    );
+                    assert_eq!(flow.back, Back::Never, "{field:?}");
+                }
+                Area::Guest | Area::Control => {}
+            }
+            if matches!(flow.back, Back::AtOnce | Back::WhenAsked) {
+                let is_in_vmcs02 = matches!(flow.into02, Into02::Copied | Into02::Composed)
+                    || field.area() == Area::ExitInformation;
+                assert!(is_in_vmcs02, "{field:?}");
+            }
+        }
+    }
+}
