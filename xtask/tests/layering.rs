@@ -18,6 +18,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["umbra-arch", "umbra-vmcs", "umbra-ept", "umbra-nmi"],
     ),
     ("umbra-guests", &["umbra-arch"]),
+    ("umbra-iommu", &["umbra-arch"]),
     (
         "umbra",
         &[
@@ -27,6 +28,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "umbra-nmi",
             "umbra-nested",
             "umbra-guests",
+            "umbra-iommu",
         ],
     ),
     ("xtask", &[]),
@@ -44,6 +46,7 @@ const WITHOUT_STD: &[&str] = &[
     "umbra-nmi",
     "umbra-nested",
     "umbra-guests",
+    "umbra-iommu",
 ];
 
 fn checkout() -> &'static Path {

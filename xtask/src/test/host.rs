@@ -17,6 +17,7 @@ const LIBRARIES: &[&str] = &[
     "--package=umbra-nmi",
     "--package=umbra-nested",
     "--package=umbra-guests",
+    "--package=umbra-iommu",
 ];
 /// This tool.
 const TOOL: &[&str] = &["--package=xtask"];
