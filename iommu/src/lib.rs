@@ -21,7 +21,11 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod caps;
+pub mod context;
 pub mod dmar;
 pub mod mem;
 pub mod plan;
 pub mod ranges;
+pub mod regs;
+pub mod second_level;

@@ -1,0 +1,198 @@
+//! Second-level tables: what a device's address becomes. VT-d "Second-Stage
+//! Translation", "Second-Stage Paging Entries".
+
+use umbra_arch::paging::ADDRESS_BITS;
+
+use crate::caps::{Caps, Levels};
+use crate::mem::{PAGE_BYTES, Tables, WORDS};
+use crate::ranges::{Range, Ranges};
+
+const READ: u64 = 1 << 0;
+const WRITE: u64 = 1 << 1;
+const PAGE_SIZE: u64 = 1 << 7;
+
+/// There were not enough pages for the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRoom;
+
+/// How the tables of a domain are built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Format {
+    /// Levels of a walk.
+    pub levels: Levels,
+    /// The bits of an address that a unit lets through.
+    pub address_bits: u32,
+    /// A leaf may map 2 MiB.
+    pub has_2m: bool,
+    /// A leaf may map 1 GiB.
+    pub has_1g: bool,
+    /// Walks look into the caches.
+    pub is_coherent: bool,
+}
+
+impl Format {
+    /// What a unit wants; `None` if it has no levels that are known.
+    #[must_use]
+    pub fn of(caps: &Caps) -> Option<Self> {
+        Some(Self {
+            levels: caps.levels()?,
+            address_bits: caps.address_bits(),
+            has_2m: caps.has_2m(),
+            has_1g: caps.has_1g(),
+            is_coherent: caps.ecap.coherent(),
+        })
+    }
+
+    /// What is right for both, so that two units can share tables; `None` if
+    /// they differ in their levels.
+    #[must_use]
+    pub fn shared_with(self, other: Self) -> Option<Self> {
+        if self.levels != other.levels {
+            return None;
+        }
+        Some(Self {
+            levels: self.levels,
+            address_bits: self.address_bits.max(other.address_bits),
+            has_2m: self.has_2m && other.has_2m,
+            has_1g: self.has_1g && other.has_1g,
+            is_coherent: self.is_coherent && other.is_coherent,
+        })
+    }
+
+    /// Whether a leaf may stand at a level: 0 for 4 KiB, 1 for 2 MiB, 2 for 1 GiB.
+    const fn has_leaf_at(&self, level: u32) -> bool {
+        match level {
+            0 => true,
+            1 => self.has_2m,
+            2 => self.has_1g,
+            _ => false,
+        }
+    }
+}
+
+const fn span_bytes(level: u32) -> u64 {
+    PAGE_BYTES << (9 * level)
+}
+
+const fn index(address: u64, level: u32) -> usize {
+    (address >> (12 + 9 * level)) as usize % WORDS
+}
+
+/// The tables of one domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SecondLevel {
+    root_hpa: u64,
+    format: Format,
+}
+
+impl SecondLevel {
+    /// Maps `ranges` onto themselves, for reading and writing, by the largest
+    /// pages that fit. What lies beyond [`Format::address_bits`] is left out:
+    /// no device has such an address.
+    ///
+    /// # Errors
+    /// [`NoRoom`].
+    pub fn identity<const N: usize>(
+        tables: &mut impl Tables,
+        format: Format,
+        ranges: &Ranges<N>,
+    ) -> Result<Self, NoRoom> {
+        let root_hpa = tables.take().ok_or(NoRoom)?;
+        let this = Self { root_hpa, format };
+        let end_of_all = 1 << format.address_bits.min(format.levels.address_bits());
+        for range in ranges.iter() {
+            let end_hpa = range.end_hpa.min(end_of_all);
+            if range.start_hpa < end_hpa {
+                this.map(
+                    tables,
+                    Range {
+                        start_hpa: range.start_hpa,
+                        end_hpa,
+                    },
+                )?;
+            }
+        }
+        if !format.is_coherent {
+            this.write_back(tables, root_hpa, format.levels.count() - 1);
+        }
+        Ok(this)
+    }
+
+    /// The root table, for context entries.
+    #[must_use]
+    pub const fn root_hpa(&self) -> u64 {
+        self.root_hpa
+    }
+
+    /// How it is built.
+    #[must_use]
+    pub const fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Ranges do not overlap, so that no leaf stands where a table should go.
+    fn map(&self, tables: &mut impl Tables, range: Range) -> Result<(), NoRoom> {
+        let mut at = range.start_hpa;
+        while at < range.end_hpa {
+            let fits = |l| at.is_multiple_of(span_bytes(l)) && range.end_hpa - at >= span_bytes(l);
+            let level = (0..=2)
+                .rev()
+                .find(|&l| self.format.has_leaf_at(l) && fits(l))
+                .unwrap_or(0);
+            let mut table = self.root_hpa;
+            for above in (level + 1..self.format.levels.count()).rev() {
+                table = descend(tables, table, index(at, above))?;
+            }
+            let size = if level > 0 { PAGE_SIZE } else { 0 };
+            tables.write(table, index(at, level), at | size | READ | WRITE);
+            at += span_bytes(level);
+        }
+        Ok(())
+    }
+
+    fn write_back(&self, tables: &mut impl Tables, table: u64, level: u32) {
+        tables.write_back(table);
+        if level == 0 {
+            return;
+        }
+        for index in 0..WORDS {
+            let entry = tables.read(table, index);
+            if entry & (READ | WRITE) != 0 && entry & PAGE_SIZE == 0 {
+                self.write_back(tables, entry & ADDRESS_BITS, level - 1);
+            }
+        }
+    }
+
+    /// Walks the tables as a unit does: the machine address that a device
+    /// reaches at `address`, and how many bytes its leaf maps.
+    #[must_use]
+    pub fn translate(&self, tables: &impl Tables, address: u64) -> Option<(u64, u64)> {
+        if address >> self.format.levels.address_bits() != 0 {
+            return None;
+        }
+        let mut table = self.root_hpa;
+        for level in (0..self.format.levels.count()).rev() {
+            let entry = tables.read(table, index(address, level));
+            if entry & (READ | WRITE) == 0 {
+                return None;
+            }
+            if level == 0 || entry & PAGE_SIZE != 0 {
+                let bytes = span_bytes(level);
+                return Some(((entry & ADDRESS_BITS) + address % bytes, bytes));
+            }
+            table = entry & ADDRESS_BITS;
+        }
+        None
+    }
+}
+
+/// The table that the entry names; a new one where there is none.
+fn descend(tables: &mut impl Tables, table: u64, index: usize) -> Result<u64, NoRoom> {
+    let entry = tables.read(table, index);
+    if entry & (READ | WRITE) != 0 {
+        return Ok(entry & ADDRESS_BITS);
+    }
+    let new = tables.take().ok_or(NoRoom)?;
+    tables.write(table, index, new | READ | WRITE);
+    Ok(new)
+}
