@@ -24,8 +24,11 @@
 pub mod caps;
 pub mod context;
 pub mod dmar;
+pub mod fault;
+pub mod invalidate;
 pub mod mem;
 pub mod plan;
 pub mod ranges;
 pub mod regs;
 pub mod second_level;
+pub mod unit;
