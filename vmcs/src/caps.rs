@@ -1,33 +1,10 @@
 //! VMX capabilities: IA32_VMX_BASIC to IA32_VMX_EXIT_CTLS2.
 //! SDM appendix "VMX Capability Reporting Facility".
 
+use umbra_arch::msr;
+
 use crate::controls::{Entry, Exit, Pin, Proc, Proc2, Proc3};
 use crate::field::{self, Field, FieldSet};
-
-/// The numbers of the capability MSRs.
-pub mod msr {
-    #![allow(missing_docs)]
-    pub const BASIC: u32 = 0x480;
-    pub const PINBASED_CTLS: u32 = 0x481;
-    pub const PROCBASED_CTLS: u32 = 0x482;
-    pub const EXIT_CTLS: u32 = 0x483;
-    pub const ENTRY_CTLS: u32 = 0x484;
-    pub const MISC: u32 = 0x485;
-    pub const CR0_FIXED0: u32 = 0x486;
-    pub const CR0_FIXED1: u32 = 0x487;
-    pub const CR4_FIXED0: u32 = 0x488;
-    pub const CR4_FIXED1: u32 = 0x489;
-    pub const VMCS_ENUM: u32 = 0x48a;
-    pub const PROCBASED_CTLS2: u32 = 0x48b;
-    pub const EPT_VPID_CAP: u32 = 0x48c;
-    pub const TRUE_PINBASED_CTLS: u32 = 0x48d;
-    pub const TRUE_PROCBASED_CTLS: u32 = 0x48e;
-    pub const TRUE_EXIT_CTLS: u32 = 0x48f;
-    pub const TRUE_ENTRY_CTLS: u32 = 0x490;
-    pub const VMFUNC: u32 = 0x491;
-    pub const PROCBASED_CTLS3: u32 = 0x492;
-    pub const EXIT_CTLS2: u32 = 0x493;
-}
 
 /// What a CPU must support for a VMCS field to exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,39 +113,39 @@ impl VmxCaps {
     /// each is known to exist before it is read.
     pub fn read(mut rdmsr: impl FnMut(u32) -> u64) -> Self {
         let mut caps = Self {
-            basic: rdmsr(msr::BASIC),
-            pin_plain: Allowed(rdmsr(msr::PINBASED_CTLS)),
-            proc_plain: Allowed(rdmsr(msr::PROCBASED_CTLS)),
-            exit_plain: Allowed(rdmsr(msr::EXIT_CTLS)),
-            entry_plain: Allowed(rdmsr(msr::ENTRY_CTLS)),
-            misc: rdmsr(msr::MISC),
-            cr0_fixed0: rdmsr(msr::CR0_FIXED0),
-            cr0_fixed1: rdmsr(msr::CR0_FIXED1),
-            cr4_fixed0: rdmsr(msr::CR4_FIXED0),
-            cr4_fixed1: rdmsr(msr::CR4_FIXED1),
-            vmcs_enum: rdmsr(msr::VMCS_ENUM),
+            basic: rdmsr(msr::IA32_VMX_BASIC),
+            pin_plain: Allowed(rdmsr(msr::IA32_VMX_PINBASED_CTLS)),
+            proc_plain: Allowed(rdmsr(msr::IA32_VMX_PROCBASED_CTLS)),
+            exit_plain: Allowed(rdmsr(msr::IA32_VMX_EXIT_CTLS)),
+            entry_plain: Allowed(rdmsr(msr::IA32_VMX_ENTRY_CTLS)),
+            misc: rdmsr(msr::IA32_VMX_MISC),
+            cr0_fixed0: rdmsr(msr::IA32_VMX_CR0_FIXED0),
+            cr0_fixed1: rdmsr(msr::IA32_VMX_CR0_FIXED1),
+            cr4_fixed0: rdmsr(msr::IA32_VMX_CR4_FIXED0),
+            cr4_fixed1: rdmsr(msr::IA32_VMX_CR4_FIXED1),
+            vmcs_enum: rdmsr(msr::IA32_VMX_VMCS_ENUM),
             ..Self::default()
         };
         if caps.has_true_controls() {
-            caps.pin_true = Allowed(rdmsr(msr::TRUE_PINBASED_CTLS));
-            caps.proc_true = Allowed(rdmsr(msr::TRUE_PROCBASED_CTLS));
-            caps.exit_true = Allowed(rdmsr(msr::TRUE_EXIT_CTLS));
-            caps.entry_true = Allowed(rdmsr(msr::TRUE_ENTRY_CTLS));
+            caps.pin_true = Allowed(rdmsr(msr::IA32_VMX_TRUE_PINBASED_CTLS));
+            caps.proc_true = Allowed(rdmsr(msr::IA32_VMX_TRUE_PROCBASED_CTLS));
+            caps.exit_true = Allowed(rdmsr(msr::IA32_VMX_TRUE_EXIT_CTLS));
+            caps.entry_true = Allowed(rdmsr(msr::IA32_VMX_TRUE_ENTRY_CTLS));
         }
         if caps.offers_proc(Proc::ACTIVATE_SECONDARY_CONTROLS) {
-            caps.proc2 = Allowed(rdmsr(msr::PROCBASED_CTLS2));
+            caps.proc2 = Allowed(rdmsr(msr::IA32_VMX_PROCBASED_CTLS2));
         }
         if caps.offers_proc(Proc::ACTIVATE_TERTIARY_CONTROLS) {
-            caps.proc3 = rdmsr(msr::PROCBASED_CTLS3);
+            caps.proc3 = rdmsr(msr::IA32_VMX_PROCBASED_CTLS3);
         }
         if caps.offers_exit(Exit::ACTIVATE_SECONDARY_CONTROLS) {
-            caps.exit2 = rdmsr(msr::EXIT_CTLS2);
+            caps.exit2 = rdmsr(msr::IA32_VMX_EXIT_CTLS2);
         }
         if caps.offers_proc2(Proc2::ENABLE_EPT) || caps.offers_proc2(Proc2::ENABLE_VPID) {
-            caps.ept_vpid = rdmsr(msr::EPT_VPID_CAP);
+            caps.ept_vpid = rdmsr(msr::IA32_VMX_EPT_VPID_CAP);
         }
         if caps.offers_proc2(Proc2::ENABLE_VM_FUNCTIONS) {
-            caps.vmfunc = rdmsr(msr::VMFUNC);
+            caps.vmfunc = rdmsr(msr::IA32_VMX_VMFUNC);
         }
         caps
     }
@@ -178,35 +155,37 @@ impl VmxCaps {
     pub fn msr(&self, number: u32) -> Option<u64> {
         let when = |has: bool, value: u64| if has { Some(value) } else { None };
         match number {
-            msr::BASIC => Some(self.basic),
-            msr::PINBASED_CTLS => Some(self.pin_plain.0),
-            msr::PROCBASED_CTLS => Some(self.proc_plain.0),
-            msr::EXIT_CTLS => Some(self.exit_plain.0),
-            msr::ENTRY_CTLS => Some(self.entry_plain.0),
-            msr::MISC => Some(self.misc),
-            msr::CR0_FIXED0 => Some(self.cr0_fixed0),
-            msr::CR0_FIXED1 => Some(self.cr0_fixed1),
-            msr::CR4_FIXED0 => Some(self.cr4_fixed0),
-            msr::CR4_FIXED1 => Some(self.cr4_fixed1),
-            msr::VMCS_ENUM => Some(self.vmcs_enum),
-            msr::PROCBASED_CTLS2 => when(
+            msr::IA32_VMX_BASIC => Some(self.basic),
+            msr::IA32_VMX_PINBASED_CTLS => Some(self.pin_plain.0),
+            msr::IA32_VMX_PROCBASED_CTLS => Some(self.proc_plain.0),
+            msr::IA32_VMX_EXIT_CTLS => Some(self.exit_plain.0),
+            msr::IA32_VMX_ENTRY_CTLS => Some(self.entry_plain.0),
+            msr::IA32_VMX_MISC => Some(self.misc),
+            msr::IA32_VMX_CR0_FIXED0 => Some(self.cr0_fixed0),
+            msr::IA32_VMX_CR0_FIXED1 => Some(self.cr0_fixed1),
+            msr::IA32_VMX_CR4_FIXED0 => Some(self.cr4_fixed0),
+            msr::IA32_VMX_CR4_FIXED1 => Some(self.cr4_fixed1),
+            msr::IA32_VMX_VMCS_ENUM => Some(self.vmcs_enum),
+            msr::IA32_VMX_PROCBASED_CTLS2 => when(
                 self.offers_proc(Proc::ACTIVATE_SECONDARY_CONTROLS),
                 self.proc2.0,
             ),
-            msr::EPT_VPID_CAP => when(
+            msr::IA32_VMX_EPT_VPID_CAP => when(
                 self.offers_proc2(Proc2::ENABLE_EPT) || self.offers_proc2(Proc2::ENABLE_VPID),
                 self.ept_vpid,
             ),
-            msr::TRUE_PINBASED_CTLS => when(self.has_true_controls(), self.pin_true.0),
-            msr::TRUE_PROCBASED_CTLS => when(self.has_true_controls(), self.proc_true.0),
-            msr::TRUE_EXIT_CTLS => when(self.has_true_controls(), self.exit_true.0),
-            msr::TRUE_ENTRY_CTLS => when(self.has_true_controls(), self.entry_true.0),
-            msr::VMFUNC => when(self.offers_proc2(Proc2::ENABLE_VM_FUNCTIONS), self.vmfunc),
-            msr::PROCBASED_CTLS3 => when(
+            msr::IA32_VMX_TRUE_PINBASED_CTLS => when(self.has_true_controls(), self.pin_true.0),
+            msr::IA32_VMX_TRUE_PROCBASED_CTLS => when(self.has_true_controls(), self.proc_true.0),
+            msr::IA32_VMX_TRUE_EXIT_CTLS => when(self.has_true_controls(), self.exit_true.0),
+            msr::IA32_VMX_TRUE_ENTRY_CTLS => when(self.has_true_controls(), self.entry_true.0),
+            msr::IA32_VMX_VMFUNC => {
+                when(self.offers_proc2(Proc2::ENABLE_VM_FUNCTIONS), self.vmfunc)
+            }
+            msr::IA32_VMX_PROCBASED_CTLS3 => when(
                 self.offers_proc(Proc::ACTIVATE_TERTIARY_CONTROLS),
                 self.proc3,
             ),
-            msr::EXIT_CTLS2 => when(
+            msr::IA32_VMX_EXIT_CTLS2 => when(
                 self.offers_exit(Exit::ACTIVATE_SECONDARY_CONTROLS),
                 self.exit2,
             ),

@@ -4,10 +4,11 @@
 //! feature, the way a hypervisor would; nothing here asks the rules.
 
 use proptest::prelude::*;
+use umbra_arch::EventType;
 use umbra_vmcs::controls::{Entry, Exit, Pin, Proc, Proc2, Proc3};
 use umbra_vmcs::field::{self, Field, FieldSet, Width};
 use umbra_vmcs::rules::cases::Bench;
-use umbra_vmcs::rules::{check_all, interruption_kind as kind};
+use umbra_vmcs::rules::check_all;
 
 /// Free choices, used up one by one.
 struct Choices {
@@ -553,38 +554,38 @@ fn guest_events(c: &mut Choices, b: &mut Bench, mode: Mode, cpl: u64) {
         ),
         1 if blocking == 0 => {
             flags |= 1 << 9;
-            b.inject(kind::EXTERNAL, c.below(256) as u32);
+            b.inject(EventType::ExternalInterrupt, c.below(256) as u8);
         }
         2 if blocking == 0 => {
-            b.inject(kind::NMI, 2);
+            b.inject(EventType::Nmi, 2);
             if b.get(field::PIN_BASED_CONTROLS) & u64::from(Pin::VIRTUAL_NMIS.bits()) != 0 {
                 nmi_blocked = false;
             }
         }
         1 | 2 => b.set(field::VM_ENTRY_INTERRUPTION_INFORMATION, 0),
-        3 => b.inject(kind::HARDWARE_EXCEPTION, 1),
+        3 => b.inject(EventType::HardwareException, 1),
         4 if mode == Mode::Real || mode == Mode::Unpaged => {
             // Protected mode without paging still pushes an error code.
-            b.inject(kind::HARDWARE_EXCEPTION, 13);
+            b.inject(EventType::HardwareException, 13);
             if mode == Mode::Unpaged {
                 b.error_code(c.any() as u32 & 0xffff);
             }
         }
         4 => {
             let vector = c.of(&[8, 10, 11, 12, 13, 14, 17]);
-            b.inject(kind::HARDWARE_EXCEPTION, vector);
+            b.inject(EventType::HardwareException, vector);
             b.error_code(c.any() as u32 & 0xffff);
         }
         5 => {
-            b.inject(kind::SOFTWARE_INTERRUPT, c.below(256) as u32);
+            b.inject(EventType::SoftwareInterrupt, c.below(256) as u8);
             b.set(field::VM_ENTRY_INSTRUCTION_LENGTH, 1 + c.below(15));
         }
         6 => {
-            b.inject(kind::SOFTWARE_EXCEPTION, c.of(&[3, 4]));
+            b.inject(EventType::SoftwareException, c.of(&[3, 4]));
             b.set(field::VM_ENTRY_INSTRUCTION_LENGTH, 1 + c.below(15));
         }
-        7 => b.inject(kind::OTHER, 0),
-        _ => b.inject(kind::HARDWARE_EXCEPTION, 18),
+        7 => b.inject(EventType::Other, 0),
+        _ => b.inject(EventType::HardwareException, 18),
     }
     if blocking == 1 {
         flags |= 1 << 9;

@@ -3,7 +3,7 @@
 use crate::fixup_row;
 use core::arch::asm;
 
-pub use x86::msr::*;
+pub use umbra_arch::msr::*;
 
 /// Reads an MSR that this CPU is known to have.
 pub fn read(index: u32) -> u64 {

@@ -8,7 +8,6 @@ use crate::percpu::{Cpu, Tables};
 use umbra_core::features::feature_control;
 use umbra_ept::invalidate::Invalidate;
 use umbra_ept::mtrr::Mtrrs;
-use umbra_vmcs::caps::msr as vmx_msr;
 
 /// IA32_BIOS_UPDT_TRIG: loads a microcode update.
 const MICROCODE_UPDATE: u32 = 0x79;
@@ -79,7 +78,7 @@ pub fn fill_bitmap(bitmap: &mut [u8], mtrrs: &Mtrrs) {
     let both = mtrrs
         .msrs()
         .chain([msr::IA32_FEATURE_CONTROL])
-        .chain(vmx_msr::BASIC..=vmx_msr::EXIT_CTLS2)
+        .chain(msr::IA32_VMX_BASIC..=msr::IA32_VMX_EXIT_CTLS2)
         .chain(INTEL_PT)
         .chain(HARDWARE_FEEDBACK)
         .chain(REMOTE_ACTION)
@@ -104,7 +103,9 @@ pub fn read(cpu: &Cpu, index: u32) -> Result<u64, GeneralProtection> {
     }
     match index {
         msr::IA32_FEATURE_CONTROL => Ok(cpu.feature_control),
-        vmx_msr::BASIC..=vmx_msr::EXIT_CTLS2 => cpu.offered.msr(index).ok_or(GeneralProtection),
+        msr::IA32_VMX_BASIC..=msr::IA32_VMX_EXIT_CTLS2 => {
+            cpu.offered.msr(index).ok_or(GeneralProtection)
+        }
         _ if is_hidden(index) => Err(GeneralProtection),
         CORE_CAPABILITIES => msr::read_safe(index)
             .map(|value| value & !HAS_REMOTE_ACTION)
@@ -124,7 +125,7 @@ pub fn write(cpu: &mut Cpu, index: u32, value: u64) -> Result<(), GeneralProtect
     }
     match index {
         msr::IA32_FEATURE_CONTROL => write_feature_control(cpu, value),
-        vmx_msr::BASIC..=vmx_msr::EXIT_CTLS2 => Err(GeneralProtection),
+        msr::IA32_VMX_BASIC..=msr::IA32_VMX_EXIT_CTLS2 => Err(GeneralProtection),
         // L1 reads the CPU's own revision afterwards and finds nothing newer.
         MICROCODE_UPDATE => Ok(()),
         msr::IA32_APIC_BASE => write_apic_base(value),

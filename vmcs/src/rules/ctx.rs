@@ -1,5 +1,7 @@
 //! What a rule may look at.
 
+use umbra_arch::{AccessRights, Rflags};
+
 use super::CpuFacts;
 use crate::caps::VmxCaps;
 use crate::controls::{Entry, Exit, Pin, Proc, Proc2, Proc3};
@@ -188,13 +190,14 @@ impl<'a> Ctx<'a> {
     /// Whether the guest is to be in virtual-8086 mode.
     #[inline(always)]
     pub(super) fn v8086(&self) -> bool {
-        self.get(field::GUEST_RFLAGS) & 1 << 17 != 0
+        Rflags::VM.is_in(self.get(field::GUEST_RFLAGS))
     }
 
     /// Whether the guest is to run 64-bit code.
     #[inline(always)]
     pub(super) fn code64(&self) -> bool {
-        self.ia32e_guest() && self.get32(field::GUEST_CS_ACCESS_RIGHTS) & 1 << 13 != 0
+        self.ia32e_guest()
+            && AccessRights::from_bits(self.get32(field::GUEST_CS_ACCESS_RIGHTS)).long()
     }
 
     /// Whether an address lies within the CPU's physical-address width.

@@ -1,5 +1,7 @@
 //! EPT, what needs it, and VM functions.
 
+use umbra_arch::EptVpidCap;
+
 use super::{CONTROLS_ANSWER, rules};
 use crate::caps::VmxCaps;
 use crate::controls::{Entry, Exit, Proc2, Proc3};
@@ -9,21 +11,11 @@ use super::cpu::CpuFacts;
 
 const SECTION: &str = "VM-Execution Control Fields";
 
-/// Bits of IA32_VMX_EPT_VPID_CAP.
-mod cap {
-    pub const WALK_4: u64 = 1 << 6;
-    pub const WALK_5: u64 = 1 << 7;
-    pub const UNCACHEABLE: u64 = 1 << 8;
-    pub const WRITE_BACK: u64 = 1 << 14;
-    pub const ACCESSED_DIRTY: u64 = 1 << 21;
-    pub const SHADOW_STACK: u64 = 1 << 23;
-}
-
 /// The memory type in bits 2:0 of an EPTP.
 const fn memory_type_ok(eptp: u64, caps: &VmxCaps) -> bool {
     match eptp & 7 {
-        0 => caps.ept_vpid & cap::UNCACHEABLE != 0,
-        6 => caps.ept_vpid & cap::WRITE_BACK != 0,
+        0 => EptVpidCap::TABLES_UC.is_in(caps.ept_vpid),
+        6 => EptVpidCap::TABLES_WB.is_in(caps.ept_vpid),
         _ => false,
     }
 }
@@ -31,18 +23,18 @@ const fn memory_type_ok(eptp: u64, caps: &VmxCaps) -> bool {
 /// The page-walk length, less one, in bits 5:3.
 const fn walk_length_ok(eptp: u64, caps: &VmxCaps) -> bool {
     match eptp >> 3 & 7 {
-        3 => caps.ept_vpid & cap::WALK_4 != 0,
-        4 => caps.ept_vpid & cap::WALK_5 != 0,
+        3 => EptVpidCap::WALK_4.is_in(caps.ept_vpid),
+        4 => EptVpidCap::WALK_5.is_in(caps.ept_vpid),
         _ => false,
     }
 }
 
 const fn accessed_dirty_ok(eptp: u64, caps: &VmxCaps) -> bool {
-    eptp & 1 << 6 == 0 || caps.ept_vpid & cap::ACCESSED_DIRTY != 0
+    eptp & 1 << 6 == 0 || EptVpidCap::ACCESSED_DIRTY.is_in(caps.ept_vpid)
 }
 
 const fn shadow_stack_ok(eptp: u64, caps: &VmxCaps) -> bool {
-    eptp & 1 << 7 == 0 || caps.ept_vpid & cap::SHADOW_STACK != 0
+    eptp & 1 << 7 == 0 || EptVpidCap::SUPERVISOR_SHADOW_STACK.is_in(caps.ept_vpid)
 }
 
 const fn reserved_ok(eptp: u64, cpu: &CpuFacts) -> bool {

@@ -1,9 +1,9 @@
 //! Guest control registers, debug registers and MSRs.
 
-use super::host::{
-    CR0_NW_CD, CR0_PE, CR0_PG, CR0_WP, CR4_CET, CR4_PAE, CR4_PCIDE, efer_lma, efer_lme,
-    fixed_bits_ok, pat_ok, s_cet_ok,
-};
+use umbra_arch::memtype::pat_is_valid;
+use umbra_arch::{Cr0, Cr4};
+
+use super::host::{efer_lma, efer_lme, fixed_bits_ok, s_cet_ok};
 use super::{GUEST_ANSWER, rules};
 use crate::controls::Entry;
 use crate::field;
@@ -26,7 +26,11 @@ rules! {
     cr0 = "guest.cr0.fixed",
         "CR0 keeps to IA32_VMX_CR0_FIXED0 and _FIXED1, but for NW and CD, and for PE and PG where \"unrestricted guest\" is 1",
         |c| {
-            let free = if c.unrestricted() { CR0_PE | CR0_PG } else { 0 } | CR0_NW_CD;
+            let free = if c.unrestricted() {
+                Cr0::PE.union(Cr0::PG).bits()
+            } else {
+                0
+            } | Cr0::CACHING.bits();
             fixed_bits_ok(
                 c.get(field::GUEST_CR0),
                 c.caps.cr0_fixed0 & !free,
@@ -37,7 +41,7 @@ rules! {
         "CR0.PE is 1 where CR0.PG is 1",
         |c| {
             let cr0 = c.get(field::GUEST_CR0);
-            cr0 & CR0_PG == 0 || cr0 & CR0_PE != 0
+            !Cr0::PG.is_in(cr0) || Cr0::PE.is_in(cr0)
         };
     cr3 = "guest.cr3.width",
         "CR3 sets no bit beyond the physical-address width, but for bits 62:61 where the CPU has LAM",
@@ -47,16 +51,16 @@ rules! {
         |c| fixed_bits_ok(c.get(field::GUEST_CR4), c.caps.cr4_fixed0, c.caps.cr4_fixed1);
     ia32e_pg = "guest.cr0.ia32e-needs-pg",
         "CR0.PG is 1 where \"IA-32e mode guest\" is 1",
-        |c| !c.ia32e_guest() || c.get(field::GUEST_CR0) & CR0_PG != 0;
+        |c| !c.ia32e_guest() || Cr0::PG.is_in(c.get(field::GUEST_CR0));
     ia32e_pae = "guest.cr4.ia32e-needs-pae",
         "CR4.PAE is 1 where \"IA-32e mode guest\" is 1",
-        |c| !c.ia32e_guest() || c.get(field::GUEST_CR4) & CR4_PAE != 0;
+        |c| !c.ia32e_guest() || Cr4::PAE.is_in(c.get(field::GUEST_CR4));
     pcide = "guest.cr4.pcide",
         "CR4.PCIDE is 0 where \"IA-32e mode guest\" is 0",
-        |c| c.ia32e_guest() || c.get(field::GUEST_CR4) & CR4_PCIDE == 0;
+        |c| c.ia32e_guest() || !Cr4::PCIDE.is_in(c.get(field::GUEST_CR4));
     cet = "guest.cr4.cet-needs-wp",
         "CR0.WP is 1 where CR4.CET is 1",
-        |c| c.get(field::GUEST_CR4) & CR4_CET == 0 || c.get(field::GUEST_CR0) & CR0_WP != 0;
+        |c| !Cr4::CET.is_in(c.get(field::GUEST_CR4)) || Cr0::WP.is_in(c.get(field::GUEST_CR0));
 }
 
 rules! {
@@ -98,7 +102,7 @@ rules! {
             || c.get(field::GUEST_IA32_PERF_GLOBAL_CTRL) & !c.cpu.perf_global_ctrl_writable == 0;
     pat = "guest.pat",
         "where \"load IA32_PAT\" is 1, each byte is 0, 1, 4, 5, 6 or 7",
-        |c| !c.entry(Entry::LOAD_PAT) || pat_ok(c.get(field::GUEST_IA32_PAT));
+        |c| !c.entry(Entry::LOAD_PAT) || pat_is_valid(c.get(field::GUEST_IA32_PAT));
     efer = "guest.efer.reserved",
         "where \"load IA32_EFER\" is 1, no bit reserved in the MSR is set",
         |c| !c.entry(Entry::LOAD_EFER)
@@ -112,7 +116,7 @@ rules! {
         |c| {
             let efer = c.get(field::GUEST_IA32_EFER);
             !c.entry(Entry::LOAD_EFER)
-                || c.get(field::GUEST_CR0) & CR0_PG == 0
+                || !Cr0::PG.is_in(c.get(field::GUEST_CR0))
                 || efer_lma(efer) == efer_lme(efer)
         };
     bndcfgs = "guest.bndcfgs.reserved",

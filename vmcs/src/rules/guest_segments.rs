@@ -1,93 +1,39 @@
 //! Guest segment registers and descriptor tables.
 
+use umbra_arch::{AccessRights, Cr0};
+
 use super::{Ctx, GUEST_ANSWER, rules};
 use crate::field::{self, Field};
 
 const SECTION: &str = "Checks on Guest Segment Registers";
 const TABLES: &str = "Checks on Guest Descriptor-Table Registers";
 
-/// The access rights of every segment in virtual-8086 mode: present, DPL 3,
-/// read/write data, accessed.
-const V8086_RIGHTS: u32 = 0xf3;
-/// Bits 11:8 and 31:17.
-const RESERVED: u32 = 0xfffe_0f00;
+/// The access rights in a field.
+#[inline(always)]
+pub(super) fn rights_in(c: &Ctx<'_>, field: Field) -> AccessRights {
+    AccessRights::from_bits(c.get32(field))
+}
 
-/// Access rights, as the VMCS has them. SDM "Guest Register State".
-#[derive(Clone, Copy)]
-pub(super) struct Rights(u32);
+/// G is 0 where a bit of limit[11:0] is 0.
+#[inline(always)]
+const fn low_limit_ok(rights: AccessRights, limit: u32) -> bool {
+    !rights.granular() || limit & 0xfff == 0xfff
+}
 
-impl Rights {
-    #[inline(always)]
-    pub(super) fn of(c: &Ctx<'_>, field: Field) -> Self {
-        Self(c.get32(field))
-    }
+/// G is 1 where a bit of limit[31:20] is 1.
+#[inline(always)]
+const fn high_limit_ok(rights: AccessRights, limit: u32) -> bool {
+    rights.granular() || limit >> 20 == 0
+}
 
-    #[inline(always)]
-    const fn kind(self) -> u32 {
-        self.0 & 0xf
-    }
-
-    #[inline(always)]
-    const fn is_code_or_data(self) -> bool {
-        self.0 & 1 << 4 != 0
-    }
-
-    #[inline(always)]
-    pub(super) const fn dpl(self) -> u32 {
-        self.0 >> 5 & 3
-    }
-
-    #[inline(always)]
-    const fn present(self) -> bool {
-        self.0 & 1 << 7 != 0
-    }
-
-    #[inline(always)]
-    const fn unusable(self) -> bool {
-        self.0 & 1 << 16 != 0
-    }
-
-    #[inline(always)]
-    const fn reserved_clear(self) -> bool {
-        self.0 & RESERVED == 0
-    }
-
-    #[inline(always)]
-    const fn granular(self) -> bool {
-        self.0 & 1 << 15 != 0
-    }
-
-    /// G is 0 where a bit of limit[11:0] is 0.
-    #[inline(always)]
-    const fn low_limit_ok(self, limit: u32) -> bool {
-        !self.granular() || limit & 0xfff == 0xfff
-    }
-
-    /// G is 1 where a bit of limit[31:20] is 1.
-    #[inline(always)]
-    const fn high_limit_ok(self, limit: u32) -> bool {
-        self.granular() || limit >> 20 == 0
-    }
-
-    /// Data or non-conforming code.
-    #[inline(always)]
-    const fn checks_dpl(self) -> bool {
-        self.kind() <= 11
-    }
-
-    #[inline(always)]
-    const fn accessed(self) -> bool {
-        self.0 & 1 != 0
-    }
-
-    #[inline(always)]
-    const fn readable(self) -> bool {
-        self.0 & 1 << 3 == 0 || self.0 & 1 << 1 != 0
-    }
+/// Data or non-conforming code, whose DPL is checked.
+#[inline(always)]
+const fn checks_dpl(rights: AccessRights) -> bool {
+    rights.kind() <= 11
 }
 
 /// CS of type 3: a data segment, which only an unrestricted guest may have.
-const DATA_CS: u32 = 3;
+const DATA_CS: u8 = 3;
 
 #[inline(always)]
 fn v8086_base(c: &Ctx<'_>, selector: Field, base: Field) -> bool {
@@ -101,14 +47,14 @@ fn v8086_limit(c: &Ctx<'_>, limit: Field) -> bool {
 
 #[inline(always)]
 fn v8086_rights(c: &Ctx<'_>, rights: Field) -> bool {
-    !c.v8086() || c.get32(rights) == V8086_RIGHTS
+    !c.v8086() || rights_in(c, rights) == AccessRights::V8086
 }
 
 /// Whether the ordinary rules skip the register: it is unusable, or virtual-8086
 /// mode has rules of its own.
 #[inline(always)]
 fn unused(c: &Ctx<'_>, rights: Field) -> bool {
-    c.v8086() || Rights::of(c, rights).unusable()
+    c.v8086() || rights_in(c, rights).unusable()
 }
 
 /// FS and GS: canonical, whether usable or not.
@@ -120,7 +66,7 @@ fn base_canonical(c: &Ctx<'_>, _rights: Field, base: Field) -> bool {
 /// The others: 32 bits, where usable.
 #[inline(always)]
 fn base_32_bits(c: &Ctx<'_>, rights: Field, base: Field) -> bool {
-    Rights::of(c, rights).unusable() || c.get(base) >> 32 == 0
+    rights_in(c, rights).unusable() || c.get(base) >> 32 == 0
 }
 
 /// The rows of one of the data-segment registers.
@@ -154,36 +100,36 @@ macro_rules! data_segment {
                 |c| $base_ok(c, field::$rights, field::$base);
             accessed = concat!("guest.seg.", $lower, ".type.accessed"),
                 concat!("outside virtual-8086 mode, the type of a usable ", $upper, " is an accessed one (bit 0)"),
-                |c| unused(c, field::$rights) || Rights::of(c, field::$rights).accessed();
+                |c| unused(c, field::$rights) || rights_in(c, field::$rights).accessed();
             readable = concat!("guest.seg.", $lower, ".type.readable"),
                 concat!("outside virtual-8086 mode, the type of a usable ", $upper, " that is code (bit 3) is readable (bit 1)"),
-                |c| unused(c, field::$rights) || Rights::of(c, field::$rights).readable();
+                |c| unused(c, field::$rights) || rights_in(c, field::$rights).readable();
             s = concat!("guest.seg.", $lower, ".s"),
                 concat!("outside virtual-8086 mode, S of a usable ", $upper, " is 1"),
-                |c| unused(c, field::$rights) || Rights::of(c, field::$rights).is_code_or_data();
+                |c| unused(c, field::$rights) || rights_in(c, field::$rights).is_code_or_data();
             dpl = concat!("guest.seg.", $lower, ".dpl"),
                 concat!("outside virtual-8086 mode, where \"unrestricted guest\" is 0, DPL of a usable ", $upper, " that is data or non-conforming code is at least RPL of its selector"),
                 |c| {
-                    let rights = Rights::of(c, field::$rights);
+                    let rights = rights_in(c, field::$rights);
                     unused(c, field::$rights)
                         || c.unrestricted()
-                        || !rights.checks_dpl()
-                        || rights.dpl() >= c.get32(field::$selector) & 3
+                        || !checks_dpl(rights)
+                        || rights.dpl() >= c.get32(field::$selector) as u8 & 3
                 };
             p = concat!("guest.seg.", $lower, ".present"),
                 concat!("outside virtual-8086 mode, a usable ", $upper, " is present"),
-                |c| unused(c, field::$rights) || Rights::of(c, field::$rights).present();
+                |c| unused(c, field::$rights) || rights_in(c, field::$rights).present();
             reserved = concat!("guest.seg.", $lower, ".reserved"),
                 concat!("outside virtual-8086 mode, bits 31:17 and 11:8 of the access rights of a usable ", $upper, " are 0"),
-                |c| unused(c, field::$rights) || Rights::of(c, field::$rights).reserved_clear();
+                |c| unused(c, field::$rights) || rights_in(c, field::$rights).reserved_clear();
             low = concat!("guest.seg.", $lower, ".granularity.low"),
                 concat!("outside virtual-8086 mode, G of a usable ", $upper, " is 0 where a bit of limit[11:0] is 0"),
                 |c| unused(c, field::$rights)
-                    || Rights::of(c, field::$rights).low_limit_ok(c.get32(field::$limit));
+                    || low_limit_ok(rights_in(c, field::$rights), c.get32(field::$limit));
             high = concat!("guest.seg.", $lower, ".granularity.high"),
                 concat!("outside virtual-8086 mode, G of a usable ", $upper, " is 1 where a bit of limit[31:20] is 1"),
                 |c| unused(c, field::$rights)
-                    || Rights::of(c, field::$rights).high_limit_ok(c.get32(field::$limit));
+                    || high_limit_ok(rights_in(c, field::$rights), c.get32(field::$limit));
         }
     };
 }
@@ -231,55 +177,59 @@ rules! {
     kind = "guest.seg.cs.type",
         "outside virtual-8086 mode, the type of CS is 9, 11, 13 or 15, or 3 where \"unrestricted guest\" is 1",
         |c| {
-            let kind = Rights::of(c, field::GUEST_CS_ACCESS_RIGHTS).kind();
+            let kind = rights_in(c, field::GUEST_CS_ACCESS_RIGHTS).kind();
             c.v8086() || kind & 0b1001 == 0b1001 || kind == DATA_CS && c.unrestricted()
         };
     s = "guest.seg.cs.s",
         "outside virtual-8086 mode, S of CS is 1",
-        |c| c.v8086() || Rights::of(c, field::GUEST_CS_ACCESS_RIGHTS).is_code_or_data();
+        |c| c.v8086() || rights_in(c, field::GUEST_CS_ACCESS_RIGHTS).is_code_or_data();
     dpl_data = "guest.seg.cs.dpl.data",
         "outside virtual-8086 mode, DPL of a CS of type 3 is 0",
         |c| {
-            let cs = Rights::of(c, field::GUEST_CS_ACCESS_RIGHTS);
+            let cs = rights_in(c, field::GUEST_CS_ACCESS_RIGHTS);
             c.v8086() || cs.kind() != DATA_CS || cs.dpl() == 0
         };
     dpl_same = "guest.seg.cs.dpl.non-conforming",
         "outside virtual-8086 mode, DPL of a CS of type 9 or 11 equals DPL of SS",
         |c| {
-            let cs = Rights::of(c, field::GUEST_CS_ACCESS_RIGHTS);
+            let cs = rights_in(c, field::GUEST_CS_ACCESS_RIGHTS);
             c.v8086()
                 || !matches!(cs.kind(), 9 | 11)
-                || cs.dpl() == Rights::of(c, field::GUEST_SS_ACCESS_RIGHTS).dpl()
+                || cs.dpl() == rights_in(c, field::GUEST_SS_ACCESS_RIGHTS).dpl()
         };
     dpl_below = "guest.seg.cs.dpl.conforming",
         "outside virtual-8086 mode, DPL of a CS of type 13 or 15 is at most DPL of SS",
         |c| {
-            let cs = Rights::of(c, field::GUEST_CS_ACCESS_RIGHTS);
+            let cs = rights_in(c, field::GUEST_CS_ACCESS_RIGHTS);
             c.v8086()
                 || !matches!(cs.kind(), 13 | 15)
-                || cs.dpl() <= Rights::of(c, field::GUEST_SS_ACCESS_RIGHTS).dpl()
+                || cs.dpl() <= rights_in(c, field::GUEST_SS_ACCESS_RIGHTS).dpl()
         };
     p = "guest.seg.cs.present",
         "outside virtual-8086 mode, CS is present",
-        |c| c.v8086() || Rights::of(c, field::GUEST_CS_ACCESS_RIGHTS).present();
+        |c| c.v8086() || rights_in(c, field::GUEST_CS_ACCESS_RIGHTS).present();
     reserved = "guest.seg.cs.reserved",
         "outside virtual-8086 mode, bits 31:17 and 11:8 of the CS access rights are 0",
-        |c| c.v8086() || Rights::of(c, field::GUEST_CS_ACCESS_RIGHTS).reserved_clear();
+        |c| c.v8086() || rights_in(c, field::GUEST_CS_ACCESS_RIGHTS).reserved_clear();
     size = "guest.seg.cs.default-size",
         "outside virtual-8086 mode, D/B of CS is 0 where \"IA-32e mode guest\" and L are 1",
         |c| c.v8086()
             || !c.code64()
-            || c.get32(field::GUEST_CS_ACCESS_RIGHTS) & 1 << 14 == 0;
+            || !rights_in(c, field::GUEST_CS_ACCESS_RIGHTS).big();
     low = "guest.seg.cs.granularity.low",
         "outside virtual-8086 mode, G of CS is 0 where a bit of limit[11:0] is 0",
         |c| c.v8086()
-            || Rights::of(c, field::GUEST_CS_ACCESS_RIGHTS)
-                .low_limit_ok(c.get32(field::GUEST_CS_LIMIT));
+            || low_limit_ok(
+                rights_in(c, field::GUEST_CS_ACCESS_RIGHTS),
+                c.get32(field::GUEST_CS_LIMIT),
+            );
     high = "guest.seg.cs.granularity.high",
         "outside virtual-8086 mode, G of CS is 1 where a bit of limit[31:20] is 1",
         |c| c.v8086()
-            || Rights::of(c, field::GUEST_CS_ACCESS_RIGHTS)
-                .high_limit_ok(c.get32(field::GUEST_CS_LIMIT));
+            || high_limit_ok(
+                rights_in(c, field::GUEST_CS_ACCESS_RIGHTS),
+                c.get32(field::GUEST_CS_LIMIT),
+            );
 }
 
 rules! {
@@ -313,45 +263,49 @@ rules! {
     kind = "guest.seg.ss.type",
         "outside virtual-8086 mode, the type of a usable SS is 3 or 7",
         |c| unused(c, field::GUEST_SS_ACCESS_RIGHTS)
-            || matches!(Rights::of(c, field::GUEST_SS_ACCESS_RIGHTS).kind(), 3 | 7);
+            || matches!(rights_in(c, field::GUEST_SS_ACCESS_RIGHTS).kind(), 3 | 7);
     s = "guest.seg.ss.s",
         "outside virtual-8086 mode, S of a usable SS is 1",
         |c| unused(c, field::GUEST_SS_ACCESS_RIGHTS)
-            || Rights::of(c, field::GUEST_SS_ACCESS_RIGHTS).is_code_or_data();
+            || rights_in(c, field::GUEST_SS_ACCESS_RIGHTS).is_code_or_data();
     dpl_rpl = "guest.seg.ss.dpl.rpl",
         "outside virtual-8086 mode, where \"unrestricted guest\" is 0, DPL of SS equals RPL of its selector",
         |c| c.v8086()
             || c.unrestricted()
-            || Rights::of(c, field::GUEST_SS_ACCESS_RIGHTS).dpl()
-                == c.get32(field::GUEST_SS_SELECTOR) & 3;
+            || rights_in(c, field::GUEST_SS_ACCESS_RIGHTS).dpl()
+                == c.get32(field::GUEST_SS_SELECTOR) as u8 & 3;
     dpl_data = "guest.seg.ss.dpl.data-cs",
         "outside virtual-8086 mode, DPL of SS is 0 where the type of CS is 3",
         |c| c.v8086()
-            || Rights::of(c, field::GUEST_CS_ACCESS_RIGHTS).kind() != DATA_CS
-            || Rights::of(c, field::GUEST_SS_ACCESS_RIGHTS).dpl() == 0;
+            || rights_in(c, field::GUEST_CS_ACCESS_RIGHTS).kind() != DATA_CS
+            || rights_in(c, field::GUEST_SS_ACCESS_RIGHTS).dpl() == 0;
     dpl_real = "guest.seg.ss.dpl.real",
         "outside virtual-8086 mode, DPL of SS is 0 where CR0.PE is 0",
         |c| c.v8086()
-            || c.get(field::GUEST_CR0) & 1 != 0
-            || Rights::of(c, field::GUEST_SS_ACCESS_RIGHTS).dpl() == 0;
+            || Cr0::PE.is_in(c.get(field::GUEST_CR0))
+            || rights_in(c, field::GUEST_SS_ACCESS_RIGHTS).dpl() == 0;
     p = "guest.seg.ss.present",
         "outside virtual-8086 mode, a usable SS is present",
         |c| unused(c, field::GUEST_SS_ACCESS_RIGHTS)
-            || Rights::of(c, field::GUEST_SS_ACCESS_RIGHTS).present();
+            || rights_in(c, field::GUEST_SS_ACCESS_RIGHTS).present();
     reserved = "guest.seg.ss.reserved",
         "outside virtual-8086 mode, bits 31:17 and 11:8 of the access rights of a usable SS are 0",
         |c| unused(c, field::GUEST_SS_ACCESS_RIGHTS)
-            || Rights::of(c, field::GUEST_SS_ACCESS_RIGHTS).reserved_clear();
+            || rights_in(c, field::GUEST_SS_ACCESS_RIGHTS).reserved_clear();
     low = "guest.seg.ss.granularity.low",
         "outside virtual-8086 mode, G of a usable SS is 0 where a bit of limit[11:0] is 0",
         |c| unused(c, field::GUEST_SS_ACCESS_RIGHTS)
-            || Rights::of(c, field::GUEST_SS_ACCESS_RIGHTS)
-                .low_limit_ok(c.get32(field::GUEST_SS_LIMIT));
+            || low_limit_ok(
+                rights_in(c, field::GUEST_SS_ACCESS_RIGHTS),
+                c.get32(field::GUEST_SS_LIMIT),
+            );
     high = "guest.seg.ss.granularity.high",
         "outside virtual-8086 mode, G of a usable SS is 1 where a bit of limit[31:20] is 1",
         |c| unused(c, field::GUEST_SS_ACCESS_RIGHTS)
-            || Rights::of(c, field::GUEST_SS_ACCESS_RIGHTS)
-                .high_limit_ok(c.get32(field::GUEST_SS_LIMIT));
+            || high_limit_ok(
+                rights_in(c, field::GUEST_SS_ACCESS_RIGHTS),
+                c.get32(field::GUEST_SS_LIMIT),
+            );
 }
 
 rules! {
@@ -365,47 +319,47 @@ rules! {
     ];
     ti = "guest.seg.ldtr.ti",
         "TI of the selector of a usable LDTR is 0",
-        |c| Rights::of(c, field::GUEST_LDTR_ACCESS_RIGHTS).unusable()
+        |c| rights_in(c, field::GUEST_LDTR_ACCESS_RIGHTS).unusable()
             || c.get(field::GUEST_LDTR_SELECTOR) & 4 == 0;
     base = "guest.seg.ldtr.base",
         "the base of a usable LDTR is canonical",
-        |c| Rights::of(c, field::GUEST_LDTR_ACCESS_RIGHTS).unusable()
+        |c| rights_in(c, field::GUEST_LDTR_ACCESS_RIGHTS).unusable()
             || c.canonical(c.get(field::GUEST_LDTR_BASE));
     kind = "guest.seg.ldtr.type",
         "the type of a usable LDTR is 2",
         |c| {
-            let rights = Rights::of(c, field::GUEST_LDTR_ACCESS_RIGHTS);
+            let rights = rights_in(c, field::GUEST_LDTR_ACCESS_RIGHTS);
             rights.unusable() || rights.kind() == 2
         };
     s = "guest.seg.ldtr.s",
         "S of a usable LDTR is 0",
         |c| {
-            let rights = Rights::of(c, field::GUEST_LDTR_ACCESS_RIGHTS);
+            let rights = rights_in(c, field::GUEST_LDTR_ACCESS_RIGHTS);
             rights.unusable() || !rights.is_code_or_data()
         };
     p = "guest.seg.ldtr.present",
         "a usable LDTR is present",
         |c| {
-            let rights = Rights::of(c, field::GUEST_LDTR_ACCESS_RIGHTS);
+            let rights = rights_in(c, field::GUEST_LDTR_ACCESS_RIGHTS);
             rights.unusable() || rights.present()
         };
     reserved = "guest.seg.ldtr.reserved",
         "bits 31:17 and 11:8 of the access rights of a usable LDTR are 0",
         |c| {
-            let rights = Rights::of(c, field::GUEST_LDTR_ACCESS_RIGHTS);
+            let rights = rights_in(c, field::GUEST_LDTR_ACCESS_RIGHTS);
             rights.unusable() || rights.reserved_clear()
         };
     low = "guest.seg.ldtr.granularity.low",
         "G of a usable LDTR is 0 where a bit of limit[11:0] is 0",
         |c| {
-            let rights = Rights::of(c, field::GUEST_LDTR_ACCESS_RIGHTS);
-            rights.unusable() || rights.low_limit_ok(c.get32(field::GUEST_LDTR_LIMIT))
+            let rights = rights_in(c, field::GUEST_LDTR_ACCESS_RIGHTS);
+            rights.unusable() || low_limit_ok(rights, c.get32(field::GUEST_LDTR_LIMIT))
         };
     high = "guest.seg.ldtr.granularity.high",
         "G of a usable LDTR is 1 where a bit of limit[31:20] is 1",
         |c| {
-            let rights = Rights::of(c, field::GUEST_LDTR_ACCESS_RIGHTS);
-            rights.unusable() || rights.high_limit_ok(c.get32(field::GUEST_LDTR_LIMIT))
+            let rights = rights_in(c, field::GUEST_LDTR_ACCESS_RIGHTS);
+            rights.unusable() || high_limit_ok(rights, c.get32(field::GUEST_LDTR_LIMIT))
         };
 }
 
@@ -424,34 +378,38 @@ rules! {
         |c| c.canonical(c.get(field::GUEST_TR_BASE));
     usable = "guest.seg.tr.unusable",
         "TR is usable",
-        |c| !Rights::of(c, field::GUEST_TR_ACCESS_RIGHTS).unusable();
+        |c| !rights_in(c, field::GUEST_TR_ACCESS_RIGHTS).unusable();
     ti = "guest.seg.tr.ti",
         "TI of the TR selector is 0",
         |c| c.get(field::GUEST_TR_SELECTOR) & 4 == 0;
     kind = "guest.seg.tr.type",
         "the type of TR is 11, or 3 where \"IA-32e mode guest\" is 0",
-        |c| match Rights::of(c, field::GUEST_TR_ACCESS_RIGHTS).kind() {
+        |c| match rights_in(c, field::GUEST_TR_ACCESS_RIGHTS).kind() {
             11 => true,
             3 => !c.ia32e_guest(),
             _ => false,
         };
     s = "guest.seg.tr.s",
         "S of TR is 0",
-        |c| !Rights::of(c, field::GUEST_TR_ACCESS_RIGHTS).is_code_or_data();
+        |c| !rights_in(c, field::GUEST_TR_ACCESS_RIGHTS).is_code_or_data();
     p = "guest.seg.tr.present",
         "TR is present",
-        |c| Rights::of(c, field::GUEST_TR_ACCESS_RIGHTS).present();
+        |c| rights_in(c, field::GUEST_TR_ACCESS_RIGHTS).present();
     reserved = "guest.seg.tr.reserved",
         "bits 31:17 and 11:8 of the TR access rights are 0",
-        |c| Rights::of(c, field::GUEST_TR_ACCESS_RIGHTS).reserved_clear();
+        |c| rights_in(c, field::GUEST_TR_ACCESS_RIGHTS).reserved_clear();
     low = "guest.seg.tr.granularity.low",
         "G of TR is 0 where a bit of limit[11:0] is 0",
-        |c| Rights::of(c, field::GUEST_TR_ACCESS_RIGHTS)
-            .low_limit_ok(c.get32(field::GUEST_TR_LIMIT));
+        |c| low_limit_ok(
+            rights_in(c, field::GUEST_TR_ACCESS_RIGHTS),
+            c.get32(field::GUEST_TR_LIMIT),
+        );
     high = "guest.seg.tr.granularity.high",
         "G of TR is 1 where a bit of limit[31:20] is 1",
-        |c| Rights::of(c, field::GUEST_TR_ACCESS_RIGHTS)
-            .high_limit_ok(c.get32(field::GUEST_TR_LIMIT));
+        |c| high_limit_ok(
+            rights_in(c, field::GUEST_TR_ACCESS_RIGHTS),
+            c.get32(field::GUEST_TR_LIMIT),
+        );
 }
 
 rules! {

@@ -1,9 +1,13 @@
 //! RFLAGS, RIP and SSP, non-register state, PDPTEs.
 
-use super::event::{Event, kind};
-use super::guest_segments::Rights;
-use super::host::{CR0_PE, CR0_PG, CR4_PAE};
-use super::{Answer, Ctx, GUEST_ANSWER, qualification, rules};
+use umbra_arch::event::vector;
+use umbra_arch::qualification::entry_failure;
+use umbra_arch::state::{Activity, Blocking};
+use umbra_arch::{Cr0, Cr4, Debugctl, EventType, PendingDebug, Rflags};
+
+use super::event::event;
+use super::guest_segments::rights_in;
+use super::{Answer, Ctx, GUEST_ANSWER, rules};
 use crate::controls::{Entry, Pin, Proc2};
 use crate::field;
 
@@ -11,54 +15,23 @@ const RIP_RFLAGS_SSP: &str = "Checks on Guest RIP, RFLAGS, and SSP";
 const NON_REGISTER: &str = "Checks on Guest Non-Register State";
 const PDPTES: &str = "Checks on Guest Page-Directory-Pointer-Table Entries";
 
-const TF: u64 = 1 << 8;
-const IF: u64 = 1 << 9;
 /// Bits 63:22, 15, 5 and 3.
 const RFLAGS_RESERVED: u64 = !0 << 22 | 1 << 15 | 1 << 5 | 1 << 3;
 
-/// Activity states. SDM "Guest Non-Register State".
-mod activity_state {
-    pub const ACTIVE: u32 = 0;
-    pub const HLT: u32 = 1;
-    pub const SHUTDOWN: u32 = 2;
-    pub const WAIT_FOR_SIPI: u32 = 3;
-}
-
-/// Bits of the interruptibility state.
-mod blocking {
-    pub const STI: u32 = 1 << 0;
-    pub const MOV_SS: u32 = 1 << 1;
-    pub const SMI: u32 = 1 << 2;
-    pub const NMI: u32 = 1 << 3;
-    pub const ENCLAVE: u32 = 1 << 4;
-    pub const ALL: u32 = STI | MOV_SS | SMI | NMI | ENCLAVE;
-}
-
-/// Bits of the pending debug exceptions.
-mod pending {
-    pub const BUS_LOCK: u64 = 1 << 11;
-    pub const ENABLED_BREAKPOINT: u64 = 1 << 12;
-    pub const BS: u64 = 1 << 14;
-    pub const RTM: u64 = 1 << 16;
-    /// Bits 10:4, 13, 15 and 63:17.
-    pub const RESERVED: u64 = 0x7f << 4 | 1 << 13 | 1 << 15 | !0 << 17;
-}
-
-const BTF: u64 = 1 << 1;
-const MACHINE_CHECK: u32 = 18;
-const DEBUG: u32 = 1;
+/// Bits 10:4, 13, 15 and 63:17 of the pending debug exceptions.
+const PENDING_RESERVED: u64 = 0x7f << 4 | 1 << 13 | 1 << 15 | !0 << 17;
 
 /// No VMCS link pointer.
 const NO_LINK: u64 = u64::MAX;
 
 #[inline(always)]
-fn blocked_by(c: &Ctx<'_>, bits: u32) -> bool {
-    c.get32(field::GUEST_INTERRUPTIBILITY_STATE) & bits != 0
+fn blocked_by(c: &Ctx<'_>, bits: Blocking) -> bool {
+    bits.any_in(c.get32(field::GUEST_INTERRUPTIBILITY_STATE))
 }
 
 #[inline(always)]
-fn activity_is(c: &Ctx<'_>, state: u32) -> bool {
-    c.get32(field::GUEST_ACTIVITY_STATE) == state
+fn activity_is(c: &Ctx<'_>, state: Activity) -> bool {
+    c.get32(field::GUEST_ACTIVITY_STATE) == state as u32
 }
 
 rules! {
@@ -73,13 +46,13 @@ rules! {
         |c| c.get(field::GUEST_RFLAGS) & RFLAGS_RESERVED == 0;
     one = "guest.rflags.fixed",
         "bit 1 of RFLAGS is 1",
-        |c| c.get(field::GUEST_RFLAGS) & 1 << 1 != 0;
+        |c| Rflags::FIXED.is_in(c.get(field::GUEST_RFLAGS));
     vm_ia32e = "guest.rflags.vm-ia32e",
         "RFLAGS.VM is 0 where \"IA-32e mode guest\" is 1",
         |c| !c.v8086() || !c.ia32e_guest();
     vm_real = "guest.rflags.vm-real",
         "RFLAGS.VM is 0 where CR0.PE is 0",
-        |c| !c.v8086() || c.get(field::GUEST_CR0) & CR0_PE != 0;
+        |c| !c.v8086() || Cr0::PE.is_in(c.get(field::GUEST_CR0));
 }
 
 rules! {
@@ -108,7 +81,7 @@ rules! {
     /// The VMCS link pointer and what lies behind it.
     link_pointer: "VMCS link pointer";
     section: NON_REGISTER;
-    answer: Answer::GuestState { qualification: qualification::LINK_POINTER };
+    answer: Answer::GuestState { qualification: entry_failure::LINK_POINTER };
     runs: Always;
     reads: [
         VMCS_LINK_POINTER, PRIMARY_PROCESSOR_BASED_CONTROLS,
@@ -151,7 +124,7 @@ rules! {
     reads: [GUEST_RFLAGS, VM_ENTRY_INTERRUPTION_INFORMATION];
     interrupt = "guest.rflags.if-injection",
         "RFLAGS.IF is 1 where an external interrupt is injected",
-        |c| c.get(field::GUEST_RFLAGS) & IF != 0 || !Event::of(c).is(kind::EXTERNAL);
+        |c| Rflags::IF.is_in(c.get(field::GUEST_RFLAGS)) || !event(c).is(EventType::ExternalInterrupt);
 }
 
 rules! {
@@ -166,21 +139,21 @@ rules! {
     ];
     reserved = "guest.pending-debug.reserved",
         "bits 10:4, 13, 15 and 63:17 of the pending debug exceptions are 0",
-        |c| c.get(field::GUEST_PENDING_DEBUG_EXCEPTIONS) & pending::RESERVED == 0;
+        |c| c.get(field::GUEST_PENDING_DEBUG_EXCEPTIONS) & PENDING_RESERVED == 0;
     bus_lock = "guest.pending-debug.bus-lock",
         "bit 11 of the pending debug exceptions is 0 unless the CPU has OS bus-lock detection",
-        |c| c.get(field::GUEST_PENDING_DEBUG_EXCEPTIONS) & pending::BUS_LOCK == 0
+        |c| !PendingDebug::BUS_LOCK.is_in(c.get(field::GUEST_PENDING_DEBUG_EXCEPTIONS))
             || c.cpu.bus_lock_detection;
     bs_missing = "guest.pending-debug.bs-missing",
         "BS is 1 where STI or MOV SS blocks or the activity state is HLT, RFLAGS.TF is 1 and IA32_DEBUGCTL.BTF is 0",
         |c| !stepping_held(c)
             || !single_stepping(c)
-            || c.get(field::GUEST_PENDING_DEBUG_EXCEPTIONS) & pending::BS != 0;
+            || PendingDebug::BS.is_in(c.get(field::GUEST_PENDING_DEBUG_EXCEPTIONS));
     bs_extra = "guest.pending-debug.bs-extra",
         "BS is 0 where STI or MOV SS blocks or the activity state is HLT, and RFLAGS.TF is 0 or IA32_DEBUGCTL.BTF is 1",
         |c| !stepping_held(c)
             || single_stepping(c)
-            || c.get(field::GUEST_PENDING_DEBUG_EXCEPTIONS) & pending::BS == 0;
+            || !PendingDebug::BS.is_in(c.get(field::GUEST_PENDING_DEBUG_EXCEPTIONS));
     rtm_cpu = "guest.pending-debug.rtm-support",
         "RTM is 0 unless the CPU has restricted transactional memory",
         |c| !pending_rtm(c) || c.cpu.rtm;
@@ -188,27 +161,28 @@ rules! {
         "where RTM is 1, bits 11:0, 15:13 and 63:17 are 0 and bit 12 is 1",
         |c| !pending_rtm(c)
             || c.get(field::GUEST_PENDING_DEBUG_EXCEPTIONS)
-                == pending::RTM | pending::ENABLED_BREAKPOINT;
+                == (PendingDebug::RTM | PendingDebug::ENABLED_BREAKPOINT).bits();
     rtm_mov_ss = "guest.pending-debug.rtm-mov-ss",
         "MOV SS does not block where RTM is 1",
-        |c| !pending_rtm(c) || !blocked_by(c, blocking::MOV_SS);
+        |c| !pending_rtm(c) || !blocked_by(c, Blocking::MOV_SS);
 }
 
 /// Whether a single-step trap would be held back.
 #[inline(always)]
 fn stepping_held(c: &Ctx<'_>) -> bool {
-    blocked_by(c, blocking::STI | blocking::MOV_SS) || activity_is(c, activity_state::HLT)
+    blocked_by(c, Blocking::STI | Blocking::MOV_SS) || activity_is(c, Activity::Hlt)
 }
 
 /// Whether the guest traps after each instruction.
 #[inline(always)]
 fn single_stepping(c: &Ctx<'_>) -> bool {
-    c.get(field::GUEST_RFLAGS) & TF != 0 && c.get(field::GUEST_IA32_DEBUGCTL) & BTF == 0
+    Rflags::TF.is_in(c.get(field::GUEST_RFLAGS))
+        && !Debugctl::BTF.is_in(c.get(field::GUEST_IA32_DEBUGCTL))
 }
 
 #[inline(always)]
 fn pending_rtm(c: &Ctx<'_>) -> bool {
-    c.get(field::GUEST_PENDING_DEBUG_EXCEPTIONS) & pending::RTM != 0
+    PendingDebug::RTM.is_in(c.get(field::GUEST_PENDING_DEBUG_EXCEPTIONS))
 }
 
 rules! {
@@ -224,47 +198,45 @@ rules! {
     supported = "guest.activity.supported",
         "the activity state is 0 to 3 and, where not 0, one that IA32_VMX_MISC[8:6] offers",
         |c| match c.get32(field::GUEST_ACTIVITY_STATE) {
-            activity_state::ACTIVE => true,
-            state @ activity_state::HLT..=activity_state::WAIT_FOR_SIPI => {
-                c.caps.misc & 1 << (5 + state) != 0
-            }
+            0 => true,
+            state @ 1..=3 => c.caps.misc & 1 << (5 + state) != 0,
             _ => false,
         };
     hlt_dpl = "guest.activity.hlt-dpl",
         "the activity state is not HLT where DPL of SS is not 0",
-        |c| !activity_is(c, activity_state::HLT)
-            || Rights::of(c, field::GUEST_SS_ACCESS_RIGHTS).dpl() == 0;
+        |c| !activity_is(c, Activity::Hlt)
+            || rights_in(c, field::GUEST_SS_ACCESS_RIGHTS).dpl() == 0;
     blocked = "guest.activity.blocked",
         "the activity state is active where STI or MOV SS blocks",
-        |c| activity_is(c, activity_state::ACTIVE)
-            || !blocked_by(c, blocking::STI | blocking::MOV_SS);
+        |c| activity_is(c, Activity::Active)
+            || !blocked_by(c, Blocking::STI | Blocking::MOV_SS);
     hlt_event = "guest.activity.hlt-event",
         "in HLT, an injected event is an external interrupt, an NMI, #DB, #MC or a pending MTF VM exit",
         |c| {
-            let event = Event::of(c);
-            !activity_is(c, activity_state::HLT)
+            let event = event(c);
+            !activity_is(c, Activity::Hlt)
                 || !event.valid()
                 || match event.kind() {
-                    kind::EXTERNAL | kind::NMI => true,
-                    kind::HARDWARE_EXCEPTION => {
-                        event.vector() == DEBUG || event.vector() == MACHINE_CHECK
+                    EventType::ExternalInterrupt | EventType::Nmi => true,
+                    EventType::HardwareException => {
+                        event.vector() == vector::DB || event.vector() == vector::MC
                     }
-                    kind::OTHER => event.vector() == 0,
+                    EventType::Other => event.vector() == 0,
                     _ => false,
                 }
         };
     shutdown_event = "guest.activity.shutdown-event",
         "in shutdown, an injected event is an NMI or #MC",
         |c| {
-            let event = Event::of(c);
-            !activity_is(c, activity_state::SHUTDOWN)
+            let event = event(c);
+            !activity_is(c, Activity::Shutdown)
                 || !event.valid()
-                || event.kind() == kind::NMI
-                || event.kind() == kind::HARDWARE_EXCEPTION && event.vector() == MACHINE_CHECK
+                || event.kind() == EventType::Nmi
+                || event.kind() == EventType::HardwareException && event.vector() == vector::MC
         };
     sipi_event = "guest.activity.wait-for-sipi-event",
         "in wait-for-SIPI, no event is injected",
-        |c| !activity_is(c, activity_state::WAIT_FOR_SIPI) || !Event::of(c).valid();
+        |c| !activity_is(c, Activity::WaitForSipi) || !event(c).valid();
 }
 
 rules! {
@@ -279,56 +251,56 @@ rules! {
     ];
     reserved = "guest.interruptibility.reserved",
         "bits 31:5 of the interruptibility state are 0",
-        |c| !blocked_by(c, !blocking::ALL);
+        |c| c.get32(field::GUEST_INTERRUPTIBILITY_STATE) & !Blocking::all().bits() == 0;
     both = "guest.interruptibility.sti-and-mov-ss",
         "not both STI and MOV SS block",
-        |c| !blocked_by(c, blocking::STI) || !blocked_by(c, blocking::MOV_SS);
+        |c| !blocked_by(c, Blocking::STI) || !blocked_by(c, Blocking::MOV_SS);
     sti_if = "guest.interruptibility.sti-needs-if",
         "STI does not block where RFLAGS.IF is 0",
-        |c| !blocked_by(c, blocking::STI) || c.get(field::GUEST_RFLAGS) & IF != 0;
+        |c| !blocked_by(c, Blocking::STI) || Rflags::IF.is_in(c.get(field::GUEST_RFLAGS));
     interrupt = "guest.interruptibility.external-interrupt",
         "neither STI nor MOV SS blocks where an external interrupt is injected",
-        |c| !blocked_by(c, blocking::STI | blocking::MOV_SS)
-            || !Event::of(c).is(kind::EXTERNAL);
+        |c| !blocked_by(c, Blocking::STI | Blocking::MOV_SS)
+            || !event(c).is(EventType::ExternalInterrupt);
     nmi_mov_ss = "guest.interruptibility.nmi-mov-ss",
         "MOV SS does not block where an NMI is injected",
-        |c| !blocked_by(c, blocking::MOV_SS) || !Event::of(c).is(kind::NMI);
+        |c| !blocked_by(c, Blocking::MOV_SS) || !event(c).is(EventType::Nmi);
     smi = "guest.interruptibility.smi",
         "SMI blocking is 0 outside system-management mode",
-        |c| !blocked_by(c, blocking::SMI);
+        |c| !blocked_by(c, Blocking::SMI);
     virtual_nmi = "guest.interruptibility.virtual-nmi",
         "NMI blocking is 0 where \"virtual NMIs\" is 1 and an NMI is injected",
-        |c| !blocked_by(c, blocking::NMI)
+        |c| !blocked_by(c, Blocking::NMI)
             || !c.pin(Pin::VIRTUAL_NMIS)
-            || !Event::of(c).is(kind::NMI);
+            || !event(c).is(EventType::Nmi);
     enclave_cpu = "guest.interruptibility.enclave-support",
         "enclave interruption is 0 unless the CPU has SGX",
-        |c| !blocked_by(c, blocking::ENCLAVE) || c.cpu.sgx;
+        |c| !blocked_by(c, Blocking::ENCLAVE) || c.cpu.sgx;
     enclave_mov_ss = "guest.interruptibility.enclave-mov-ss",
         "MOV SS does not block where enclave interruption is 1",
-        |c| !blocked_by(c, blocking::ENCLAVE) || !blocked_by(c, blocking::MOV_SS);
+        |c| !blocked_by(c, Blocking::ENCLAVE) || !blocked_by(c, Blocking::MOV_SS);
 }
 
 rules! {
     /// The one check on interruptibility with a qualification of its own.
     nmi_and_sti: "NMI injection while STI blocks";
     section: NON_REGISTER;
-    answer: Answer::GuestState { qualification: qualification::NMI_INJECTION };
+    answer: Answer::GuestState { qualification: entry_failure::NMI_INJECTION };
     runs: OnChange;
     reads: [GUEST_INTERRUPTIBILITY_STATE, VM_ENTRY_INTERRUPTION_INFORMATION];
     nmi_sti = "guest.interruptibility.nmi-sti",
         "STI does not block where an NMI is injected (processors may differ; this one asks for it)",
         |c| !c.cpu.nmi_needs_no_sti_blocking
-            || !blocked_by(c, blocking::STI)
-            || !Event::of(c).is(kind::NMI);
+            || !blocked_by(c, Blocking::STI)
+            || !event(c).is(EventType::Nmi);
 }
 
 /// Whether the guest uses PAE paging.
 #[inline(always)]
 fn pae_paging(c: &Ctx<'_>) -> bool {
     !c.ia32e_guest()
-        && c.get(field::GUEST_CR0) & CR0_PG != 0
-        && c.get(field::GUEST_CR4) & CR4_PAE != 0
+        && Cr0::PG.is_in(c.get(field::GUEST_CR0))
+        && Cr4::PAE.is_in(c.get(field::GUEST_CR4))
 }
 
 /// Whether a PDPTE is one that MOV to CR3 accepts: not present, or bits 2:1,
@@ -342,7 +314,7 @@ rules! {
     /// PDPTEs from the guest-state area.
     pdpte_fields: "PDPTE fields";
     section: PDPTES;
-    answer: Answer::GuestState { qualification: qualification::PDPTE };
+    answer: Answer::GuestState { qualification: entry_failure::PDPTE };
     runs: OnChange;
     reads: [
         PRIMARY_PROCESSOR_BASED_CONTROLS, SECONDARY_PROCESSOR_BASED_CONTROLS,
@@ -367,7 +339,7 @@ rules! {
     /// PDPTEs from memory.
     pdpte_memory: "PDPTEs in memory";
     section: PDPTES;
-    answer: Answer::GuestState { qualification: qualification::PDPTE };
+    answer: Answer::GuestState { qualification: entry_failure::PDPTE };
     runs: Always;
     reads: [
         PRIMARY_PROCESSOR_BASED_CONTROLS, SECONDARY_PROCESSOR_BASED_CONTROLS,

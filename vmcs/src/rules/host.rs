@@ -1,5 +1,8 @@
 //! The checks on the host-state area.
 
+use umbra_arch::memtype::pat_is_valid;
+use umbra_arch::{Cr0, Cr4, Efer};
+
 use super::{Ctx, HOST_ANSWER, rules};
 use crate::controls::Exit;
 use crate::field::{self, Field};
@@ -8,19 +11,6 @@ const REGISTERS: &str = "Checks on Host Control Registers, MSRs, and SSP";
 const SEGMENTS: &str = "Checks on Host Segment and Descriptor-Table Registers";
 const ADDRESS_SPACE: &str = "Checks Related to Address-Space Size";
 
-pub(super) const CR0_PE: u64 = 1 << 0;
-pub(super) const CR0_WP: u64 = 1 << 16;
-/// CR0.NW and CR0.CD: neither VM entry nor VM exit changes them, so they are
-/// never checked.
-pub(super) const CR0_NW_CD: u64 = 0b11 << 29;
-pub(super) const CR0_PG: u64 = 1 << 31;
-pub(super) const CR4_PAE: u64 = 1 << 5;
-pub(super) const CR4_LA57: u64 = 1 << 12;
-pub(super) const CR4_PCIDE: u64 = 1 << 17;
-pub(super) const CR4_CET: u64 = 1 << 23;
-const EFER_LME: u64 = 1 << 8;
-const EFER_LMA: u64 = 1 << 10;
-
 /// IA32_S_CET's SUPPRESS and TRACKER, not both of which may be 1.
 const S_CET_SUPPRESS_TRACKER: u64 = 0b11 << 10;
 
@@ -28,16 +18,6 @@ const S_CET_SUPPRESS_TRACKER: u64 = 0b11 << 10;
 #[inline(always)]
 pub(super) const fn fixed_bits_ok(value: u64, fixed0: u64, fixed1: u64) -> bool {
     value & fixed0 == fixed0 && value & !fixed1 == 0
-}
-
-/// Whether each byte is a memory type that IA32_PAT may hold.
-#[inline(always)]
-pub(super) const fn pat_ok(pat: u64) -> bool {
-    const LOW: u64 = 0x0101_0101_0101_0101;
-    // 0, 1, 4, 5, 6, 7: three bits, and not 2 or 3.
-    let unused = pat & (0xf8 * LOW);
-    let two_or_three = pat >> 1 & !(pat >> 2) & LOW;
-    unused == 0 && two_or_three == 0
 }
 
 /// Whether IA32_S_CET may hold the value.
@@ -49,19 +29,19 @@ pub(super) const fn s_cet_ok(value: u64, writable: u64) -> bool {
 /// Whether EFER.LMA and EFER.LME are as said.
 #[inline(always)]
 pub(super) const fn efer_lma(efer: u64) -> bool {
-    efer & EFER_LMA != 0
+    Efer::LMA.is_in(efer)
 }
 
 /// EFER.LME.
 #[inline(always)]
 pub(super) const fn efer_lme(efer: u64) -> bool {
-    efer & EFER_LME != 0
+    Efer::LME.is_in(efer)
 }
 
 /// Whether the address is canonical in L1 once the VM exit has loaded CR4.
 #[inline(always)]
 fn canonical_in_host(c: &Ctx<'_>, address: Field) -> bool {
-    let bits = if c.cpu.linear_address_bits == 57 && c.get(field::HOST_CR4) & CR4_LA57 != 0 {
+    let bits = if c.cpu.linear_address_bits == 57 && Cr4::LA57.is_in(c.get(field::HOST_CR4)) {
         57
     } else {
         48
@@ -104,8 +84,8 @@ rules! {
         "CR0 keeps to IA32_VMX_CR0_FIXED0 and _FIXED1, but for NW and CD",
         |c| fixed_bits_ok(
             c.get(field::HOST_CR0),
-            c.caps.cr0_fixed0 & !CR0_NW_CD,
-            c.caps.cr0_fixed1 | CR0_NW_CD,
+            c.caps.cr0_fixed0 & !Cr0::CACHING.bits(),
+            c.caps.cr0_fixed1 | Cr0::CACHING.bits(),
         );
     cr3 = "host.cr3.width",
         "CR3 sets no bit beyond the physical-address width, but for bits 62:61 where the CPU has LAM",
@@ -115,7 +95,7 @@ rules! {
         |c| fixed_bits_ok(c.get(field::HOST_CR4), c.caps.cr4_fixed0, c.caps.cr4_fixed1);
     cet = "host.cr4.cet-needs-wp",
         "CR0.WP is 1 where CR4.CET is 1",
-        |c| c.get(field::HOST_CR4) & CR4_CET == 0 || c.get(field::HOST_CR0) & CR0_WP != 0;
+        |c| !Cr4::CET.is_in(c.get(field::HOST_CR4)) || Cr0::WP.is_in(c.get(field::HOST_CR0));
 }
 
 rules! {
@@ -185,7 +165,7 @@ rules! {
             || c.get(field::HOST_IA32_PERF_GLOBAL_CTRL) & !c.cpu.perf_global_ctrl_writable == 0;
     pat = "host.pat",
         "where \"load IA32_PAT\" is 1, each byte is 0, 1, 4, 5, 6 or 7",
-        |c| !c.exit(Exit::LOAD_PAT) || pat_ok(c.get(field::HOST_IA32_PAT));
+        |c| !c.exit(Exit::LOAD_PAT) || pat_is_valid(c.get(field::HOST_IA32_PAT));
     efer = "host.efer.reserved",
         "where \"load IA32_EFER\" is 1, no bit reserved in the MSR is set",
         |c| !c.exit(Exit::LOAD_EFER)
@@ -232,7 +212,7 @@ rules! {
         |c| c.ia32e_host() || !c.ia32e_guest();
     pcide = "host.cr4.pcide",
         "CR4.PCIDE is 0 where \"host address-space size\" is 0",
-        |c| c.ia32e_host() || c.get(field::HOST_CR4) & CR4_PCIDE == 0;
+        |c| c.ia32e_host() || !Cr4::PCIDE.is_in(c.get(field::HOST_CR4));
     rip32 = "host.rip.high",
         "bits 63:32 of RIP are 0 where \"host address-space size\" is 0",
         |c| c.ia32e_host() || c.get(field::HOST_RIP) >> 32 == 0;
@@ -248,7 +228,7 @@ rules! {
             || c.get(field::HOST_SSP) >> 32 == 0;
     pae = "host.cr4.pae",
         "CR4.PAE is 1 where \"host address-space size\" is 1",
-        |c| !c.ia32e_host() || c.get(field::HOST_CR4) & CR4_PAE != 0;
+        |c| !c.ia32e_host() || Cr4::PAE.is_in(c.get(field::HOST_CR4));
     rip64 = "host.rip.canonical",
         "RIP is canonical where \"host address-space size\" is 1",
         |c| !c.ia32e_host() || canonical_in_host(c, field::HOST_RIP);

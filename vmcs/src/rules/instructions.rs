@@ -5,9 +5,12 @@
 //! VMCS pointers, memory) are for the code that executes the instruction to
 //! evaluate, which refers to the rows by their constants.
 
+use umbra_arch::msr::FeatureControl;
+use umbra_arch::{Cr0, Cr4, Efer, EptVpidCap, Rflags};
+
 use crate::caps::VmxCaps;
 use crate::error::InsnError;
-use crate::rules::host::{CR0_NW_CD, fixed_bits_ok};
+use crate::rules::host::fixed_bits_ok;
 
 /// What a VMX instruction does when a condition does not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,28 +67,20 @@ pub struct Registers {
     pub vmx: VmxOperation,
 }
 
-const CR0_PE: u64 = 1;
-const CR4_VMXE: u64 = 1 << 13;
-const RFLAGS_VM: u64 = 1 << 17;
-const EFER_LMA: u64 = 1 << 10;
-const FEATURE_LOCK: u64 = 1 << 0;
-const FEATURE_VMX_IN_SMX: u64 = 1 << 1;
-const FEATURE_VMX: u64 = 1 << 2;
-
 impl Registers {
     #[inline]
     const fn protected(&self) -> bool {
-        self.cr0 & CR0_PE != 0
+        Cr0::PE.is_in(self.cr0)
     }
 
     #[inline]
     const fn v8086(&self) -> bool {
-        self.rflags & RFLAGS_VM != 0
+        Rflags::VM.is_in(self.rflags)
     }
 
     #[inline]
     const fn compatibility(&self) -> bool {
-        self.efer & EFER_LMA != 0 && !self.cs_l
+        Efer::LMA.is_in(self.efer) && !self.cs_l
     }
 
     /// Protected mode or 64-bit mode: where VMX instructions exist.
@@ -107,20 +102,21 @@ impl Registers {
     /// What CR0, CR4 and IA32_FEATURE_CONTROL have to be for VMXON.
     fn vmxon_allowed(&self, caps: &VmxCaps) -> bool {
         let enable = if self.smx {
-            FEATURE_VMX_IN_SMX
+            FeatureControl::VMX_IN_SMX
         } else {
-            FEATURE_VMX
+            FeatureControl::VMX_OUTSIDE_SMX
         };
         self.cpl == 0
             && !self.a20_masked
             && fixed_bits_ok(
                 self.cr0,
-                caps.cr0_fixed0 & !CR0_NW_CD,
-                caps.cr0_fixed1 | CR0_NW_CD,
+                caps.cr0_fixed0 & !Cr0::CACHING.bits(),
+                caps.cr0_fixed1 | Cr0::CACHING.bits(),
             )
             && fixed_bits_ok(self.cr4, caps.cr4_fixed0, caps.cr4_fixed1)
-            && self.feature_control & FEATURE_LOCK != 0
-            && self.feature_control & enable != 0
+            && FeatureControl::LOCK
+                .union(enable)
+                .is_in(self.feature_control)
     }
 }
 
@@ -222,7 +218,7 @@ instruction! {
     VMXON = "VMXON--Enter VMX Operation";
     VMXON_MODE = "vmxon.mode",
         "CR0.PE 1, CR4.VMXE 1, RFLAGS.VM 0, and CS.L 1 where IA32_EFER.LMA is 1",
-        InvalidOpcode, |r, _| r.vmx_mode() && r.cr4 & CR4_VMXE != 0;
+        InvalidOpcode, |r, _| r.vmx_mode() && Cr4::VMXE.is_in(r.cr4);
     VMXON_NON_ROOT = "vmxon.non-root", NOT_NON_ROOT, VmExit, root;
     VMXON_CPL_IN_ROOT = "vmxon.cpl-in-root",
         "CPL is 0, in VMX root operation",
@@ -457,24 +453,25 @@ pub static ALL: &[&[&InsnRule]] = &[
 
 /// Whether the CPU has INVEPT.
 pub const fn offers_invept(caps: &VmxCaps) -> bool {
-    caps.offers_proc2(crate::controls::Proc2::ENABLE_EPT) && caps.ept_vpid & 1 << 20 != 0
+    caps.offers_proc2(crate::controls::Proc2::ENABLE_EPT) && EptVpidCap::INVEPT.is_in(caps.ept_vpid)
 }
 
 /// Whether the CPU has INVVPID.
 pub const fn offers_invvpid(caps: &VmxCaps) -> bool {
-    caps.offers_proc2(crate::controls::Proc2::ENABLE_VPID) && caps.ept_vpid & 1 << 32 != 0
+    caps.offers_proc2(crate::controls::Proc2::ENABLE_VPID)
+        && EptVpidCap::INVVPID.is_in(caps.ept_vpid)
 }
 
 /// Whether INVEPT takes the type.
 pub const fn invept_type_ok(kind: u64, caps: &VmxCaps) -> bool {
     match kind {
-        1 => caps.ept_vpid & 1 << 25 != 0,
-        2 => caps.ept_vpid & 1 << 26 != 0,
+        1 => EptVpidCap::INVEPT_SINGLE.is_in(caps.ept_vpid),
+        2 => EptVpidCap::INVEPT_ALL.is_in(caps.ept_vpid),
         _ => false,
     }
 }
 
 /// Whether INVVPID takes the type.
 pub const fn invvpid_type_ok(kind: u64, caps: &VmxCaps) -> bool {
-    kind <= 3 && caps.ept_vpid & 1 << (40 + kind) != 0
+    kind <= 3 && caps.ept_vpid & EptVpidCap::INVVPID_ADDRESS.bits() << kind != 0
 }

@@ -32,10 +32,11 @@ mod transitions;
 pub use cpu::{CpuFacts, CpuidLeaf};
 pub use ctx::{Ctx, L1Facts, L1Memory, NoMemory};
 pub use ept::eptp_valid;
-pub use event::kind as interruption_kind;
 pub use msr::{
     MSR_LOAD_RULES, MSR_STORE_RULES, MsrEntry, MsrRule, check_msr_load_entry, check_msr_store_entry,
 };
+
+use umbra_arch::qualification::entry_failure;
 
 use crate::error::InsnError;
 use crate::field::FieldSet;
@@ -54,19 +55,6 @@ pub enum Answer {
     /// A VM exit with basic reason 34 ("VM-entry failure due to MSR loading")
     /// and bit 31 set; the qualification is the number of the entry, from 1.
     MsrLoading,
-}
-
-/// The exit qualifications of a VM entry that fails on guest state. SDM
-/// "VM-Entry Failures During or After Loading Guest State".
-pub mod qualification {
-    /// No cause is named.
-    pub const NONE: u64 = 0;
-    /// The PDPTEs could not be loaded.
-    pub const PDPTE: u64 = 2;
-    /// An NMI was to be injected while STI blocks.
-    pub const NMI_INJECTION: u64 = 3;
-    /// The VMCS link pointer is not valid.
-    pub const LINK_POINTER: u64 = 4;
 }
 
 /// One check of VM entry.
@@ -203,7 +191,7 @@ use rules;
 const CONTROLS_ANSWER: Answer = Answer::FailValid(InsnError::EntryInvalidControls);
 const HOST_ANSWER: Answer = Answer::FailValid(InsnError::EntryInvalidHostState);
 const GUEST_ANSWER: Answer = Answer::GuestState {
-    qualification: qualification::NONE,
+    qualification: entry_failure::NONE,
 };
 
 /// The groups of a phase, and the function that evaluates those that have to

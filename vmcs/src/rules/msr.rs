@@ -1,5 +1,7 @@
 //! The MSR areas, entry by entry. SDM "Loading MSRs", "Saving MSRs".
 
+use umbra_arch::msr::{IA32_FS_BASE, IA32_GS_BASE, IA32_SMBASE, IA32_SMM_MONITOR_CTL, is_x2apic};
+
 use super::Answer;
 
 /// One entry of an MSR area, as it lies in memory. SDM "VM-Entry Controls for
@@ -28,13 +30,6 @@ impl MsrEntry {
         }
     }
 }
-
-const FS_BASE: u32 = 0xc000_0100;
-const GS_BASE: u32 = 0xc000_0101;
-/// Can be written in SMM alone.
-const SMM_MONITOR_CTL: u32 = 0x9b;
-/// Can be read in SMM alone.
-const SMBASE: u32 = 0x9e;
 
 /// A condition that fails the processing of an entry of an MSR area.
 #[derive(Clone, Copy)]
@@ -85,13 +80,13 @@ macro_rules! msr_rules {
 msr_rules! {
     LOAD_BASE = "msr.load.base", LOADING,
         "the MSR is neither IA32_FS_BASE (C0000100H) nor IA32_GS_BASE (C0000101H)",
-        |entry| entry.index != FS_BASE && entry.index != GS_BASE;
+        |entry| entry.index != IA32_FS_BASE && entry.index != IA32_GS_BASE;
     LOAD_X2APIC = "msr.load.x2apic", LOADING,
         "bits 31:8 of the MSR's number are not 000008H (x2APIC)",
-        |entry| entry.index >> 8 != 8;
+        |entry| !is_x2apic(entry.index);
     LOAD_SMM = "msr.load.smm", LOADING,
         "the MSR is not one that can be written in SMM alone (IA32_SMM_MONITOR_CTL)",
-        |entry| entry.index != SMM_MONITOR_CTL;
+        |entry| entry.index != IA32_SMM_MONITOR_CTL;
     LOAD_RESERVED = "msr.load.reserved", LOADING,
         "bits 63:32 of the entry are 0",
         |entry| entry.reserved == 0;
@@ -100,10 +95,10 @@ msr_rules! {
         |_| true;
     STORE_X2APIC = "msr.store.x2apic", SAVING,
         "bits 31:8 of the MSR's number are not 000008H (x2APIC)",
-        |entry| entry.index >> 8 != 8;
+        |entry| !is_x2apic(entry.index);
     STORE_SMM = "msr.store.smm", SAVING,
         "the MSR is not one that can be read in SMM alone (IA32_SMBASE)",
-        |entry| entry.index != SMBASE;
+        |entry| entry.index != IA32_SMBASE;
     STORE_RESERVED = "msr.store.reserved", SAVING,
         "bits 63:32 of the entry are 0",
         |entry| entry.reserved == 0;

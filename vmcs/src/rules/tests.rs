@@ -11,9 +11,9 @@ use core::cell::Cell;
 use proptest::prelude::*;
 
 use super::cases::{self, Bench};
-use super::event::kind;
 use super::{FieldSet, Rule, check_all, groups};
 use crate::field::{self, FIELD_COUNT};
+use umbra_arch::EventType;
 
 fn rules() -> impl Iterator<Item = &'static Rule> {
     groups().flat_map(|group| group.rules)
@@ -221,7 +221,7 @@ proptest! {
 #[test]
 fn link_pointer_comes_between_rflags_and_the_injected_interrupt() {
     let mut bench = Bench::new();
-    bench.inject(kind::EXTERNAL, 0x30);
+    bench.inject(EventType::ExternalInterrupt, 0x30);
     assert_eq!(verdict(&bench), Some("guest.rflags.if-injection"));
     bench.set(field::VMCS_LINK_POINTER, 1);
     assert_eq!(verdict(&bench), Some("guest.link-pointer.address"));

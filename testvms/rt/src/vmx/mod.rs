@@ -12,7 +12,8 @@ pub use insn::VmxError;
 pub use vm::{Outcome, Vm};
 
 use crate::{cpu, page::Page, println};
-use umbra_vmcs::{VmxCaps, caps::msr};
+use umbra_arch::msr;
+use umbra_vmcs::VmxCaps;
 
 /// CR4.VMXE.
 pub const CR4_VMXE: u64 = 1 << 13;
@@ -90,24 +91,24 @@ impl Vmx {
 
 /// The numbers of the capability MSRs, for tests that print them.
 pub const CAPABILITY_MSRS: [u32; 20] = [
-    msr::BASIC,
-    msr::PINBASED_CTLS,
-    msr::PROCBASED_CTLS,
-    msr::EXIT_CTLS,
-    msr::ENTRY_CTLS,
-    msr::MISC,
-    msr::CR0_FIXED0,
-    msr::CR0_FIXED1,
-    msr::CR4_FIXED0,
-    msr::CR4_FIXED1,
-    msr::VMCS_ENUM,
-    msr::PROCBASED_CTLS2,
-    msr::EPT_VPID_CAP,
-    msr::TRUE_PINBASED_CTLS,
-    msr::TRUE_PROCBASED_CTLS,
-    msr::TRUE_EXIT_CTLS,
-    msr::TRUE_ENTRY_CTLS,
-    msr::VMFUNC,
-    msr::PROCBASED_CTLS3,
-    msr::EXIT_CTLS2,
+    msr::IA32_VMX_BASIC,
+    msr::IA32_VMX_PINBASED_CTLS,
+    msr::IA32_VMX_PROCBASED_CTLS,
+    msr::IA32_VMX_EXIT_CTLS,
+    msr::IA32_VMX_ENTRY_CTLS,
+    msr::IA32_VMX_MISC,
+    msr::IA32_VMX_CR0_FIXED0,
+    msr::IA32_VMX_CR0_FIXED1,
+    msr::IA32_VMX_CR4_FIXED0,
+    msr::IA32_VMX_CR4_FIXED1,
+    msr::IA32_VMX_VMCS_ENUM,
+    msr::IA32_VMX_PROCBASED_CTLS2,
+    msr::IA32_VMX_EPT_VPID_CAP,
+    msr::IA32_VMX_TRUE_PINBASED_CTLS,
+    msr::IA32_VMX_TRUE_PROCBASED_CTLS,
+    msr::IA32_VMX_TRUE_EXIT_CTLS,
+    msr::IA32_VMX_TRUE_ENTRY_CTLS,
+    msr::IA32_VMX_VMFUNC,
+    msr::IA32_VMX_PROCBASED_CTLS3,
+    msr::IA32_VMX_EXIT_CTLS2,
 ];

@@ -1,5 +1,7 @@
 //! The state that a case changes.
 
+use umbra_arch::{EventInfo, EventType};
+
 use crate::caps::{Allowed, VmxCaps};
 use crate::controls::{Entry, Exit, Pin, Proc, Proc2, Proc3};
 use crate::field::{self, Field};
@@ -515,11 +517,9 @@ impl Bench {
     }
 
     /// Injects an event of a type and vector.
-    pub fn inject(&mut self, kind: u32, vector: u32) {
-        self.set(
-            field::VM_ENTRY_INTERRUPTION_INFORMATION,
-            (1 << 31 | kind << 8 | vector).into(),
-        );
+    pub fn inject(&mut self, kind: EventType, vector: u8) {
+        let information = EventInfo::of(kind, vector).into_bits();
+        self.set(field::VM_ENTRY_INTERRUPTION_INFORMATION, information.into());
     }
 
     /// Lets it deliver an error code.

@@ -3,7 +3,7 @@
 use super::cases;
 use crate::controls::{Entry, Pin, Proc2};
 use crate::field;
-use crate::rules::interruption_kind as kind;
+use umbra_arch::EventType;
 
 /// Interruptibility bits.
 const STI: u64 = 1;
@@ -380,16 +380,16 @@ cases! {
     "guest.rflags.if-injection" => {
         keeps "IF 1", |b| {
             b.or(field::GUEST_RFLAGS, IF);
-            b.inject(kind::EXTERNAL, 0x30)
+            b.inject(EventType::ExternalInterrupt, 0x30)
         };
         keeps "IF 0, a software interrupt", |b| {
-            b.inject(kind::SOFTWARE_INTERRUPT, 0x30);
+            b.inject(EventType::SoftwareInterrupt, 0x30);
             b.set(field::VM_ENTRY_INSTRUCTION_LENGTH, 2)
         };
         keeps "IF 0, no event", |b| {
             b.set(field::VM_ENTRY_INTERRUPTION_INFORMATION, 0x30)
         };
-        breaks "IF 0", |b| b.inject(kind::EXTERNAL, 0x30);
+        breaks "IF 0", |b| b.inject(EventType::ExternalInterrupt, 0x30);
     }
     "guest.rip.high" => {
         keeps "FFFFFFFFH in protected mode", |b| {
@@ -664,75 +664,75 @@ cases! {
         keeps "external interrupt", |b| {
             b.or(field::GUEST_RFLAGS, IF);
             b.set(field::GUEST_ACTIVITY_STATE, 1);
-            b.inject(kind::EXTERNAL, 0x30)
+            b.inject(EventType::ExternalInterrupt, 0x30)
         };
         keeps "NMI", |b| {
             b.set(field::GUEST_ACTIVITY_STATE, 1);
-            b.inject(kind::NMI, 2)
+            b.inject(EventType::Nmi, 2)
         };
         keeps "#DB", |b| {
             b.set(field::GUEST_ACTIVITY_STATE, 1);
-            b.inject(kind::HARDWARE_EXCEPTION, 1)
+            b.inject(EventType::HardwareException, 1)
         };
         keeps "#MC", |b| {
             b.set(field::GUEST_ACTIVITY_STATE, 1);
-            b.inject(kind::HARDWARE_EXCEPTION, 18)
+            b.inject(EventType::HardwareException, 18)
         };
         keeps "a pending MTF VM exit", |b| {
             b.set(field::GUEST_ACTIVITY_STATE, 1);
-            b.inject(kind::OTHER, 0)
+            b.inject(EventType::Other, 0)
         };
         breaks "#UD", |b| {
             b.set(field::GUEST_ACTIVITY_STATE, 1);
-            b.inject(kind::HARDWARE_EXCEPTION, 6)
+            b.inject(EventType::HardwareException, 6)
         };
         breaks "#GP", |b| {
             b.set(field::GUEST_ACTIVITY_STATE, 1);
-            b.inject(kind::HARDWARE_EXCEPTION, 13);
+            b.inject(EventType::HardwareException, 13);
             b.error_code(0)
         };
         breaks "software interrupt", |b| {
             b.set(field::GUEST_ACTIVITY_STATE, 1);
-            b.inject(kind::SOFTWARE_INTERRUPT, 0x80);
+            b.inject(EventType::SoftwareInterrupt, 0x80);
             b.set(field::VM_ENTRY_INSTRUCTION_LENGTH, 2)
         };
         breaks "software exception", |b| {
             b.set(field::GUEST_ACTIVITY_STATE, 1);
-            b.inject(kind::SOFTWARE_EXCEPTION, 3);
+            b.inject(EventType::SoftwareException, 3);
             b.set(field::VM_ENTRY_INSTRUCTION_LENGTH, 1)
         };
         breaks "privileged software exception", |b| {
             b.set(field::GUEST_ACTIVITY_STATE, 1);
-            b.inject(kind::PRIVILEGED_SOFTWARE_EXCEPTION, 1);
+            b.inject(EventType::PrivilegedSoftwareException, 1);
             b.set(field::VM_ENTRY_INSTRUCTION_LENGTH, 1)
         };
     }
     "guest.activity.shutdown-event" => {
         keeps "NMI", |b| {
             b.set(field::GUEST_ACTIVITY_STATE, 2);
-            b.inject(kind::NMI, 2)
+            b.inject(EventType::Nmi, 2)
         };
         keeps "#MC", |b| {
             b.set(field::GUEST_ACTIVITY_STATE, 2);
-            b.inject(kind::HARDWARE_EXCEPTION, 18)
+            b.inject(EventType::HardwareException, 18)
         };
         breaks "external interrupt 18", |b| {
             b.or(field::GUEST_RFLAGS, IF);
             b.set(field::GUEST_ACTIVITY_STATE, 2);
-            b.inject(kind::EXTERNAL, 18)
+            b.inject(EventType::ExternalInterrupt, 18)
         };
         breaks "external interrupt 48", |b| {
             b.or(field::GUEST_RFLAGS, IF);
             b.set(field::GUEST_ACTIVITY_STATE, 2);
-            b.inject(kind::EXTERNAL, 0x30)
+            b.inject(EventType::ExternalInterrupt, 0x30)
         };
         breaks "#DB", |b| {
             b.set(field::GUEST_ACTIVITY_STATE, 2);
-            b.inject(kind::HARDWARE_EXCEPTION, 1)
+            b.inject(EventType::HardwareException, 1)
         };
         breaks "a pending MTF VM exit", |b| {
             b.set(field::GUEST_ACTIVITY_STATE, 2);
-            b.inject(kind::OTHER, 0)
+            b.inject(EventType::Other, 0)
         };
     }
     "guest.activity.wait-for-sipi-event" => {
@@ -742,15 +742,15 @@ cases! {
         };
         breaks "NMI", |b| {
             b.set(field::GUEST_ACTIVITY_STATE, 3);
-            b.inject(kind::NMI, 2)
+            b.inject(EventType::Nmi, 2)
         };
         breaks "#MC", |b| {
             b.set(field::GUEST_ACTIVITY_STATE, 3);
-            b.inject(kind::HARDWARE_EXCEPTION, 18)
+            b.inject(EventType::HardwareException, 18)
         };
         breaks "a pending MTF VM exit", |b| {
             b.set(field::GUEST_ACTIVITY_STATE, 3);
-            b.inject(kind::OTHER, 0)
+            b.inject(EventType::Other, 0)
         };
     }
     "guest.interruptibility.reserved" => {
@@ -781,27 +781,27 @@ cases! {
         keeps "NMI blocking", |b| {
             b.or(field::GUEST_RFLAGS, IF);
             b.set(field::GUEST_INTERRUPTIBILITY_STATE, NMI);
-            b.inject(kind::EXTERNAL, 0x30)
+            b.inject(EventType::ExternalInterrupt, 0x30)
         };
         breaks "STI", |b| {
             b.or(field::GUEST_RFLAGS, IF);
             b.set(field::GUEST_INTERRUPTIBILITY_STATE, STI);
-            b.inject(kind::EXTERNAL, 0x30)
+            b.inject(EventType::ExternalInterrupt, 0x30)
         };
         breaks "MOV SS", |b| {
             b.or(field::GUEST_RFLAGS, IF);
             b.set(field::GUEST_INTERRUPTIBILITY_STATE, MOV_SS);
-            b.inject(kind::EXTERNAL, 0x30)
+            b.inject(EventType::ExternalInterrupt, 0x30)
         };
     }
     "guest.interruptibility.nmi-mov-ss" => {
         keeps "a hardware exception", |b| {
             b.set(field::GUEST_INTERRUPTIBILITY_STATE, MOV_SS);
-            b.inject(kind::HARDWARE_EXCEPTION, 6)
+            b.inject(EventType::HardwareException, 6)
         };
         breaks "NMI", |b| {
             b.set(field::GUEST_INTERRUPTIBILITY_STATE, MOV_SS);
-            b.inject(kind::NMI, 2)
+            b.inject(EventType::Nmi, 2)
         };
     }
     "guest.interruptibility.nmi-sti" => {
@@ -809,7 +809,7 @@ cases! {
             b.cpu.nmi_needs_no_sti_blocking = false;
             b.or(field::GUEST_RFLAGS, IF);
             b.set(field::GUEST_INTERRUPTIBILITY_STATE, STI);
-            b.inject(kind::NMI, 2)
+            b.inject(EventType::Nmi, 2)
         };
         keeps "no event", |b| {
             b.or(field::GUEST_RFLAGS, IF);
@@ -819,7 +819,7 @@ cases! {
         breaks "NMI", |b| {
             b.or(field::GUEST_RFLAGS, IF);
             b.set(field::GUEST_INTERRUPTIBILITY_STATE, STI);
-            b.inject(kind::NMI, 2)
+            b.inject(EventType::Nmi, 2)
         };
     }
     "guest.interruptibility.smi" => {
@@ -830,7 +830,7 @@ cases! {
         keeps "virtual NMIs 0", |b| {
             b.pin(Pin::NMI_EXITING);
             b.set(field::GUEST_INTERRUPTIBILITY_STATE, NMI);
-            b.inject(kind::NMI, 2)
+            b.inject(EventType::Nmi, 2)
         };
         keeps "no NMI", |b| {
             b.pin(Pin::NMI_EXITING | Pin::VIRTUAL_NMIS);
@@ -839,7 +839,7 @@ cases! {
         breaks "virtual NMIs 1", |b| {
             b.pin(Pin::NMI_EXITING | Pin::VIRTUAL_NMIS);
             b.set(field::GUEST_INTERRUPTIBILITY_STATE, NMI);
-            b.inject(kind::NMI, 2)
+            b.inject(EventType::Nmi, 2)
         };
     }
     "guest.interruptibility.enclave-support" => {
