@@ -82,8 +82,10 @@ pub enum Action {
     Restart,
     /// The instruction is done: go on behind it.
     Skip,
-    /// Deliver an event at the instruction.
+    /// Deliver a fault of the instruction.
     Inject(Event),
+    /// Deliver a trap: it comes between two instructions.
+    Trap(Event),
     /// Go on wherever nested VMX went: L2, or L1 after a failed entry.
     Entered,
 }
@@ -176,6 +178,7 @@ fn handle(cpu: &mut Cpu, nested: &mut Nested, outcome: Outcome) {
         Action::Restart => {}
         Action::Skip => skip_instruction(),
         Action::Inject(event) => raise(event),
+        Action::Trap(event) => deliver(event),
         Action::Entered => {}
     }
 }
@@ -199,13 +202,18 @@ fn entry_refused(cpu: &Cpu, outcome: Outcome) -> ! {
 }
 
 /// The next entry delivers a fault of the instruction that exited, as the CPU
-/// would: the image of RFLAGS has RF set, and in real mode there is no error
-/// code, which VM entry insists on.
+/// would: the image of RFLAGS has RF set.
 fn raise(event: Event) {
     const RFLAGS_RF: u64 = 1 << 16;
 
-    let in_real_mode = read(field::GUEST_CR0) & cr0::PE == 0;
     write(field::GUEST_RFLAGS, read(field::GUEST_RFLAGS) | RFLAGS_RF);
+    deliver(event);
+}
+
+/// The next entry delivers an exception; in real mode there is no error code,
+/// which VM entry insists on.
+fn deliver(event: Event) {
+    let in_real_mode = read(field::GUEST_CR0) & cr0::PE == 0;
     inject(event.delivered_in(in_real_mode));
 }
 

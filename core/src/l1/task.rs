@@ -10,7 +10,7 @@ use crate::vmentry::gpr;
 use umbra_core::control_registers::{GeneralProtection, cr0, cr4};
 use umbra_core::task_switch::{self, Exception, Linear, Segment, Source, Switch, Task};
 use umbra_nested::paging::{Access, Paging};
-use umbra_nested::{Fault, Hardware, Refusal};
+use umbra_nested::{Fault, Hardware, Refusal, beyond_width};
 use umbra_nmi::{Interruptibility, Policy, blocking};
 use umbra_vmcs::field::{self, Field};
 
@@ -234,15 +234,31 @@ pub fn switch(cpu: &mut Cpu, qualification: u64) -> Action {
         finish(qualification, vectoring);
     }
     match done.exception {
-        Some(exception) => Action::Inject(match exception.error_code {
-            Some(code) => Event::exception_with_code(exception.vector, code),
-            None => Event::exception(exception.vector),
-        }),
+        Some(exception) => raise(cpu, source, vectoring, exception),
         None if done.has_debug_trap => {
             set_dr6_bt();
-            Action::Inject(Event::exception(1))
+            Action::Trap(Event::exception(1))
         }
         None => Action::Restart,
+    }
+}
+
+/// The exception that a switch ended in. Where the switch itself was the
+/// delivery of an exception, the two may make a double fault, or be the end.
+fn raise(cpu: &Cpu, source: Source, vectoring: u32, exception: Exception) -> Action {
+    let vectoring = match source {
+        Source::Gate => u64::from(vectoring),
+        _ => 0,
+    };
+    let fault = Fault {
+        vector: exception.vector,
+        error_code: task_switch::with_ext(exception, vectoring as u32).error_code,
+        // The walk has set CR2.
+        cr2: None,
+    };
+    match beyond_width::in_delivery(vectoring, fault) {
+        Some(fault) => Action::raise(fault),
+        None => super::stop::triple_fault(cpu),
     }
 }
 

@@ -59,6 +59,22 @@ impl Exception {
     }
 }
 
+/// The exception with the EXT bit of its error code as it has to be when it
+/// comes up in the delivery of the event of this IDT-vectoring information: set
+/// but for INT n, INT3 and INTO. SDM "Error Code".
+pub const fn with_ext(exception: Exception, vectoring: u32) -> Exception {
+    const EXT: u32 = 1;
+    let is_delivery = vectoring & 1 << 31 != 0;
+    let is_instruction = matches!(vectoring >> 8 & 7, 4 | 6);
+    match (exception.vector, exception.error_code) {
+        (10..=13, Some(code)) if is_delivery && !is_instruction => Exception {
+            error_code: Some(code | EXT),
+            ..exception
+        },
+        _ => exception,
+    }
+}
+
 /// L1's linear memory, by supervisor accesses, through the CR3 in force.
 pub trait Linear {
     /// Fills `bytes` from `linear` on.
@@ -115,6 +131,9 @@ impl Segment {
 
 const UNUSABLE: u32 = 1 << 16;
 const EFLAGS_FIXED: u32 = 2;
+/// The flags that are defined. A TSS may have any bit at 1; the reserved ones
+/// stay 0 in the register. SDM "EFLAGS Register".
+const EFLAGS_DEFINED: u32 = 0x003f_7fd5;
 const EFLAGS_NT: u32 = 1 << 14;
 const EFLAGS_VM: u32 = 1 << 17;
 
@@ -390,7 +409,7 @@ fn load(
     image: &[u8; 0x68],
 ) -> Result<(), Exception> {
     task.eip = form.get(image, form.eip);
-    task.eflags = form.get(image, form.eflags) | EFLAGS_FIXED;
+    task.eflags = form.get(image, form.eflags) & EFLAGS_DEFINED | EFLAGS_FIXED;
     if matches!(request.source, Source::Call | Source::Gate) {
         task.eflags |= EFLAGS_NT;
     }

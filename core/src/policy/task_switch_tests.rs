@@ -268,3 +268,177 @@ fn sixteen_bit_tasks() {
     assert_eq!((task.eip, task.gprs[0]), (0x1234, 0xffff_0007));
     assert_eq!(memory.1, None, "CR3 stays");
 }
+
+#[test]
+fn reserved_flags_of_a_tss_stay_out_of_eflags() {
+    for (image, flags) in [
+        (0xa, 2),
+        (0x22, 2),
+        (0x8002, 2),
+        (0x8000_0002, 2),
+        (!EFLAGS_VM, 0x003d_7fd7),
+        (0, 2),
+    ] {
+        let (mut memory, mut task) = machine();
+        memory.put(NEW + 0x24, image);
+        let done = switch(&mut memory, &mut task, &request(Source::Jmp));
+        assert_eq!((done.exception, task.eflags), (None, flags), "{image:#x}");
+    }
+}
+
+#[test]
+fn the_delivery_of_an_event_sets_ext() {
+    let ts = Exception::ts(NEW_TSS);
+    for (vectoring, code) in [
+        (0, 0x20),
+        (0x8000_030e, 0x21),
+        (0x8000_0030, 0x21),
+        (0x8000_0202, 0x21),
+        (0x8000_0501, 0x21),
+        (0x8000_0430, 0x20),
+        (0x8000_0603, 0x20),
+    ] {
+        assert_eq!(with_ext(ts, vectoring).error_code, Some(code));
+    }
+    assert_eq!(
+        with_ext(Exception::new(14, 2), 0x8000_030e).error_code,
+        Some(2)
+    );
+}
+
+/// Whatever the TSS and the descriptors hold: what a switch leaves is guest state that VM entry
+/// accepts.
+#[test]
+fn a_new_task_is_always_one_that_vm_entry_accepts() {
+    use umbra_vmcs::controls::{Entry, Proc, Proc2};
+    use umbra_vmcs::field::{self, FieldSet};
+    use umbra_vmcs::rules::cases::Bench;
+    use umbra_vmcs::rules::{Ctx, check_guest_state};
+
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    };
+    let mut bench = Bench::new();
+    let proc2 = bench.vmcs.get(field::SECONDARY_PROCESSOR_BASED_CONTROLS)
+        | u64::from((Proc2::ENABLE_EPT | Proc2::UNRESTRICTED_GUEST).bits());
+    let entry =
+        bench.vmcs.get(field::VM_ENTRY_CONTROLS) & !u64::from(Entry::IA32E_MODE_GUEST.bits());
+    let proc = bench.vmcs.get(field::PRIMARY_PROCESSOR_BASED_CONTROLS)
+        | u64::from(Proc::ACTIVATE_SECONDARY_CONTROLS.bits());
+    let eptp = bench.pages.eptp;
+    for (to, value) in [
+        (field::PRIMARY_PROCESSOR_BASED_CONTROLS, proc),
+        (field::SECONDARY_PROCESSOR_BASED_CONTROLS, proc2),
+        (field::EPT_POINTER, eptp),
+        (field::VM_ENTRY_CONTROLS, entry),
+        (field::GUEST_IA32_EFER, 0),
+        (field::GUEST_CR4, 0x2000),
+    ] {
+        bench.vmcs.set(to, value);
+    }
+    let (mut committed, mut clean) = (0, 0);
+    for round in 0..20_000 {
+        let (mut memory, mut task) = machine();
+        let source = [Source::Call, Source::Iret, Source::Jmp, Source::Gate][round % 4];
+        let kind = if source == Source::Iret { 0xb } else { 9 };
+        let kind = if random() % 4 == 0 { kind & !8 } else { kind };
+        memory.descriptor(NEW_TSS, tss(NEW, kind));
+        if random() % 2 == 0 {
+            memory.put(NEW + 0x24, random() as u32);
+        }
+        for _ in 0..random() % 4 {
+            let at = NEW + (random() % 0x68) as u32;
+            memory.0[at as usize] = random() as u8;
+        }
+        for selector in [CODE, DATA, LDT] {
+            for _ in 0..random() % 3 {
+                let at = GDT + u32::from(selector) + (random() % 8) as u32;
+                memory.0[at as usize] ^= 1 << (random() % 8);
+            }
+        }
+        let request = Switch {
+            error_code: (source == Source::Gate).then_some(random() as u32),
+            ..request(source)
+        };
+        let done = switch(&mut memory, &mut task, &request);
+        if !done.is_committed {
+            continue;
+        }
+        committed += 1;
+        clean += usize::from(done.exception.is_none());
+        let v = &mut bench.vmcs;
+        v.set(field::GUEST_RIP, u64::from(task.eip));
+        v.set(field::GUEST_RFLAGS, u64::from(task.eflags));
+        let rows = [
+            (
+                field::GUEST_ES_SELECTOR,
+                field::GUEST_ES_BASE,
+                field::GUEST_ES_LIMIT,
+                field::GUEST_ES_ACCESS_RIGHTS,
+            ),
+            (
+                field::GUEST_CS_SELECTOR,
+                field::GUEST_CS_BASE,
+                field::GUEST_CS_LIMIT,
+                field::GUEST_CS_ACCESS_RIGHTS,
+            ),
+            (
+                field::GUEST_SS_SELECTOR,
+                field::GUEST_SS_BASE,
+                field::GUEST_SS_LIMIT,
+                field::GUEST_SS_ACCESS_RIGHTS,
+            ),
+            (
+                field::GUEST_DS_SELECTOR,
+                field::GUEST_DS_BASE,
+                field::GUEST_DS_LIMIT,
+                field::GUEST_DS_ACCESS_RIGHTS,
+            ),
+            (
+                field::GUEST_FS_SELECTOR,
+                field::GUEST_FS_BASE,
+                field::GUEST_FS_LIMIT,
+                field::GUEST_FS_ACCESS_RIGHTS,
+            ),
+            (
+                field::GUEST_GS_SELECTOR,
+                field::GUEST_GS_BASE,
+                field::GUEST_GS_LIMIT,
+                field::GUEST_GS_ACCESS_RIGHTS,
+            ),
+            (
+                field::GUEST_LDTR_SELECTOR,
+                field::GUEST_LDTR_BASE,
+                field::GUEST_LDTR_LIMIT,
+                field::GUEST_LDTR_ACCESS_RIGHTS,
+            ),
+            (
+                field::GUEST_TR_SELECTOR,
+                field::GUEST_TR_BASE,
+                field::GUEST_TR_LIMIT,
+                field::GUEST_TR_ACCESS_RIGHTS,
+            ),
+        ];
+        let all = task.segments.iter().chain([&task.ldtr, &task.tr]);
+        for ((selector, base, limit, rights), value) in rows.into_iter().zip(all) {
+            v.set(selector, u64::from(value.selector));
+            v.set(base, u64::from(value.base));
+            v.set(limit, u64::from(value.limit));
+            v.set(rights, u64::from(value.rights));
+        }
+        let ctx = Ctx::new(
+            &bench.vmcs,
+            &bench.caps,
+            &bench.cpu,
+            bench.l1,
+            &bench.memory,
+        );
+        let broken = check_guest_state(&ctx, &FieldSet::FULL).err().map(|r| r.id);
+        assert_eq!(broken, None, "round {round}: {request:?} gave {task:?}");
+    }
+    assert!(committed > 10_000 && clean > 3000, "{committed}, {clean}");
+}

@@ -14,6 +14,7 @@ mod mtrr;
 mod probe;
 mod step;
 mod string_io;
+mod tasks;
 mod xcr;
 
 use rt::vmx::{Vmx, insn};
@@ -31,6 +32,7 @@ fn main(boot: &Boot) {
     modes::run();
     step::run();
     string_io::run();
+    tasks::run();
     match Vmx::prepare() {
         Ok(vmx) => in_vmx_operation(&vmx),
         Err(why) => println!("platform: {why}"),
