@@ -27,6 +27,8 @@ pub struct Machine {
     /// VM exits keep a guest's branch predictions from its host on this CPU
     /// (enhanced IBRS), and L1 counts on that.
     pub has_enhanced_ibrs: bool,
+    /// Another hypervisor is below and says so in CPUID.
+    pub has_hypervisor: bool,
     /// L0's CR4 while L1 runs.
     pub host_cr4: u64,
 }

@@ -4,7 +4,7 @@ use umbra_ept::ept02::Config;
 use umbra_ept::mem::TablePages;
 use umbra_nested::{Done, L2Done, Nested, abort, offer};
 use umbra_vmcs::exit::Reason;
-use umbra_vmcs::field::{self, FieldSet};
+use umbra_vmcs::field;
 use umbra_vmcs::rules::CpuFacts;
 use umbra_vmcs::rules::CpuidLeaf;
 
@@ -30,13 +30,7 @@ const CPUID_GIB_PAGES: u32 = 1 << 26;
 
 /// Settles what VMX this CPU offers to L1. vmcs01 is current.
 pub fn set_up(cpu: &mut Cpu) {
-    // The CPU itself says which fields it has.
-    let mut present = FieldSet::EMPTY;
-    for field in field::ALL {
-        if vmx::vmread(field).is_ok() {
-            present.insert(field);
-        }
-    }
+    let present = cpu.present;
     if let Some(field) = offer::missing(&present) {
         fatal(format_args!("this CPU has no VMCS field {}", field.name()));
     }

@@ -30,6 +30,7 @@ use umbra_ept::mtrr::Mtrrs;
 use umbra_nested::Nested;
 use umbra_nmi::{Inbox, NmiMachine};
 use umbra_vmcs::VmxCaps;
+use umbra_vmcs::field::FieldSet;
 
 /// Where the areas begin.
 pub const CPU_AREAS: u64 = 0xffff_ff00_0000_0000;
@@ -123,6 +124,8 @@ pub struct Cpu {
     pub is_vmcs01_launched: bool,
     /// Which VMCS is current.
     pub vmcs: VmcsState,
+    /// The fields that this CPU's VMCSs have.
+    pub present: FieldSet,
     /// The VMX capabilities that L1 sees.
     pub offered: VmxCaps,
     /// The words of the MSR bitmap in which L0 intercepts something itself.
@@ -216,6 +219,7 @@ pub fn create(pool: &mut PagePool, space: &mut AddressSpace, index: u32, apic_id
             apic_id,
             is_vmcs01_launched: false,
             vmcs: VmcsState::new(),
+            present: FieldSet::EMPTY,
             offered: VmxCaps::default(),
             own_intercepts: heapless::Vec::new(),
             is_l1_in_vmx: false,

@@ -5,16 +5,18 @@
 //! and cause no exit. What does exit is in `l1/`.
 
 use crate::arch::{cr, desc, msr, vmx};
+use crate::cannot_start;
 use crate::current::{write, write_host};
 use crate::machine::machine;
 use crate::percpu::{self, Cpu};
 use crate::platform::msr_policy;
 use crate::vmentry::{gpr, umbra_vm_exit};
 use umbra_core::control_registers::{cr0, cr4, efer};
+use umbra_core::features;
 use umbra_core::line::register;
 use umbra_guests::{Segment, StartState};
 use umbra_vmcs::controls::{Entry, Exit, Pin, Proc, Proc2};
-use umbra_vmcs::field;
+use umbra_vmcs::field::{self, FieldSet};
 
 /// L1's VPID.
 pub const L1_VPID: u16 = 0xffff;
@@ -49,6 +51,10 @@ pub fn make(cpu: &mut Cpu) {
         panic!("VMPTRLD of vmcs01: {fail:?}");
     }
     cpu.is_vmcs01_launched = false;
+    cpu.present = present_fields();
+    if let Err(missing) = features::check_fields(&cpu.present) {
+        cannot_start!("this CPU has no {} in its VMCS", missing.name());
+    }
     write_controls(cpu);
     write_host_state(cpu);
     write(field::GUEST_IA32_PAT, msr::read(msr::IA32_PAT));
@@ -66,6 +72,17 @@ pub fn make(cpu: &mut Cpu) {
     ] {
         write(zero, 0);
     }
+}
+
+/// The fields of the current VMCS: the CPU itself says which it has.
+fn present_fields() -> FieldSet {
+    let mut present = FieldSet::EMPTY;
+    for field in field::ALL {
+        if vmx::vmread(field).is_ok() {
+            present.insert(field);
+        }
+    }
+    present
 }
 
 fn write_controls(cpu: &mut Cpu) {
@@ -107,7 +124,7 @@ fn write_controls(cpu: &mut Cpu) {
         field::VM_ENTRY_CONTROLS,
         u64::from(caps.entry().adjust(entry.bits())),
     );
-    if caps.offers_proc2(Proc2::ENABLE_XSAVES_XRSTORS) {
+    if cpu.present.contains(field::XSS_EXITING_BITMAP) {
         write(field::XSS_EXITING_BITMAP, 0);
     }
     for zero in [
@@ -172,7 +189,7 @@ pub fn make_vmcs02(cpu: &mut Cpu, region: u64) {
         write(zero, 0);
     }
     write(field::VM_EXIT_MSR_STORE_ADDRESS, cpu.exit_store_list());
-    if machine().vmx.has_field(field::VM_FUNCTION_CONTROLS) {
+    if cpu.present.contains(field::VM_FUNCTION_CONTROLS) {
         write(field::VM_FUNCTION_CONTROLS, 0);
     }
     write(field::VMCS_LINK_POINTER, u64::MAX);

@@ -14,7 +14,7 @@ use crate::percpu::Cpu;
 use crate::platform::{mtrr, probe};
 use crate::{cannot_start, console, machine as machine_facts, mem, percpu, say, vmcs01};
 use core::arch::global_asm;
-use umbra_core::cpuid::MAX_PHYSICAL_BITS;
+use umbra_core::cpuid::{CPUID_HYPERVISOR, MAX_PHYSICAL_BITS};
 use umbra_core::{acpi, options};
 use umbra_ept::caps::Caps;
 use umbra_guests::{BootInfo, Kind, MemoryMap, StartState};
@@ -49,6 +49,7 @@ extern "C" fn umbra_boot(magic: u32, info_address: u64) -> ! {
         acpi: read_acpi(rsdp),
         ram_end: ram_end(&map),
         has_enhanced_ibrs: probe::has_enhanced_ibrs(),
+        has_hypervisor: cpuid::cpuid(1, 0).ecx & CPUID_HYPERVISOR != 0,
         host_cr4: host_cr4(),
     });
     enable_no_execute();

@@ -25,6 +25,9 @@ pub fn handle(cpu: &mut Cpu) -> Action {
 
 /// EAX, EBX, ECX and EDX as an L1 with this CR4 is shown them.
 pub fn answer(leaf: u32, subleaf: u32, cr4: u64) -> umbra_core::cpuid::Words {
+    if machine().has_hypervisor && umbra_core::cpuid::is_of_hypervisor(leaf) {
+        return [0; 4];
+    }
     let result = cpuid::cpuid(leaf, subleaf);
     let mut words = [result.eax, result.ebx, result.ecx, result.edx];
     umbra_core::cpuid::for_l1(leaf, subleaf, cr4, &machine().vmx, &mut words);

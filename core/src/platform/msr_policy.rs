@@ -4,6 +4,7 @@
 //! L0 has no use for it. One outside the bitmap's two ranges always exits.
 
 use crate::arch::msr;
+use crate::machine::machine;
 use crate::percpu::{Cpu, Tables};
 use umbra_core::features::feature_control;
 use umbra_ept::invalidate::Invalidate;
@@ -50,11 +51,24 @@ fn is_hidden(index: u32) -> bool {
         || REMOTE_ACTION.contains(&index) && has_remote_action()
         || DEBUG_STORE.contains(&index)
         || IN_VMCS.contains(&index)
+        || is_of_hypervisor(index) && machine().has_hypervisor
 }
 
 /// Whether this CPU has remote action requests.
 fn has_remote_action() -> bool {
     msr::read_safe(CORE_CAPABILITIES).is_some_and(|value| value & HAS_REMOTE_ACTION != 0)
+}
+
+/// The MSRs of KVM's first clock, low enough for the bitmap. No 64-bit CPU has MSRs
+/// of these numbers.
+const KVM_CLOCK: [u32; 2] = [0x11, 0x12];
+
+/// Whether no CPU has the MSR but a hypervisor below may: KVM's clocks, and what is
+/// out of the bitmap's ranges (KVM 4b564d00h-4b564dffh, Hyper-V and Xen
+/// 40000000h-400000ffh). Most of them are written as an address, to which the
+/// hypervisor then writes past ept01.
+fn is_of_hypervisor(index: u32) -> bool {
+    !matches!(index, 0..=0x1fff | 0xc000_0000..=0xc000_1fff) || KVM_CLOCK.contains(&index)
 }
 
 /// The access causes #GP(0).
@@ -83,7 +97,8 @@ pub fn fill_bitmap(bitmap: &mut [u8], mtrrs: &Mtrrs) {
         .chain(HARDWARE_FEEDBACK)
         .chain(REMOTE_ACTION)
         .chain([CORE_CAPABILITIES])
-        .chain(DEBUG_STORE);
+        .chain(DEBUG_STORE)
+        .chain(KVM_CLOCK);
     for index in both {
         intercept(bitmap, index, false);
         intercept(bitmap, index, true);
@@ -130,6 +145,12 @@ pub fn write(cpu: &mut Cpu, index: u32, value: u64) -> Result<(), GeneralProtect
         MICROCODE_UPDATE => Ok(()),
         msr::IA32_APIC_BASE => write_apic_base(value),
         _ if is_hidden(index) => Err(GeneralProtection),
+        // Where CPUID tells of no hypervisor there may be one all the same: what it
+        // has is not written.
+        _ if is_of_hypervisor(index) => match msr::read_safe(index) {
+            Some(_) => Ok(()),
+            None => Err(GeneralProtection),
+        },
         // What the bitmap does not cover: no register that L0 depends on.
         _ => {
             let value = match index {

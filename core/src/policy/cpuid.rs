@@ -6,6 +6,17 @@ use umbra_vmcs::controls::Proc2;
 /// The most physical-address bits that L1 is shown: a 4-level ept01 maps no more.
 pub const MAX_PHYSICAL_BITS: u32 = 48;
 
+/// CPUID.1:ECX bit 31: a hypervisor is below, and answers leaves of its own.
+pub const CPUID_HYPERVISOR: u32 = 1 << 31;
+
+/// Whether a leaf is of those that a hypervisor below answers, and no CPU. They
+/// offer L1 to write to its memory from below, past ept01: clock pages, pages
+/// with its calls in them. So L1 reads zeros there, a hypervisor of no name; the
+/// MSRs that belong to them are hidden as well.
+pub const fn is_of_hypervisor(leaf: u32) -> bool {
+    leaf >> 28 == 4
+}
+
 /// EAX, EBX, ECX, EDX.
 pub type Words = [u32; 4];
 
@@ -153,6 +164,16 @@ mod tests {
             let mut words = [0x3900 | bits, 1, 2, 3];
             for_l1(0x8000_0008, 0, 0, &caps, &mut words);
             assert_eq!(words, [0x3900 | shown, 1, 2, 3]);
+        }
+    }
+
+    #[test]
+    fn a_hypervisors_leaves_begin_with_a_four() {
+        for leaf in [0x4000_0000, 0x4000_0001, 0x4000_00ff, 0x4fff_ffff] {
+            assert!(is_of_hypervisor(leaf), "{leaf:#x}");
+        }
+        for leaf in [0, 0xd, 0x3fff_ffff, 0x5000_0000, 0x8000_0001, 0xc000_0000] {
+            assert!(!is_of_hypervisor(leaf), "{leaf:#x}");
         }
     }
 

@@ -1,7 +1,9 @@
 //! What a CPU must have for Umbra to start on it, one line each.
 
-use umbra_vmcs::VmxCaps;
+use umbra_vmcs::caps::Needs;
 use umbra_vmcs::controls::{Entry, Exit, Pin, Proc, Proc2};
+use umbra_vmcs::field::{self, FieldSet};
+use umbra_vmcs::{Field, VmxCaps};
 
 /// CPUID.1:ECX bit 5.
 pub const CPUID_VMX: u32 = 1 << 5;
@@ -29,6 +31,12 @@ mod ept_vpid {
     pub const INVVPID_ALL: u64 = 1 << 42;
 }
 
+/// Bits of IA32_VMX_MISC: the activity states that VM entry can go to.
+mod activity {
+    pub const HLT: u64 = 1 << 6;
+    pub const WAIT_FOR_SIPI: u64 = 1 << 8;
+}
+
 /// Checks what CPUID says.
 ///
 /// # Errors
@@ -54,7 +62,7 @@ pub fn vmx_is_locked_off(feature_control: u64) -> bool {
 /// # Errors
 /// What is missing, to follow "this CPU has no ".
 pub fn check_vmx(caps: &VmxCaps) -> Result<(), &'static str> {
-    let needed: [(bool, &str); 27] = [
+    let needed: [(bool, &str); 28] = [
         (
             caps.offers_proc(Proc::ACTIVATE_SECONDARY_CONTROLS),
             "secondary processor-based VM-execution controls",
@@ -139,14 +147,45 @@ pub fn check_vmx(caps: &VmxCaps) -> Result<(), &'static str> {
                 && caps.ept_vpid & ept_vpid::INVVPID_ALL != 0,
             "INVVPID of one and of all contexts",
         ),
-        // HLT, shutdown and wait-for-SIPI: IA32_VMX_MISC bits 6, 7 and 8.
+        // The states that L1 can be in at an exit. Shutdown is none of them: a triple
+        // fault exits.
+        (caps.misc & activity::HLT != 0, "VM entry to the HLT state"),
         (
-            caps.misc & 0x1c0 == 0x1c0,
-            "VM entry to the HLT, shutdown and wait-for-SIPI states",
+            caps.misc & activity::WAIT_FOR_SIPI != 0,
+            "VM entry to the wait-for-SIPI state",
         ),
     ];
     match needed.iter().find(|(has, _)| !has) {
         Some((_, what)) => Err(what),
+        None => Ok(()),
+    }
+}
+
+/// Checks the VMCS's fields. Umbra uses by itself those that any CPU has and those
+/// that come with a control that [`check_vmx`] asks for; the others it gives to L1
+/// where they are `present`.
+///
+/// # Errors
+/// The first that is missing.
+pub fn check_fields(present: &FieldSet) -> Result<(), Field> {
+    let used = |field: Field| match field.needs() {
+        Needs::Nothing => true,
+        Needs::Proc(bits) => {
+            (Proc::USE_MSR_BITMAPS | Proc::USE_IO_BITMAPS | Proc::ACTIVATE_SECONDARY_CONTROLS)
+                .contains(bits)
+        }
+        Needs::Proc2(bits) => (Proc2::ENABLE_EPT | Proc2::ENABLE_VPID).contains(bits),
+        Needs::Exit(bits) => (Exit::LOAD_EFER | Exit::LOAD_PAT).contains(bits),
+        Needs::Entry(bits) => (Entry::LOAD_EFER | Entry::LOAD_PAT).contains(bits),
+        Needs::AskCpu | Needs::Never | Needs::Pin(_) | Needs::Proc3(_) | Needs::EptpSwitching => {
+            false
+        }
+    };
+    match field::ALL
+        .into_iter()
+        .find(|&field| used(field) && !present.contains(field))
+    {
+        Some(missing) => Err(missing),
         None => Ok(()),
     }
 }
@@ -199,8 +238,56 @@ mod tests {
             caps.ept_vpid &= !(1 << bit);
             assert!(check_vmx(&caps).is_err(), "bit {bit}");
         }
+        for bit in [6, 8] {
+            let mut caps = everything();
+            caps.misc &= !(1 << bit);
+            assert!(check_vmx(&caps).is_err_and(|e| e.contains("state")));
+        }
         assert!(check_cpuid(0, CPUID_NX).is_err());
         assert!(check_cpuid(CPUID_VMX, 0).is_err());
+    }
+
+    #[test]
+    fn a_cpu_that_cannot_enter_shutdown_passes() {
+        let mut caps = everything();
+        caps.misc &= !(1 << 7);
+        assert_eq!(check_vmx(&caps), Ok(()));
+    }
+
+    #[test]
+    fn only_fields_that_umbra_uses_are_needed() {
+        let without = |field: Field| {
+            let mut present = FieldSet::FULL;
+            present.remove(field);
+            check_fields(&present)
+        };
+        assert_eq!(check_fields(&FieldSet::FULL), Ok(()));
+        for needed in [
+            field::GUEST_RIP,
+            field::HOST_RIP,
+            field::EPT_POINTER,
+            field::VIRTUAL_PROCESSOR_ID,
+            field::MSR_BITMAP,
+            field::GUEST_PHYSICAL_ADDRESS,
+            field::GUEST_LINEAR_ADDRESS,
+            field::GUEST_IA32_EFER,
+            field::HOST_IA32_PAT,
+        ] {
+            assert_eq!(without(needed), Err(needed));
+        }
+        for free in [
+            field::IO_RCX,
+            field::IO_RIP,
+            field::CR3_TARGET_VALUE_0,
+            field::EXECUTIVE_VMCS_POINTER,
+            field::PLE_GAP,
+            field::EPTP_LIST_ADDRESS,
+            field::VMX_PREEMPTION_TIMER_VALUE,
+            field::TSC_MULTIPLIER,
+            field::XSS_EXITING_BITMAP,
+        ] {
+            assert_eq!(without(free), Ok(()), "{free:?}");
+        }
     }
 
     #[test]
