@@ -2,7 +2,7 @@
 //! "Page Attribute Table (PAT)".
 
 /// Memory types, as the MTRRs, the PAT and EPT entries encode them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum MemType {
     /// UC.

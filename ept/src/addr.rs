@@ -1,11 +1,9 @@
 //! Levels of a table walk and the arithmetic of addresses.
 
-/// Bytes in the smallest page and in every table.
-pub const PAGE_BYTES: u64 = 4096;
+pub use umbra_arch::paging::{ADDRESS_BITS, PAGE_BYTES};
+
 /// Entries in every table.
 pub const ENTRIES: usize = 512;
-/// Bits 51:12, where an entry or an EPTP keeps an address.
-pub const ADDRESS_BITS: u64 = 0x000f_ffff_ffff_f000;
 
 /// The level of a table, and of an entry in it. A leaf at `Pt` maps 4 KiB, at
 /// `Pd` 2 MiB, at `Pdpt` 1 GiB; the two upper levels hold no leaf.

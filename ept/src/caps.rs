@@ -1,44 +1,6 @@
 //! What a CPU, or the CPU that L1 is shown, can do with EPT.
 
-/// Bits of IA32_VMX_EPT_VPID_CAP (SDM "VPID and EPT Capabilities").
-pub mod cap_bit {
-    /// Execute-only translations.
-    pub const EXECUTE_ONLY: u64 = 1 << 0;
-    /// A walk of 4 levels.
-    pub const WALK_4: u64 = 1 << 6;
-    /// A walk of 5 levels.
-    pub const WALK_5: u64 = 1 << 7;
-    /// Uncacheable EPT paging structures.
-    pub const TABLES_UC: u64 = 1 << 8;
-    /// Write-back EPT paging structures.
-    pub const TABLES_WB: u64 = 1 << 14;
-    /// 2 MiB leaves.
-    pub const PAGE_2M: u64 = 1 << 16;
-    /// 1 GiB leaves.
-    pub const PAGE_1G: u64 = 1 << 17;
-    /// The INVEPT instruction.
-    pub const INVEPT: u64 = 1 << 20;
-    /// Accessed and dirty flags.
-    pub const ACCESSED_DIRTY: u64 = 1 << 21;
-    /// Advanced VM-exit information for EPT violations.
-    pub const ADVANCED_INFO: u64 = 1 << 22;
-    /// Supervisor shadow-stack control.
-    pub const SUPERVISOR_SHADOW_STACK: u64 = 1 << 23;
-    /// INVEPT type 1, single-context.
-    pub const INVEPT_SINGLE: u64 = 1 << 25;
-    /// INVEPT type 2, all-context.
-    pub const INVEPT_ALL: u64 = 1 << 26;
-    /// The INVVPID instruction.
-    pub const INVVPID: u64 = 1 << 32;
-    /// INVVPID type 0, individual-address; types 1 to 3 are the next bits.
-    pub const INVVPID_ADDRESS: u64 = 1 << 40;
-    /// INVVPID type 1, single-context.
-    pub const INVVPID_SINGLE: u64 = 1 << 41;
-    /// INVVPID type 2, all-context.
-    pub const INVVPID_ALL: u64 = 1 << 42;
-    /// INVVPID type 3, single-context retaining globals.
-    pub const INVVPID_RETAIN_GLOBALS: u64 = 1 << 43;
-}
+use umbra_arch::EptVpidCap;
 
 /// A capability set: the CPU's own for ept01 and ept02, the one offered to L1
 /// for ept12. `mode_based_execute` is a VM-execution control, not a capability:
@@ -76,7 +38,7 @@ impl Caps {
     /// to 32..=52). Mode-based execute control starts as 0.
     #[must_use]
     pub const fn from_msr(ept_vpid_cap: u64, maxphyaddr: u8) -> Self {
-        use cap_bit as b;
+        let cap = EptVpidCap::of(ept_vpid_cap);
         let maxphyaddr = if maxphyaddr < 32 {
             32
         } else if maxphyaddr > 52 {
@@ -85,16 +47,16 @@ impl Caps {
             maxphyaddr
         };
         Self {
-            page_1g: ept_vpid_cap & b::PAGE_1G != 0,
-            page_2m: ept_vpid_cap & b::PAGE_2M != 0,
-            execute_only: ept_vpid_cap & b::EXECUTE_ONLY != 0,
-            accessed_dirty: ept_vpid_cap & b::ACCESSED_DIRTY != 0,
-            walk_4: ept_vpid_cap & b::WALK_4 != 0,
-            walk_5: ept_vpid_cap & b::WALK_5 != 0,
-            tables_uc: ept_vpid_cap & b::TABLES_UC != 0,
-            tables_wb: ept_vpid_cap & b::TABLES_WB != 0,
-            advanced_info: ept_vpid_cap & b::ADVANCED_INFO != 0,
-            supervisor_shadow_stack: ept_vpid_cap & b::SUPERVISOR_SHADOW_STACK != 0,
+            page_1g: cap.contains(EptVpidCap::PAGE_1G),
+            page_2m: cap.contains(EptVpidCap::PAGE_2M),
+            execute_only: cap.contains(EptVpidCap::EXECUTE_ONLY),
+            accessed_dirty: cap.contains(EptVpidCap::ACCESSED_DIRTY),
+            walk_4: cap.contains(EptVpidCap::WALK_4),
+            walk_5: cap.contains(EptVpidCap::WALK_5),
+            tables_uc: cap.contains(EptVpidCap::TABLES_UC),
+            tables_wb: cap.contains(EptVpidCap::TABLES_WB),
+            advanced_info: cap.contains(EptVpidCap::ADVANCED_INFO),
+            supervisor_shadow_stack: cap.contains(EptVpidCap::SUPERVISOR_SHADOW_STACK),
             mode_based_execute: false,
             maxphyaddr,
         }

@@ -1,5 +1,7 @@
 //! Walks ept12 as the CPU would, for one access of L2.
 
+use umbra_arch::qualification::EptViolation;
+
 use crate::addr::{ADDRESS_BITS, Level};
 use crate::caps::Caps;
 use crate::entry::{Decoded, Entry, Why, bit};
@@ -113,7 +115,12 @@ impl Violation {
     #[inline]
     #[must_use]
     pub const fn qualification(&self, hardware: u64) -> u64 {
-        (hardware & !0x78) | (self.low_bits & 0x78)
+        const ALLOWED: u64 = EptViolation::READABLE
+            .union(EptViolation::WRITABLE)
+            .union(EptViolation::EXECUTABLE)
+            .union(EptViolation::EXECUTABLE_USER)
+            .bits();
+        hardware & !ALLOWED | self.low_bits & ALLOWED
     }
 }
 

@@ -1,6 +1,7 @@
 //! What has to follow a change, and what L1 may ask for.
 
-use crate::caps::cap_bit;
+use umbra_arch::EptVpidCap;
+
 use crate::eptp::Eptp;
 
 /// The INVEPT that the caller owes the CPU before L1 or L2 runs on it again.
@@ -54,14 +55,14 @@ pub fn check_invept(
     caps: &crate::caps::Caps,
 ) -> Result<InveptScope, InvalidOperand> {
     match kind {
-        1 if ept_vpid_cap & cap_bit::INVEPT_SINGLE != 0 => {
+        1 if EptVpidCap::INVEPT_SINGLE.is_in(ept_vpid_cap) => {
             // The operation that the SDM gives for the instruction looks at the
             // EPT pointer alone; the reserved half is not checked.
             Eptp::new(descriptor[0], caps)
                 .map(InveptScope::Single)
                 .map_err(|_| InvalidOperand)
         }
-        2 if ept_vpid_cap & cap_bit::INVEPT_ALL != 0 => Ok(InveptScope::All),
+        2 if EptVpidCap::INVEPT_ALL.is_in(ept_vpid_cap) => Ok(InveptScope::All),
         _ => Err(InvalidOperand),
     }
 }
@@ -104,13 +105,13 @@ pub fn check_invvpid(
     linear_bits: u32,
 ) -> Result<InvvpidScope, InvalidOperand> {
     let offered = match kind {
-        0 => cap_bit::INVVPID_ADDRESS,
-        1 => cap_bit::INVVPID_SINGLE,
-        2 => cap_bit::INVVPID_ALL,
-        3 => cap_bit::INVVPID_RETAIN_GLOBALS,
+        0 => EptVpidCap::INVVPID_ADDRESS,
+        1 => EptVpidCap::INVVPID_SINGLE,
+        2 => EptVpidCap::INVVPID_ALL,
+        3 => EptVpidCap::INVVPID_RETAIN_GLOBALS,
         _ => return Err(InvalidOperand),
     };
-    if ept_vpid_cap & offered == 0 || descriptor[0] >> 16 != 0 {
+    if !offered.is_in(ept_vpid_cap) || descriptor[0] >> 16 != 0 {
         return Err(InvalidOperand);
     }
     if kind == 2 {

@@ -1,21 +1,6 @@
 //! Memory types and their merge.
 
-/// A memory type that an EPT leaf or an MTRR may name. The values are the
-/// encodings of the SDM ("Memory Types That Can Be Encoded in MTRRs").
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum MemType {
-    /// UC.
-    Uncacheable = 0,
-    /// WC.
-    WriteCombining = 1,
-    /// WT.
-    WriteThrough = 4,
-    /// WP.
-    WriteProtected = 5,
-    /// WB.
-    WriteBack = 6,
-}
+pub use umbra_arch::MemType;
 
 /// All five types, in the order of their encodings.
 pub const ALL: [MemType; 5] = [
@@ -26,37 +11,21 @@ pub const ALL: [MemType; 5] = [
     MemType::WriteBack,
 ];
 
-impl MemType {
-    /// From an encoding; `None` for the reserved ones.
-    #[inline]
-    #[must_use]
-    pub const fn from_bits(bits: u8) -> Option<Self> {
-        match bits {
-            0 => Some(Self::Uncacheable),
-            1 => Some(Self::WriteCombining),
-            4 => Some(Self::WriteThrough),
-            5 => Some(Self::WriteProtected),
-            6 => Some(Self::WriteBack),
-            _ => None,
-        }
+/// The type that two overlapping ranges have together.
+///
+/// SDM "MTRR Precedences" settles the equal pairs, everything with UC
+/// (UC), and WT with WB (WT); it leaves the rest undefined. Here WB asks
+/// for nothing and gives way to any type, and two different ones of WC, WT
+/// and WP, which contradict each other, give UC.
+#[inline]
+#[must_use]
+pub const fn meet(one: MemType, other: MemType) -> MemType {
+    if one as u8 == other as u8 {
+        return one;
     }
-
-    /// The type that two overlapping ranges have together.
-    ///
-    /// SDM "MTRR Precedences" settles the equal pairs, everything with UC
-    /// (UC), and WT with WB (WT); it leaves the rest undefined. Here WB asks
-    /// for nothing and gives way to any type, and two different ones of WC, WT
-    /// and WP, which contradict each other, give UC.
-    #[inline]
-    #[must_use]
-    pub const fn meet(self, other: Self) -> Self {
-        if self as u8 == other as u8 {
-            return self;
-        }
-        match (self, other) {
-            (Self::WriteBack, t) | (t, Self::WriteBack) => t,
-            _ => Self::Uncacheable,
-        }
+    match (one, other) {
+        (MemType::WriteBack, t) | (t, MemType::WriteBack) => t,
+        _ => MemType::Uncacheable,
     }
 }
 
@@ -67,7 +36,7 @@ pub enum Merge {
     /// (SDM "Memory Type Used for Translated Guest-Physical Addresses").
     #[default]
     Ept12Only,
-    /// ept12's type and the machine's by [`MemType::meet`]: never more
+    /// ept12's type and the machine's by [`meet`]: never more
     /// cacheable than the MTRRs allow.
     MtrrPrecedence,
 }
@@ -79,7 +48,7 @@ impl Merge {
     pub const fn merge(self, ept12: MemType, machine: MemType) -> MemType {
         match self {
             Self::Ept12Only => ept12,
-            Self::MtrrPrecedence => ept12.meet(machine),
+            Self::MtrrPrecedence => meet(ept12, machine),
         }
     }
 }

@@ -2,28 +2,18 @@
 //!
 //! SDM "Memory Type Range Registers (MTRRs)".
 
-use crate::addr::{ADDRESS_BITS, ENTRIES, Level, PAGE_BYTES};
-use crate::memtype::MemType;
+use umbra_arch::msr::{
+    IA32_MTRR_DEF_TYPE, IA32_MTRR_PHYSBASE0, IA32_MTRRCAP, MTRR_FIXED, MtrrCap, MtrrDefType,
+    MtrrPhysMask,
+};
 
-/// IA32_MTRRCAP, read-only.
-pub const MSR_CAP: u32 = 0xfe;
-/// IA32_MTRR_PHYSBASE0; mask and base alternate from here.
-pub const MSR_PHYSBASE0: u32 = 0x200;
-/// IA32_MTRR_DEF_TYPE.
-pub const MSR_DEF_TYPE: u32 = 0x2ff;
-/// Fixed-range MSRs, in the order of the addresses they cover.
-pub const MSR_FIXED: [u32; 11] = [
-    0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f,
-];
+use crate::addr::{ADDRESS_BITS, ENTRIES, Level, PAGE_BYTES};
+use crate::memtype::{MemType, meet};
+
 /// Pairs of variable-range MSRs that are modelled. The MSR numbers of the
 /// architecture leave room for no more.
 pub const MAX_VARIABLE: usize = 32;
 
-const CAP_FIXED: u64 = 1 << 8;
-const CAP_WC: u64 = 1 << 10;
-const DEF_FIXED_ENABLE: u64 = 1 << 10;
-const DEF_ENABLE: u64 = 1 << 11;
-const MASK_VALID: u64 = 1 << 11;
 /// Fixed ranges end here: 1 MiB.
 const FIXED_END: u64 = 0x10_0000;
 
@@ -75,23 +65,23 @@ impl Mtrrs {
     /// The numbers of all MSRs that [`Mtrrs::read_msr`] knows and that can be
     /// written, for copying a CPU's registers.
     pub fn msrs(&self) -> impl Iterator<Item = u32> + use<> {
-        let fixed = if self.cap & CAP_FIXED != 0 {
-            MSR_FIXED.len()
+        let fixed = if MtrrCap::FIX.is_in(self.cap) {
+            MTRR_FIXED.len()
         } else {
             0
         };
         let pairs = self.variable_count() as u32;
-        (MSR_PHYSBASE0..MSR_PHYSBASE0 + 2 * pairs)
-            .chain(MSR_FIXED.into_iter().take(fixed))
-            .chain(core::iter::once(MSR_DEF_TYPE))
+        (IA32_MTRR_PHYSBASE0..IA32_MTRR_PHYSBASE0 + 2 * pairs)
+            .chain(MTRR_FIXED.into_iter().take(fixed))
+            .chain(core::iter::once(IA32_MTRR_DEF_TYPE))
     }
 
     /// RDMSR; `None` if `msr` is not an MTRR of this CPU.
     #[must_use]
     pub fn read_msr(&self, msr: u32) -> Option<u64> {
         match msr {
-            MSR_CAP => Some(self.cap),
-            MSR_DEF_TYPE => Some(self.def_type),
+            IA32_MTRRCAP => Some(self.cap),
+            IA32_MTRR_DEF_TYPE => Some(self.def_type),
             _ => {
                 if let Some((pair, half)) = self.variable_register(msr) {
                     return self.variable.get(pair)?.get(half).copied();
@@ -106,8 +96,8 @@ impl Mtrrs {
     /// # Errors
     /// [`Rejected`] where a CPU raises #GP(0); nothing is changed.
     pub fn write_msr(&mut self, msr: u32, value: u64) -> Result<(), Rejected> {
-        if msr == MSR_DEF_TYPE {
-            let reserved = !(0xff | DEF_FIXED_ENABLE | DEF_ENABLE);
+        if msr == IA32_MTRR_DEF_TYPE {
+            let reserved = !(0xff | MtrrDefType::all().bits());
             if value & reserved != 0 || !self.type_is_valid(value as u8) {
                 return Err(Rejected);
             }
@@ -118,7 +108,7 @@ impl Mtrrs {
             let (low, type_ok) = if half == 0 {
                 (0xff, self.type_is_valid(value as u8))
             } else {
-                (MASK_VALID, true)
+                (MtrrPhysMask::V.bits(), true)
             };
             if value & !(self.width_mask() | low) != 0 || !type_ok {
                 return Err(Rejected);
@@ -144,22 +134,22 @@ impl Mtrrs {
 
     fn type_is_valid(&self, bits: u8) -> bool {
         match MemType::from_bits(bits) {
-            Some(MemType::WriteCombining) => self.cap & CAP_WC != 0,
+            Some(MemType::WriteCombining) => MtrrCap::WC.is_in(self.cap),
             Some(_) => true,
             None => false,
         }
     }
 
     fn variable_register(&self, msr: u32) -> Option<(usize, usize)> {
-        let offset = msr.checked_sub(MSR_PHYSBASE0)? as usize;
+        let offset = msr.checked_sub(IA32_MTRR_PHYSBASE0)? as usize;
         (offset < 2 * self.variable_count()).then_some((offset / 2, offset % 2))
     }
 
     fn fixed_register(&self, msr: u32) -> Option<usize> {
-        if self.cap & CAP_FIXED == 0 {
+        if !MtrrCap::FIX.is_in(self.cap) {
             return None;
         }
-        MSR_FIXED.into_iter().position(|m| m == msr)
+        MTRR_FIXED.into_iter().position(|m| m == msr)
     }
 
     /// The memory type of the byte at `address`.
@@ -178,11 +168,11 @@ impl Mtrrs {
     /// recognised; a 2 MiB block covered so may be reported as mixed.
     #[must_use]
     pub fn uniform(&self, address: u64, level: Level) -> Option<MemType> {
-        if self.def_type & DEF_ENABLE == 0 {
+        if !MtrrDefType::E.is_in(self.def_type) {
             return Some(MemType::Uncacheable);
         }
         let base = level.base(address);
-        let fixed_on = self.def_type & DEF_FIXED_ENABLE != 0 && self.cap & CAP_FIXED != 0;
+        let fixed_on = MtrrDefType::FE.is_in(self.def_type) && MtrrCap::FIX.is_in(self.cap);
         if base < FIXED_END && fixed_on {
             if level == Level::Pt {
                 return Some(self.fixed_type(base));
@@ -256,7 +246,7 @@ impl Mtrrs {
         let mut whole: Option<MemType> = None;
         let mut parts: Option<MemType> = None;
         for [phys_base, phys_mask] in self.variable.iter().take(self.variable_count()) {
-            if phys_mask & MASK_VALID == 0 {
+            if !MtrrPhysMask::V.is_in(*phys_mask) {
                 continue;
             }
             let mask = phys_mask & width;
@@ -269,7 +259,7 @@ impl Mtrrs {
             } else {
                 &mut parts
             };
-            *side = Some(side.map_or(found, |t| t.meet(found)));
+            *side = Some(side.map_or(found, |t| meet(t, found)));
         }
         match (whole, parts) {
             (None, None) => MemType::from_bits(self.def_type as u8),

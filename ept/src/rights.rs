@@ -1,6 +1,7 @@
 //! Rights that an entry grants and accesses that need them.
 
 use bitflags::bitflags;
+use umbra_arch::qualification::EptViolation;
 
 bitflags! {
     /// What an entry, or a walk over several, allows. The bits are where an
@@ -92,10 +93,13 @@ impl Access {
     pub const fn from_qualification(qualification: u64, advanced_info: bool) -> Self {
         let mut bits = (qualification & 7) as u8;
         if bits & Self::FETCH.bits() != 0 {
-            let known = advanced_info && qualification & 0x180 == 0x180;
+            let known = advanced_info
+                && EptViolation::LINEAR_VALID
+                    .union(EptViolation::TO_TRANSLATION)
+                    .is_in(qualification);
             if !known {
                 bits |= Self::MODE_UNKNOWN.bits();
-            } else if qualification & (1 << 9) != 0 {
+            } else if EptViolation::USER.is_in(qualification) {
                 bits |= Self::USER.bits();
             }
         }

@@ -4,13 +4,14 @@ mod common;
 
 use common::{CAPS, Cells, Found, Tables, walk_cells, walk_own};
 use proptest::prelude::*;
+use umbra_arch::msr::{IA32_MTRR_DEF_TYPE, IA32_MTRR_PHYSBASE0, MTRR_FIXED};
 use umbra_ept::addr::Level;
 use umbra_ept::ept01::{BuildError, Config, Ept01, OnDemand, Range, pages_needed};
 use umbra_ept::eptp::Eptp;
 use umbra_ept::invalidate::Invalidate;
 use umbra_ept::mem::TablePages;
 use umbra_ept::memtype::MemType;
-use umbra_ept::mtrr::{MSR_DEF_TYPE, MSR_FIXED, MSR_PHYSBASE0, Mtrrs};
+use umbra_ept::mtrr::Mtrrs;
 
 const GIB: u64 = 1 << 30;
 const MIB2: u64 = 1 << 21;
@@ -90,16 +91,16 @@ fn mtrrs(def_type: u64, ranges: &[(u64, u64, u64)]) -> Mtrrs {
     let mut m = Mtrrs::new(0x50a, CAPS.maxphyaddr);
     for (n, (base, size, t)) in ranges.iter().enumerate() {
         let mask = !(size - 1) & ((1 << CAPS.maxphyaddr) - 1);
-        m.write_msr(MSR_PHYSBASE0 + 2 * n as u32, base & mask | t)
+        m.write_msr(IA32_MTRR_PHYSBASE0 + 2 * n as u32, base & mask | t)
             .unwrap();
-        m.write_msr(MSR_PHYSBASE0 + 2 * n as u32 + 1, mask | 0x800)
+        m.write_msr(IA32_MTRR_PHYSBASE0 + 2 * n as u32 + 1, mask | 0x800)
             .unwrap();
     }
-    for msr in MSR_FIXED {
+    for msr in MTRR_FIXED {
         m.write_msr(msr, 0x0606_0606_0606_0606).unwrap();
     }
-    m.write_msr(MSR_FIXED[2], 0).unwrap();
-    m.write_msr(MSR_DEF_TYPE, def_type).unwrap();
+    m.write_msr(MTRR_FIXED[2], 0).unwrap();
+    m.write_msr(IA32_MTRR_DEF_TYPE, def_type).unwrap();
     m
 }
 
@@ -210,7 +211,7 @@ impl Built {
                 }
             }
         }
-        for msr in (MSR_PHYSBASE0..MSR_PHYSBASE0 + 20).step_by(2) {
+        for msr in (IA32_MTRR_PHYSBASE0..IA32_MTRR_PHYSBASE0 + 20).step_by(2) {
             let base = self.mtrrs.read_msr(msr).unwrap() & !0xfff;
             let mask = self.mtrrs.read_msr(msr + 1).unwrap();
             let size = (1u64 << CAPS.maxphyaddr) - (mask & !0xfff & ((1 << CAPS.maxphyaddr) - 1));

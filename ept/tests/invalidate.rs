@@ -3,13 +3,13 @@
 mod common;
 
 use common::CAPS;
-use umbra_ept::caps::cap_bit as b;
+use umbra_arch::EptVpidCap as Cap;
 use umbra_ept::eptp::Eptp;
 use umbra_ept::invalidate::{
     InvalidOperand, Invalidate, InveptScope, InvvpidScope, check_invept, check_invvpid,
 };
 
-const ALL: u64 = b::INVEPT_SINGLE | b::INVEPT_ALL | 0xf << 40;
+const ALL: u64 = Cap::INVEPT_SINGLE.bits() | Cap::INVEPT_ALL.bits() | 0xf << 40;
 
 #[test]
 fn invept() {
@@ -33,11 +33,11 @@ fn invept() {
         assert_eq!(check(kind, [good, 0], ALL), Err(InvalidOperand));
     }
     assert_eq!(
-        check(1, [good, 0], ALL & !b::INVEPT_SINGLE),
+        check(1, [good, 0], ALL & !Cap::INVEPT_SINGLE.bits()),
         Err(InvalidOperand)
     );
     assert_eq!(
-        check(2, [good, 0], ALL & !b::INVEPT_ALL),
+        check(2, [good, 0], ALL & !Cap::INVEPT_ALL.bits()),
         Err(InvalidOperand)
     );
 }

@@ -1,9 +1,10 @@
 //! MTRRs: the types against a page-by-page oracle, and the MSRs' #GP rules.
 
 use proptest::prelude::*;
+use umbra_arch::msr::{IA32_MTRR_DEF_TYPE, IA32_MTRR_PHYSBASE0, IA32_MTRRCAP, MTRR_FIXED};
 use umbra_ept::addr::Level;
 use umbra_ept::memtype::MemType;
-use umbra_ept::mtrr::{MAX_VARIABLE, MSR_CAP, MSR_DEF_TYPE, MSR_FIXED, MSR_PHYSBASE0, Mtrrs};
+use umbra_ept::mtrr::{MAX_VARIABLE, Mtrrs};
 
 const WIDTH: u8 = 36;
 /// 10 pairs, fixed ranges, write combining.
@@ -55,14 +56,15 @@ impl Oracle {
     fn registers(&self) -> Mtrrs {
         let mut m = Mtrrs::new(CAP, WIDTH);
         for (n, (base, mask)) in self.pairs.iter().enumerate() {
-            m.write_msr(MSR_PHYSBASE0 + 2 * n as u32, *base).unwrap();
-            m.write_msr(MSR_PHYSBASE0 + 2 * n as u32 + 1, *mask)
+            m.write_msr(IA32_MTRR_PHYSBASE0 + 2 * n as u32, *base)
+                .unwrap();
+            m.write_msr(IA32_MTRR_PHYSBASE0 + 2 * n as u32 + 1, *mask)
                 .unwrap();
         }
-        for (msr, value) in MSR_FIXED.into_iter().zip(self.fixed) {
+        for (msr, value) in MTRR_FIXED.into_iter().zip(self.fixed) {
             m.write_msr(msr, value).unwrap();
         }
-        m.write_msr(MSR_DEF_TYPE, self.def_type).unwrap();
+        m.write_msr(IA32_MTRR_DEF_TYPE, self.def_type).unwrap();
         m
     }
 }
@@ -197,12 +199,13 @@ fn a_common_pc() {
     .enumerate()
     {
         let mask = !(size - 1) & ((1 << WIDTH) - 1);
-        m.write_msr(MSR_PHYSBASE0 + 2 * n as u32, base | t).unwrap();
-        m.write_msr(MSR_PHYSBASE0 + 2 * n as u32 + 1, mask | 0x800)
+        m.write_msr(IA32_MTRR_PHYSBASE0 + 2 * n as u32, base | t)
+            .unwrap();
+        m.write_msr(IA32_MTRR_PHYSBASE0 + 2 * n as u32 + 1, mask | 0x800)
             .unwrap();
     }
-    m.write_msr(MSR_FIXED[0], 0x0606_0606_0606_0606).unwrap();
-    m.write_msr(MSR_DEF_TYPE, 0xc00).unwrap();
+    m.write_msr(MTRR_FIXED[0], 0x0606_0606_0606_0606).unwrap();
+    m.write_msr(IA32_MTRR_DEF_TYPE, 0xc00).unwrap();
     let wb = Some(MemType::WriteBack);
     let uc = Some(MemType::Uncacheable);
     assert_eq!(m.uniform(0, Level::Pdpt), None);
@@ -229,12 +232,12 @@ fn halves_join() {
     let mut m = Mtrrs::new(CAP, WIDTH);
     for n in 0..2u32 {
         let mask = !((1u64 << 29) - 1) & ((1 << WIDTH) - 1);
-        m.write_msr(MSR_PHYSBASE0 + 2 * n, u64::from(n) << 29 | 6)
+        m.write_msr(IA32_MTRR_PHYSBASE0 + 2 * n, u64::from(n) << 29 | 6)
             .unwrap();
-        m.write_msr(MSR_PHYSBASE0 + 2 * n + 1, mask | 0x800)
+        m.write_msr(IA32_MTRR_PHYSBASE0 + 2 * n + 1, mask | 0x800)
             .unwrap();
     }
-    m.write_msr(MSR_DEF_TYPE, 0x800).unwrap();
+    m.write_msr(IA32_MTRR_DEF_TYPE, 0x800).unwrap();
     assert_eq!(m.uniform(0, Level::Pdpt), Some(MemType::WriteBack));
 }
 
@@ -256,32 +259,32 @@ fn writes_are_refused_as_the_cpu_refuses_them() {
             assert_eq!(m.read_msr(msr), expect);
             result.is_ok()
         };
-        assert!(!try_it(MSR_CAP, cap));
-        assert_eq!(fresh.read_msr(MSR_CAP), Some(cap));
+        assert!(!try_it(IA32_MTRRCAP, cap));
+        assert_eq!(fresh.read_msr(IA32_MTRRCAP), Some(cap));
         for t in 0..=255 {
-            assert_eq!(try_it(MSR_DEF_TYPE, t), good_type(t, wc));
-            for msr in MSR_FIXED {
+            assert_eq!(try_it(IA32_MTRR_DEF_TYPE, t), good_type(t, wc));
+            for msr in MTRR_FIXED {
                 for byte in 0..8 {
                     assert_eq!(try_it(msr, t << (8 * byte)), fixed && good_type(t, wc));
                 }
             }
             for n in 0..MAX_VARIABLE as u32 {
                 let ok = n < pairs && good_type(t, wc);
-                assert_eq!(try_it(MSR_PHYSBASE0 + 2 * n, t), ok);
+                assert_eq!(try_it(IA32_MTRR_PHYSBASE0 + 2 * n, t), ok);
             }
         }
         for bit in 8..64 {
             let value = 1u64 << bit;
-            assert_eq!(try_it(MSR_DEF_TYPE, value), bit == 10 || bit == 11);
+            assert_eq!(try_it(IA32_MTRR_DEF_TYPE, value), bit == 10 || bit == 11);
             let address = (12..u32::from(WIDTH)).contains(&bit);
-            assert_eq!(try_it(MSR_PHYSBASE0, value), pairs > 0 && address);
+            assert_eq!(try_it(IA32_MTRR_PHYSBASE0, value), pairs > 0 && address);
             assert_eq!(
-                try_it(MSR_PHYSBASE0 + 1, value),
+                try_it(IA32_MTRR_PHYSBASE0 + 1, value),
                 pairs > 0 && (address || bit == 11)
             );
         }
         for msr in [0x1ff, 0x240, 0x251, 0x25a, 0x267, 0x270, 0x2fe, 0x300] {
-            let there = msr >= MSR_PHYSBASE0 && msr < MSR_PHYSBASE0 + 2 * pairs;
+            let there = msr >= IA32_MTRR_PHYSBASE0 && msr < IA32_MTRR_PHYSBASE0 + 2 * pairs;
             assert_eq!(fresh.read_msr(msr).is_some(), there, "{msr:#x}");
         }
         let listed: Vec<u32> = fresh.msrs().collect();

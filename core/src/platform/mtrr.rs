@@ -1,7 +1,7 @@
 //! L1's MTRRs begin as the CPU's own.
 
 use crate::arch::{cpuid, msr};
-use umbra_ept::mtrr::{MSR_CAP, Mtrrs};
+use umbra_ept::mtrr::Mtrrs;
 
 /// CPUID.1:EDX bit 12.
 const CPUID_MTRR: u32 = 1 << 12;
@@ -9,7 +9,11 @@ const CPUID_MTRR: u32 = 1 << 12;
 /// The MTRRs of the CPU that runs this.
 pub fn of_this_cpu() -> Mtrrs {
     let has_mtrrs = cpuid::cpuid(1, 0).edx & CPUID_MTRR != 0;
-    let capability = if has_mtrrs { msr::read(MSR_CAP) } else { 0 };
+    let capability = if has_mtrrs {
+        msr::read(msr::IA32_MTRRCAP)
+    } else {
+        0
+    };
     let mut mtrrs = Mtrrs::new(capability, cpuid::physical_address_bits() as u8);
     if has_mtrrs {
         for index in mtrrs.msrs() {

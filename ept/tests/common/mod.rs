@@ -7,11 +7,12 @@ pub mod oracle;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use umbra_arch::msr::IA32_MTRR_DEF_TYPE;
 use umbra_ept::caps::Caps;
 use umbra_ept::ept01::{self, Ept01, Range};
 use umbra_ept::eptp::Eptp;
 use umbra_ept::mem::{L1Memory, Leaf01, TableMemory, TablePages};
-use umbra_ept::mtrr::{MSR_DEF_TYPE, Mtrrs};
+use umbra_ept::mtrr::Mtrrs;
 
 pub const CAPS: Caps = Caps {
     page_1g: true,
@@ -173,7 +174,7 @@ pub struct Machine {
 
 pub fn mtrrs_wb() -> Mtrrs {
     let mut m = Mtrrs::new(0x50a, CAPS.maxphyaddr);
-    m.write_msr(MSR_DEF_TYPE, 0x806).unwrap();
+    m.write_msr(IA32_MTRR_DEF_TYPE, 0x806).unwrap();
     m
 }
 
