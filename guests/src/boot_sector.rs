@@ -19,6 +19,9 @@ pub(crate) fn start<M: PhysMemory>(
     mem: &mut M,
     handover: &Handover<'_>,
 ) -> Result<StartState, Error> {
+    if handover.efi.is_some() {
+        return Err(Error::NoBios);
+    }
     let mut space = Space::new(handover.map);
     space.take_fixed(Region::new(LOAD_ADDRESS, SECTOR_BYTES), "the boot sector")?;
     mem.copy_within(LOAD_ADDRESS, handover.kernel.start, SECTOR_BYTES)?;

@@ -5,6 +5,7 @@
 //! raw pointer, and it asserts where a tag is shorter than its type.
 
 use crate::bytes::{align_up, u8_at, u32_at, u64_at};
+use crate::efi::{Efi, EfiMemoryMap};
 use crate::handover::ModuleRef;
 use crate::memmap::{Kind, MemoryMap, TooManyEntries};
 use crate::phys::Region;
@@ -68,11 +69,17 @@ pub enum Error {
     /// It does not end.
     #[error("the boot loader's information has no end tag")]
     NoEnd,
-    /// Started by UEFI.
+    /// Started by UEFI firmware of 32 bits.
     #[error(
-        "the machine was started by UEFI firmware, and Umbra needs a BIOS (legacy, CSM) start: start GRUB for i386-pc"
+        "the machine was started by 32-bit UEFI firmware, and Umbra needs a 64-bit one or a BIOS"
     )]
-    Efi,
+    Efi32,
+    /// Boot services of UEFI still run.
+    #[error("the boot loader left UEFI's boot services running: use GRUB's multiboot2 command")]
+    BootServices,
+    /// A system table of UEFI without its memory map.
+    #[error("the boot loader passed UEFI's system table and not its memory map")]
+    NoEfiMemoryMap,
     /// No memory map in it.
     #[error("the boot loader gave no memory map")]
     NoMemoryMap,
@@ -149,6 +156,9 @@ pub struct BootInfo<'a> {
     framebuffer: Option<Framebuffer>,
     boot_device: Option<BootDevice>,
     basic_memory_kib: Option<(u32, u32)>,
+    efi_system_table: Option<u64>,
+    efi_image_handle: Option<u64>,
+    efi_memory_map: Option<EfiMemoryMap<'a>>,
 }
 
 impl<'a> BootInfo<'a> {
@@ -193,6 +203,9 @@ impl<'a> BootInfo<'a> {
             framebuffer: None,
             boot_device: None,
             basic_memory_kib: None,
+            efi_system_table: None,
+            efi_image_handle: None,
+            efi_memory_map: None,
         };
         let mut tags = Tags::new(bytes);
         for tag in &mut tags {
@@ -203,6 +216,9 @@ impl<'a> BootInfo<'a> {
         }
         if info.memory_map_entry_bytes == 0 {
             return Err(Error::NoMemoryMap);
+        }
+        if info.efi_system_table.is_some() && info.efi_memory_map.is_none() {
+            return Err(Error::NoEfiMemoryMap);
         }
         Ok(info)
     }
@@ -269,6 +285,15 @@ impl<'a> BootInfo<'a> {
         self.basic_memory_kib
     }
 
+    /// What UEFI firmware left; nothing on a BIOS machine.
+    pub fn efi(&self) -> Option<Efi<'a>> {
+        Some(Efi {
+            system_table: self.efi_system_table?,
+            image_handle: self.efi_image_handle,
+            memory_map: self.efi_memory_map?,
+        })
+    }
+
     /// Takes one tag in. Of a tag that must be there once, the first counts.
     fn take(&mut self, tag: &Tag<'a>) -> Result<(), Error> {
         let body = tag.body;
@@ -319,12 +344,14 @@ impl<'a> BootInfo<'a> {
                 }
                 self.rsdp_v2 = Some(body);
             }
-            tag::EFI32_SYSTEM_TABLE
-            | tag::EFI64_SYSTEM_TABLE
-            | tag::EFI_MEMORY_MAP
-            | tag::EFI_BOOT_SERVICES
-            | tag::EFI32_IMAGE_HANDLE
-            | tag::EFI64_IMAGE_HANDLE => return Err(Error::Efi),
+            tag::EFI64_SYSTEM_TABLE => self.efi_system_table = u64_at(body, 0),
+            tag::EFI64_IMAGE_HANDLE => self.efi_image_handle = u64_at(body, 0),
+            tag::EFI_MEMORY_MAP => {
+                self.efi_memory_map =
+                    Some(EfiMemoryMap::of_tag(body).map_err(|what| tag.bad(what))?);
+            }
+            tag::EFI_BOOT_SERVICES => return Err(Error::BootServices),
+            tag::EFI32_SYSTEM_TABLE | tag::EFI32_IMAGE_HANDLE => return Err(Error::Efi32),
             _ => {}
         }
         Ok(())

@@ -132,6 +132,12 @@ pub enum Error {
         last: u64,
     },
 
+    /// A boot sector on a machine that UEFI started.
+    #[error(
+        "the kernel is a BIOS boot sector, and this machine was started by UEFI firmware, without a BIOS"
+    )]
+    NoBios,
+
     /// No place for the INT 15h block.
     #[error(
         "no {len} bytes are free at the top of base memory, of which the BIOS reports {base_kib} KiB"

@@ -1,6 +1,7 @@
 //! What Umbra hands to an L1.
 
 use crate::bootinfo::{BootDevice, Framebuffer};
+use crate::efi::Efi;
 use crate::memmap::MemoryMap;
 use crate::phys::Region;
 
@@ -49,6 +50,11 @@ pub struct Handover<'a> {
     pub boot_device: Option<BootDevice>,
     /// The screen, as the boot loader set it up.
     pub framebuffer: Option<Framebuffer>,
+    /// What UEFI firmware left, where it is no BIOS machine.
+    pub efi: Option<Efi<'a>>,
+    /// Umbra's own memory: reserved in `map`, and to be reserved in the
+    /// firmware's map.
+    pub umbra: Region,
 }
 
 impl<'a> Handover<'a> {
@@ -65,6 +71,8 @@ impl<'a> Handover<'a> {
             rsdp_address: None,
             boot_device: None,
             framebuffer: None,
+            efi: None,
+            umbra: Region::new(0, 0),
         }
     }
 }

@@ -43,6 +43,7 @@ mod space;
 mod state;
 
 pub mod bootinfo;
+pub mod efi;
 pub mod int15;
 pub mod kernel;
 pub mod rsdp;

@@ -367,9 +367,33 @@ fn build<M: PhysMemory>(
         tag(to, tag::ACPI_NEW, rsdp.len() as u64)?;
         to.bytes(rsdp)?;
     }
+    efi_tags(to, handover)?;
     tag(to, tag::END, 0)?;
     let total = to.len() as u32;
     Ok(to.patch_u32(0, total)?)
+}
+
+/// What UEFI firmware left, as GRUB hands it on once boot services have ended.
+fn efi_tags<M: PhysMemory>(to: &mut Emit<'_, M>, handover: &Handover<'_>) -> Result<(), Error> {
+    let Some(efi) = &handover.efi else {
+        return Ok(());
+    };
+    tag(to, tag::EFI64_SYSTEM_TABLE, 8)?;
+    to.u64(efi.system_table)?;
+    if let Some(handle) = efi.image_handle {
+        tag(to, tag::EFI64_IMAGE_HANDLE, 8)?;
+        to.u64(handle)?;
+    }
+    let map = &efi.memory_map;
+    let bytes = map.with_reserved(handover.umbra).count() * map.descriptor_bytes;
+    tag(to, tag::EFI_MEMORY_MAP, 8 + bytes as u64)?;
+    to.u32(map.descriptor_bytes as u32)?;
+    to.u32(map.version)?;
+    for descriptor in map.with_reserved(handover.umbra) {
+        to.bytes(&descriptor.head())?;
+        to.bytes(descriptor.tail())?;
+    }
+    Ok(())
 }
 
 /// Begins a tag with `body_bytes` bytes after its head, at the next multiple

@@ -119,8 +119,13 @@ fn what_is_wrong_is_said() {
         "says it has 1000 bytes, and 16 are there",
     );
     says(&info(&[]), "no memory map");
-    says(&info(&[pc(), tag(12, &[0; 8])]), "UEFI");
-    says(&info(&[pc(), tag(18, &[])]), "UEFI");
+    says(&info(&[pc(), tag(12, &[0; 8])]), "not its memory map");
+    says(&info(&[pc(), tag(18, &[])]), "boot services running");
+    says(&info(&[pc(), tag(11, &[0; 4])]), "32-bit UEFI");
+    says(&info(&[pc(), tag(19, &[0; 4])]), "32-bit UEFI");
+    says(&info(&[pc(), tag(17, &[])]), "no descriptor can have");
+    says(&info(&[pc(), tag(17, &words(&[40, 1]))]), "cut off");
+    says(&info(&[pc(), tag(17, &words(&[48, 1, 0, 0]))]), "cut off");
     says(
         &info(&[memory_map(16, &[])]),
         "length that no entry can have",

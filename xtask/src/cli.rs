@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use crate::machine::Firmware;
 use crate::{guests, machine};
 
 /// Umbra, a thin hypervisor for nested virtualization: set it up, run it,
@@ -110,6 +111,7 @@ Examples:
   ./x run kvm                            Linux with KVM boots a Linux, under Umbra
   ./x run kvm --append kvm_intel.ept=0   the same with KVM's shadow paging
   ./x run lhv --depth 2                  Umbra under Umbra
+  ./x run kvm --firmware uefi            the machine is started by UEFI
   ./x run bzImage --module initrd.gz --append 'console=ttyS0' --until 'login:'
 
 The serial console goes to stdout, everything else to stderr. Lines that Umbra
@@ -128,6 +130,9 @@ pub struct RunArgs {
     /// The CPU model, by Bochs's name for it
     #[arg(long, value_name = "NAME", default_value = machine::CPU_MODEL)]
     pub cpu_model: String,
+    /// What starts the machine
+    #[arg(long, value_name = "NAME", value_enum, default_value_t = Firmware::Bios)]
+    pub firmware: Firmware,
     /// Stop when a line of the serial console matches
     #[arg(long, value_name = "REGEX")]
     pub until: Option<String>,

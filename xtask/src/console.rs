@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use regex::Regex;
 
 use crate::machine::ResetMark;
-use crate::serial::{self, Lines};
+use crate::serial::{self, Firmware, Lines};
 
 /// How often the serial file is looked at.
 const POLL: Duration = Duration::from_millis(10);
@@ -61,6 +61,8 @@ pub struct Watch<'a> {
     pub reset: Option<ResetMark>,
     /// Takes every byte of the serial line as it comes.
     pub log: Option<File>,
+    /// Keeps the firmware's lines back.
+    pub firmware: Firmware,
 }
 
 /// Follows the machine `child`, whose serial line goes to the file `serial`,
@@ -75,6 +77,10 @@ pub fn follow(
     mut print: impl FnMut(&str),
 ) -> Result<Ending> {
     let result = follow_until_ending(child, serial, &mut watch, &mut print);
+    // All that there is to tell why the guest was never reached.
+    for line in watch.firmware.kept() {
+        print(line);
+    }
     // Whatever happened, no machine is left behind. A program that has ended
     // already cannot be killed, which is as good.
     let _ = child.kill();
@@ -110,6 +116,9 @@ fn follow_until_ending(
             new_lines.extend(lines.finish());
         }
         for line in new_lines {
+            if !watch.firmware.lets_through(&line) {
+                continue;
+            }
             print(&line);
             if watch.until.is_some_and(|until| until.is_match(&line)) {
                 return Ok(Ending::Until);
@@ -251,6 +260,7 @@ mod tests {
                     at_power_on: 1,
                 }),
                 log: Some(File::create(&log).unwrap()),
+                firmware: Firmware::silent(),
             },
             |line| lines.push(line.to_owned()),
         )

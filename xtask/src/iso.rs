@@ -8,16 +8,37 @@ use anyhow::{Context, Result};
 
 use crate::guests::Module;
 use crate::kernel::Kind;
-use crate::{cmd, fail};
+use crate::serial::FIRMWARE_IS_DONE;
+use crate::{acpi, cmd, fail};
 
 /// Where GRUB's files for BIOS machines are (package grub-pc-bin).
-pub const GRUB_FILES: &str = "/usr/lib/grub/i386-pc";
+pub const GRUB_BIOS: &str = "/usr/lib/grub/i386-pc";
+/// The same for UEFI machines (package grub-efi-amd64-bin).
+pub const GRUB_UEFI: &str = "/usr/lib/grub/x86_64-efi";
 /// The GRUB modules that the generated configuration uses.
 const GRUB_MODULES: &str = "normal iso9660 biosdisk multiboot multiboot2 linux chain";
+const GRUB_UEFI_MODULES: &str = "normal iso9660 multiboot multiboot2 linux chain acpi echo";
+
+/// What the image can be started by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Starts {
+    /// A BIOS.
+    Bios,
+    /// UEFI firmware.
+    Uefi {
+        /// For firmware without ACPI tables: those of Bochs's machine with this
+        /// many CPUs.
+        acpi_cpus: Option<u32>,
+    },
+    /// Either.
+    Any,
+}
 
 /// What the image boots.
 #[derive(Debug)]
 pub struct Contents<'a> {
+    /// What it can be started by.
+    pub starts: Starts,
     /// How many Umbras, one on another, below the guest; 0 for the bare
     /// machine.
     pub depth: u32,
@@ -53,19 +74,37 @@ pub fn write(contents: &Contents<'_>, work: &Path, target: &Path) -> Result<()> 
         fs::copy(&module.path, boot.join(format!("module{index}")))
             .with_context(|| format!("cannot copy {}", module.path.display()))?;
     }
+    if let Starts::Uefi {
+        acpi_cpus: Some(cpus),
+    } = contents.starts
+    {
+        for (name, table) in acpi::tables(cpus) {
+            fs::write(boot.join(name), table)?;
+        }
+    }
+    let mut command = Command::new("grub-mkrescue");
+    match contents.starts {
+        Starts::Bios => command
+            .args(["-d", GRUB_BIOS])
+            .arg(format!("--install-modules={GRUB_MODULES}")),
+        Starts::Uefi { .. } => command
+            .args(["-d", GRUB_UEFI])
+            .arg(format!("--install-modules={GRUB_UEFI_MODULES}")),
+        // Without `-d` all that is installed, with all its modules.
+        Starts::Any => &mut command,
+    };
     cmd::run(
-        Command::new("grub-mkrescue")
-            .args(["-d", GRUB_FILES, "-o"])
+        command
+            .arg("-o")
             .arg(target)
             .args(["--locales=", "--fonts=", "--themes="])
-            .arg(format!("--install-modules={GRUB_MODULES}"))
             .arg(work),
     )
     .context("cannot make the CD image")
 }
 
-/// The GRUB configuration that boots `contents` at once and without a word on
-/// the serial line.
+/// The GRUB configuration that boots `contents` at once and, on a BIOS machine,
+/// without a word on the serial line.
 ///
 /// Under Umbra the guest's kernel is the first module and the guest's own
 /// modules follow it. Umbras on one another follow the same rule: each is the
@@ -120,6 +159,12 @@ fn grub_cfg(contents: &Contents<'_>) -> Result<String> {
             &module.args
         };
         load(module_command, &format!("module{index}"), args)?;
+    }
+    if let Starts::Uefi { acpi_cpus } = contents.starts {
+        if acpi_cpus.is_some() {
+            lines.push("  acpi /boot/facp /boot/apic /boot/dsdt".to_owned());
+        }
+        lines.push(format!("  echo \"{FIRMWARE_IS_DONE}\""));
     }
     let body = lines.split_off(2).join("\n");
     Ok(format!(
@@ -188,6 +233,7 @@ mod tests {
 
     fn cfg(depth: u32, kind: Kind, modules: &[Module]) -> String {
         grub_cfg(&Contents {
+            starts: Starts::Bios,
             depth,
             umbra: None,
             umbra_cmdline: "trace",

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
+use clap::ValueEnum;
 
 /// The least memory that GRUB, Umbra and a small guest fit into.
 pub const MIN_MEM_MB: u32 = 128;
@@ -13,6 +14,16 @@ pub const MAX_MEM_MB: u32 = 2048;
 pub const MAX_CPUS: u32 = 16;
 /// The CPU model where none is asked for.
 pub const CPU_MODEL: &str = "corei7_skylake_x";
+
+/// What starts the machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum Firmware {
+    /// A legacy BIOS
+    #[default]
+    Bios,
+    /// UEFI: Debian's OVMF
+    Uefi,
+}
 
 /// What the machine has.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,6 +36,8 @@ pub struct Machine {
     pub cpu_model: String,
     /// How fast the CPU is, in MHz, where the target can choose.
     pub mhz: u32,
+    /// What starts it.
+    pub firmware: Firmware,
 }
 
 /// The speed of the CPU that suits a guest at this depth, in MHz.

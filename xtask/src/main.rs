@@ -1,6 +1,7 @@
 //! The `./x` tool: set-up, build, run, test, image.
 #![forbid(unsafe_code)]
 
+mod acpi;
 mod bochs;
 mod cache;
 mod cli;

@@ -19,6 +19,7 @@ enum Sign {
 const KNOWN: &[(Sign, &str)] = &[
     (Sign::Program("grub-mkrescue"), "grub-common"),
     (Sign::File(GRUB_SIGN), "grub-pc-bin"),
+    (Sign::File(GRUB_UEFI_SIGN), "grub-efi-amd64-bin"),
     (Sign::Program("xorriso"), "xorriso"),
     (Sign::Program("mformat"), "mtools"),
     (Sign::Program("objcopy"), "binutils"),
@@ -33,13 +34,26 @@ const KNOWN: &[(Sign, &str)] = &[
 /// Any file of GRUB for BIOS machines will do.
 const GRUB_SIGN: &str = "/usr/lib/grub/i386-pc/multiboot2.mod";
 
-/// What making a CD image takes.
+/// The same of GRUB for UEFI machines.
+const GRUB_UEFI_SIGN: &str = "/usr/lib/grub/x86_64-efi/multiboot2.mod";
+
+/// What making a CD image for BIOS machines takes.
 pub const FOR_IMAGES: &[&str] = &["grub-mkrescue", GRUB_SIGN, "xorriso", "mformat"];
+
+/// What making a CD image for UEFI machines, or for both, takes.
+pub const FOR_UEFI_IMAGES: &[&str] = &[
+    "grub-mkrescue",
+    GRUB_SIGN,
+    GRUB_UEFI_SIGN,
+    "xorriso",
+    "mformat",
+];
 
 /// Everything, for `./x setup`.
 pub const ALL: &[&str] = &[
     "grub-mkrescue",
     GRUB_SIGN,
+    GRUB_UEFI_SIGN,
     "xorriso",
     "mformat",
     "objcopy",
@@ -174,7 +188,7 @@ mod tests {
 
     #[test]
     fn every_sign_has_a_package() {
-        for sign in ALL.iter().chain(FOR_IMAGES) {
+        for sign in ALL.iter().chain(FOR_IMAGES).chain(FOR_UEFI_IMAGES) {
             assert!(
                 KNOWN.iter().any(|(known, _)| match known {
                     Sign::Program(name) | Sign::File(name) => name == sign,
@@ -182,6 +196,7 @@ mod tests {
                 "{sign}"
             );
         }
-        assert!(GRUB_SIGN.starts_with(crate::iso::GRUB_FILES));
+        assert!(GRUB_SIGN.starts_with(crate::iso::GRUB_BIOS));
+        assert!(GRUB_UEFI_SIGN.starts_with(crate::iso::GRUB_UEFI));
     }
 }

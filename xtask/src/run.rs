@@ -15,11 +15,12 @@ use crate::console::{self, Ending, Watch};
 use crate::fail::{self, Fail};
 use crate::guests::{self, Guest, Module};
 use crate::images::Image;
+use crate::iso::Starts;
 use crate::kernel::{self, Kind};
-use crate::machine::{MAX_MEM_MB, MIN_MEM_MB, Machine, Target, Verdict, mhz};
+use crate::machine::{Firmware, MAX_MEM_MB, MIN_MEM_MB, Machine, Target, Verdict, mhz};
 use crate::qemu::Qemu;
 use crate::ui::Step;
-use crate::{iso, packages};
+use crate::{iso, packages, serial};
 
 /// A guest with its options, ready to be put on a CD image.
 struct Prepared {
@@ -43,13 +44,20 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let folder = RunFolder::new(args.keep.as_deref())?;
     check_what(&args.what)?;
     let target: Box<dyn Target> = match args.on {
-        On::Bochs => Box::new(Bochs::get()?),
+        On::Bochs => Box::new(Bochs::get(args.firmware)?),
         On::Qemu => Box::new(Qemu::get()?),
     };
     target.check(&machine)?;
     let prepared = prepare(&args.what, Some(args.on))?;
     let image = folder.path.join("image.iso");
-    write_image(&prepared, &folder.path, &image)?;
+    let starts = match args.firmware {
+        Firmware::Bios => Starts::Bios,
+        Firmware::Uefi => Starts::Uefi {
+            // OVMF on QEMU brings tables of its own.
+            acpi_cpus: (args.on == On::Bochs).then_some(args.cpus),
+        },
+    };
+    write_image(&prepared, starts, &folder.path, &image)?;
 
     // A folder that is kept may hold the serial line of an earlier run, which
     // would be read until the machine's program starts it anew.
@@ -74,6 +82,10 @@ pub fn run(args: &RunArgs) -> Result<()> {
         timeout: Duration::from_secs(args.timeout),
         reset: target.reset_mark(&folder.path),
         log,
+        firmware: match args.firmware {
+            Firmware::Bios => serial::Firmware::silent(),
+            Firmware::Uefi => serial::Firmware::default(),
+        },
     };
     let ending = console::follow(&mut child, &serial, watch, print_line)?;
     conclude(ending, args.timeout, |status| {
@@ -97,7 +109,7 @@ pub fn iso(args: &IsoArgs) -> Result<()> {
     }
     let prepared = prepare(&args.what, None)?;
     let folder = RunFolder::new(None)?;
-    write_image(&prepared, &folder.path, &args.output)
+    write_image(&prepared, Starts::Any, &folder.path, &args.output)
 }
 
 /// Prints one line of the serial console.
@@ -144,6 +156,7 @@ fn machine(args: &RunArgs) -> Result<Machine> {
         mem_mb: args.mem,
         cpu_model: args.cpu_model.clone(),
         mhz: mhz(guests::is_recipe(&args.what.guest), args.what.depth),
+        firmware: args.firmware,
     })
 }
 
@@ -207,8 +220,11 @@ fn prepare(what: &WhatArgs, on: Option<On>) -> Result<Prepared> {
 }
 
 /// Writes the CD image, with its parts below `folder`.
-fn write_image(prepared: &Prepared, folder: &Path, image: &Path) -> Result<()> {
-    packages::need(packages::FOR_IMAGES)?;
+fn write_image(prepared: &Prepared, starts: Starts, folder: &Path, image: &Path) -> Result<()> {
+    packages::need(match starts {
+        Starts::Bios => packages::FOR_IMAGES,
+        Starts::Uefi { .. } | Starts::Any => packages::FOR_UEFI_IMAGES,
+    })?;
     let step = Step::start_quietly("making the CD image");
     let work = folder.join("cd");
     fs::create_dir_all(&work)?;
@@ -220,6 +236,7 @@ fn write_image(prepared: &Prepared, folder: &Path, image: &Path) -> Result<()> {
     };
     iso::write(
         &iso::Contents {
+            starts,
             depth: prepared.depth,
             umbra: prepared.umbra.as_deref(),
             umbra_cmdline: &prepared.umbra_cmdline,

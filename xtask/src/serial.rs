@@ -5,9 +5,47 @@ const UMBRA: &str = "umbra";
 /// How Umbra begins its last words.
 const LAST_WORDS: [&str; 2] = ["umbra: cannot start: ", "umbra: fatal: "];
 
+/// What the last line before the guest's own (and Umbra's) holds where UEFI
+/// starts the machine: OVMF and GRUB both write to the serial line.
+pub const FIRMWARE_IS_DONE: &str = "x: the firmware is done";
+/// What GRUB may still have to say then.
+const GRUBS_LAST: &str = "error: no suitable video mode found.";
+
+/// Keeps back what firmware and boot loader print.
+#[derive(Default, Debug)]
+pub struct Firmware {
+    kept: Vec<String>,
+    is_done: bool,
+}
+
+impl Firmware {
+    /// For a machine whose firmware prints nothing.
+    pub fn silent() -> Self {
+        Self {
+            kept: Vec::new(),
+            is_done: true,
+        }
+    }
+
+    /// Whether `line` is the guest's or Umbra's; keeps it otherwise.
+    pub fn lets_through(&mut self, line: &str) -> bool {
+        if self.is_done {
+            return line != GRUBS_LAST;
+        }
+        self.is_done = line.ends_with(FIRMWARE_IS_DONE);
+        self.kept.push(line.to_owned());
+        false
+    }
+
+    /// What the firmware printed, where it never got to the guest.
+    pub fn kept(&self) -> &[String] {
+        if self.is_done { &[] } else { &self.kept }
+    }
+}
+
 /// Cuts a stream of bytes into lines.
 ///
-/// A line ends with a line feed; carriage returns before it are dropped, and
+/// A line ends with a line feed; carriage returns around it are dropped, and
 /// bytes that are no UTF-8 are replaced.
 #[derive(Default, Debug)]
 pub struct Lines {
@@ -44,9 +82,7 @@ impl Lines {
 }
 
 fn text(line: &[u8]) -> String {
-    String::from_utf8_lossy(line)
-        .trim_end_matches('\r')
-        .to_owned()
+    String::from_utf8_lossy(line).trim_matches('\r').to_owned()
 }
 
 /// Whether Umbra printed this line.
@@ -64,7 +100,11 @@ pub fn guest_lines(raw: &[u8]) -> Vec<String> {
     let mut lines = Lines::default();
     let mut all = lines.push(raw);
     all.extend(lines.finish());
-    all.retain(|line| !is_umbra(line));
+    let mut firmware = Firmware::default();
+    if !all.iter().any(|line| line.ends_with(FIRMWARE_IS_DONE)) {
+        firmware = Firmware::silent();
+    }
+    all.retain(|line| firmware.lets_through(line) && !is_umbra(line));
     all
 }
 
@@ -98,6 +138,16 @@ mod tests {
     fn umbras_lines_are_taken_out_wherever_they_are() {
         let raw = b"umbra: 1 CPU\nhello\numbra: exits\n umbra too\nlast";
         assert_eq!(guest_lines(raw), ["hello", " umbra too", "last"]);
+    }
+
+    #[test]
+    fn what_the_firmware_printed_is_taken_out() {
+        let raw = b"BdsDxe: starting\r\n\rx: the firmware is done\n\r\
+            error: no suitable video mode found.\n\rumbra: 1 CPU\r\nhello\r\n";
+        assert_eq!(guest_lines(raw), ["hello"]);
+        let mut firmware = Firmware::default();
+        assert!(!firmware.lets_through("no medium"));
+        assert_eq!(firmware.kept(), ["no medium"]);
     }
 
     #[test]

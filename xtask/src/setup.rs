@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use crate::bochs::Bochs;
 use crate::images::Image;
+use crate::machine::Firmware;
 use crate::{packages, ui};
 
 /// Installs and builds what is missing.
@@ -12,7 +13,8 @@ use crate::{packages, ui};
 /// One line that says what is missing and could not be had.
 pub fn setup() -> Result<()> {
     packages::need(packages::ALL)?;
-    Bochs::get()?;
+    Bochs::get(Firmware::Bios)?;
+    Bochs::get(Firmware::Uefi)?;
     Image::Umbra.build()?;
     ui::note("all set: try `./x run`");
     Ok(())

@@ -28,8 +28,11 @@ pub fn load_l1(map: &MemoryMap, info: &BootInfo<'_>, rsdp: Option<u64>) -> Start
     // There is room for the kernel and every module.
     let _ = taken.push(kernel.region);
     taken.extend(others.iter().map(|module| module.region));
-    // What the BIOS tells L1 in real mode has to agree with the map.
-    if let Err(error) = umbra_guests::int15::install(&mut memory, &mut map, &taken) {
+    // What the BIOS tells L1 in real mode has to agree with the map. UEFI leaves
+    // no BIOS.
+    if info.efi().is_none()
+        && let Err(error) = umbra_guests::int15::install(&mut memory, &mut map, &taken)
+    {
         cannot_start!("{error}");
     }
     let handover = Handover {
@@ -43,6 +46,8 @@ pub fn load_l1(map: &MemoryMap, info: &BootInfo<'_>, rsdp: Option<u64>) -> Start
         rsdp_address: rsdp,
         boot_device: info.boot_device(),
         framebuffer: info.framebuffer(),
+        efi: info.efi(),
+        umbra: hidden,
     };
     match umbra_guests::start(&mut memory, &handover) {
         Ok((_, state)) => state,

@@ -38,7 +38,11 @@ extern "C" fn umbra_boot(magic: u32, info_address: u64) -> ! {
     };
     // What the boot loader gave is L0's from here on: no more early exits for
     // what a person typed.
-    let rsdp = umbra_guests::rsdp::find(&L1Physical::early());
+    let early = L1Physical::early();
+    let rsdp = match info.efi() {
+        None => umbra_guests::rsdp::find(&early),
+        Some(efi) => umbra_guests::efi::rsdp(&early, efi.system_table),
+    };
     let physical_address_bits = cpuid::physical_address_bits().min(MAX_PHYSICAL_BITS);
     machine_facts::set(Machine {
         options,

@@ -112,7 +112,17 @@ pub fn make(map: &MemoryMap, info: &BootInfo<'_>, info_address: u64, mtrrs: &Mtr
             too_many_entries(error);
         }
     }
-    let Some(start) = free.find_top(bytes, ALIGN, LOW_BYTES) else {
+    // Some firmware uses what boot services had once more, when L1 tells it where
+    // its memory is mapped: there only where nothing else is left.
+    let mut unused = free.clone();
+    let efi = info.efi();
+    for region in efi.iter().flat_map(|efi| efi.memory_map.boot_services()) {
+        if let Err(error) = unused.reserve(region) {
+            too_many_entries(error);
+        }
+    }
+    let top = |map: &MemoryMap| map.find_top(bytes, ALIGN, LOW_BYTES);
+    let Some(start) = top(&unused).or_else(|| top(&free)) else {
         cannot_start!(
             "Umbra needs {} MiB of RAM in one piece below 4 GiB, and the boot loader's modules or the memory map leave none",
             bytes >> 20

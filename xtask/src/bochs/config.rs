@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 
 use crate::debs;
-use crate::machine::Machine;
+use crate::machine::{Firmware, Machine};
 
-/// The ROM images that Bochs needs (packages bochsbios and vgabios).
+/// The ROM images that Bochs needs (packages bochsbios and vgabios; ovmf where
+/// the machine starts by UEFI).
 pub struct Roms {
-    bios: PathBuf,
+    firmware: PathBuf,
     vga: PathBuf,
 }
 
@@ -18,7 +19,18 @@ impl Roms {
     ///
     /// # Errors
     /// They are not installed and cannot be downloaded.
-    pub fn find() -> Result<Self> {
+    pub fn find(firmware: Firmware) -> Result<Self> {
+        let bios = Self::find_bios()?;
+        Ok(match firmware {
+            Firmware::Bios => bios,
+            Firmware::Uefi => Self {
+                firmware: ovmf()?,
+                ..bios
+            },
+        })
+    }
+
+    fn find_bios() -> Result<Self> {
         if let Some(roms) = Self::below(Path::new("/")) {
             return Ok(roms);
         }
@@ -42,9 +54,28 @@ impl Roms {
                 .find(|file| file.is_file())
         };
         Some(Self {
-            bios: find(&["BIOS-bochs-latest"])?,
+            firmware: find(&["BIOS-bochs-latest"])?,
             vga: find(&["VGABIOS-lgpl-latest", "vgabios.bin"])?,
         })
+    }
+}
+
+/// Debian's UEFI firmware for virtual machines, without Secure Boot.
+///
+/// # Errors
+/// It is not installed and cannot be downloaded.
+pub fn ovmf() -> Result<PathBuf> {
+    let below = |root: &Path| {
+        let file = root.join("usr/share/ovmf/OVMF.fd");
+        file.is_file().then_some(file)
+    };
+    if let Some(file) = below(Path::new("/")) {
+        return Ok(file);
+    }
+    let root = debs::unpacked(&["ovmf"], debs::Needs::Nothing)?;
+    match below(&root) {
+        Some(file) => Ok(file),
+        None => bail!("the package ovmf in {} lacks OVMF.fd", root.display()),
     }
 }
 
@@ -58,17 +89,18 @@ pub fn bochsrc(machine: &Machine, image: &Path, roms: &Roms, serial: &Path, log:
         mem_mb,
         cpu_model,
         mhz,
+        firmware,
     } = machine;
     // How many instructions make a second of the machine's time, for which a
     // CPU advances its TSC by as many ticks.
     let ips = u64::from(*mhz) * 1_000_000;
-    let lines = [
+    let mut lines = vec![
         format!(
             "cpu: model={cpu_model}, count={cpus}, ips={ips}, \
              reset_on_triple_fault=0, ignore_bad_msrs=1"
         ),
         format!("memory: guest={mem_mb}, host={mem_mb}"),
-        format!("romimage: file={}", roms.bios.display()),
+        format!("romimage: file={}", roms.firmware.display()),
         format!("vgaromimage: file={}", roms.vga.display()),
         format!(
             "ata0-master: type=cdrom, path={}, status=inserted",
@@ -85,6 +117,10 @@ pub fn bochsrc(machine: &Machine, image: &Path, roms: &Roms, serial: &Path, log:
         "debug: action=ignore".to_owned(),
         format!("log: {}", log.display()),
     ];
+    if *firmware == Firmware::Uefi {
+        // What OVMF knows.
+        lines.push("pci: enabled=1, chipset=i440fx".to_owned());
+    }
     let mut text = lines.join("\n");
     text.push('\n');
     text
@@ -102,10 +138,11 @@ mod tests {
                 mem_mb: 512,
                 cpu_model: "ryzen".into(),
                 mhz: 100,
+                firmware: Firmware::Uefi,
             },
             Path::new("/i.iso"),
             &Roms {
-                bios: "/b".into(),
+                firmware: "/b".into(),
                 vga: "/v".into(),
             },
             Path::new("/s"),
@@ -118,6 +155,7 @@ mod tests {
         );
         has("memory: guest=512, host=512");
         has("romimage: file=/b");
+        has("pci: enabled=1, chipset=i440fx");
         has("vgaromimage: file=/v");
         has("ata0-master: type=cdrom, path=/i.iso, status=inserted");
         has("com1: enabled=1, mode=file, dev=/s");

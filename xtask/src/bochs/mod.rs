@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 pub use install::setup;
 
 use crate::fail;
-use crate::machine::{Machine, ResetMark, Target, Verdict};
+use crate::machine::{Firmware, Machine, ResetMark, Target, Verdict};
 
 /// Bochs as a machine to run on.
 pub struct Bochs {
@@ -24,14 +24,15 @@ pub struct Bochs {
 const LOG: &str = "bochs.log";
 
 impl Bochs {
-    /// Bochs as `BOCHS=` names it, or from the cache, made first if need be.
+    /// Bochs as `BOCHS=` names it, or from the cache, made first if need be, for
+    /// machines with this firmware.
     ///
     /// # Errors
     /// Bochs cannot be built, or `BOCHS=` names no program.
-    pub fn get() -> Result<Self> {
+    pub fn get(firmware: Firmware) -> Result<Self> {
         Ok(Self {
             program: setup()?,
-            roms: config::Roms::find()?,
+            roms: config::Roms::find(firmware)?,
         })
     }
 

@@ -170,7 +170,7 @@ fn run_machines(tests: &[declared::Test]) -> Sums {
 /// something.
 fn make_ready(tests: &[declared::Test]) -> Result<()> {
     packages::need(packages::FOR_IMAGES)?;
-    bochs::Bochs::get()?;
+    bochs::Bochs::get(crate::machine::Firmware::Bios)?;
     let mut builds = Vec::new();
     if tests.iter().any(declared::Test::needs_umbra) {
         builds.push(Image::Umbra.build());
