@@ -18,6 +18,7 @@ const RECIPE: &str = include_str!("../../../guests/recipes/kvm/recipe.toml");
 const L1_INIT: &str = include_str!("../../../guests/recipes/kvm/l1-init");
 const L2_INIT: &str = include_str!("../../../guests/recipes/kvm/l2-init");
 const TICKS: &str = include_str!("../../../guests/recipes/kvm/ticks.rs");
+const WORKLOADS: &str = include_str!("../../../guests/recipes/kvm/workloads.rs");
 
 /// Assembles the guest, out of the cache where nothing has changed.
 ///
@@ -31,9 +32,11 @@ pub fn assemble() -> Result<Guest> {
     let root = Root::new(&packages);
     let kernel = kernel(&root)?;
 
-    let l2 = recipe.l2.initramfs(&root, L2_INIT)?.to_bytes()?;
+    let mut l2 = recipe.l2.initramfs(&root, L2_INIT)?;
+    l2.copy("bin/workloads", 0o755, &program("workloads", WORKLOADS)?);
+    let l2 = l2.to_bytes()?;
     let mut l1 = recipe.l1.initramfs(&root, L1_INIT)?;
-    l1.copy("bin/ticks", 0o755, &ticks()?);
+    l1.copy("bin/ticks", 0o755, &program("ticks", TICKS)?);
     l1.copy("l2/vmlinuz", 0o644, &kernel);
     l1.bytes("l2/initrd", 0o644, l2);
 
@@ -91,14 +94,13 @@ fn kernel(root: &Root) -> Result<PathBuf> {
     }
 }
 
-/// The program that prints the time-stamp counter, compiled if it is not in
-/// the cache.
-fn ticks() -> Result<PathBuf> {
-    let key = cache::sha256(TICKS.as_bytes());
-    let entry = cache::entry(&format!("guests/ticks-{}", short(&key)), |folder| {
-        compile(TICKS, &folder.join("ticks"), folder)
+/// A program of one source text, compiled if it is not in the cache.
+fn program(name: &str, source: &str) -> Result<PathBuf> {
+    let key = cache::sha256(source.as_bytes());
+    let entry = cache::entry(&format!("guests/{name}-{}", short(&key)), |folder| {
+        compile(source, &folder.join(name), folder)
     })?;
-    Ok(entry.join("ticks"))
+    Ok(entry.join(name))
 }
 
 /// Compiles a program of one source text, which uses no library and no
@@ -112,7 +114,7 @@ fn compile(source: &str, program: &Path, folder: &Path) -> Result<()> {
     command.args([
         "--edition=2024",
         "--crate-type=bin",
-        "--crate-name=ticks",
+        "--crate-name=program",
         "--target=x86_64-unknown-linux-gnu",
         "-Copt-level=2",
         "-Cpanic=abort",
@@ -147,7 +149,7 @@ mod tests {
                 assert!(script.contains(applet.as_str()), "{applet} is not used");
             }
             for known in [
-                "awk", "cat", "cp", "cut", "dmesg", "grep", "head", "insmod", "ls", "mkdir",
+                "awk", "cat", "cp", "cut", "dd", "dmesg", "grep", "head", "insmod", "ls", "mkdir",
                 "mount", "poweroff", "sed", "sleep", "tail", "tr",
             ] {
                 let called = script
@@ -178,6 +180,15 @@ mod tests {
         };
         let first = read();
         assert!(read() > first);
+    }
+
+    #[test]
+    fn every_workload_compiles_without_a_library() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("workloads");
+        compile(WORKLOADS, &program, dir.path()).unwrap();
+        // With a word it ends at once.
+        assert_eq!(cmd::output(Command::new(&program).arg("end")).unwrap(), "");
     }
 
     #[test]
