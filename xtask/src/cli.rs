@@ -66,6 +66,8 @@ pub enum Verb {
     Run(RunArgs),
     /// Run the tests: the host's and the machine's
     Test(TestArgs),
+    /// Measure what things cost, and write the table below docs/
+    Bench(BenchArgs),
     /// Write a bootable CD image of Umbra and a guest
     Iso(IsoArgs),
 }
@@ -171,6 +173,29 @@ pub struct IsoArgs {
     /// The image to write
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
+}
+
+/// `./x bench`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  ./x bench                              everything, some twenty minutes
+  ./x bench machine --on umbra           the figures of one machine under Umbra
+  ./x bench kvm --on native --on umbra   what L2's programs cost under Linux's KVM
+
+What is not measured stays in the table as it was. A figure is in ticks of the
+time-stamp counter; with one CPU a tick is an instruction, and it repeats.")]
+pub struct BenchArgs {
+    /// What to measure: `machine` (single operations), `cpus` (the same on several
+    /// CPUs), `kvm` (programs in L2 under KVM); all of them if none is named
+    pub run: Vec<String>,
+    /// On what: `native`, `umbra`, `umbra2` (two of them), `kvm` (Linux's KVM as
+    /// L0, which takes long); the first three if none is named. May be repeated
+    #[arg(long, value_name = "COLUMN")]
+    pub on: Vec<String>,
+    /// Print the table and write no file
+    #[arg(long)]
+    pub print_only: bool,
 }
 
 /// `./x test`.

@@ -1,7 +1,8 @@
-//! The `./x` tool: set-up, build, run, test, image.
+//! The `./x` tool: set-up, build, run, test, bench, image.
 #![forbid(unsafe_code)]
 
 mod acpi;
+mod bench;
 mod bochs;
 mod cache;
 mod cli;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Verb::Run(args) => run::run(args),
         Verb::Iso(args) => run::iso(args),
         Verb::Test(args) => test::test(args),
+        Verb::Bench(args) => bench::bench(args),
     };
     match done {
         Ok(()) => ExitCode::from(fail::OK),
@@ -118,7 +120,7 @@ mod tests {
         }
         let help = command.render_help().to_string();
         for word in [
-            "setup", "run", "test", "iso", "  0 ", "  2 ", "  3 ", "  4 ",
+            "setup", "run", "test", "bench", "iso", "  0 ", "  2 ", "  3 ", "  4 ",
         ] {
             assert!(help.contains(word), "{word}\n{help}");
         }

@@ -28,6 +28,18 @@ pub struct Test {
     pub expect: Expect,
     /// What the guest must have printed: each matches some line.
     pub lines: Vec<Regex>,
+    /// What the figures that it prints are compared with.
+    pub bench: Option<Bench>,
+}
+
+/// A column of the committed table of `./x bench`, and the run whose rows count.
+#[derive(Clone, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Bench {
+    /// The run's name.
+    pub run: String,
+    /// The column's name.
+    pub column: String,
 }
 
 impl Test {
@@ -101,6 +113,7 @@ struct Declaration {
     same_at_depths: Vec<u32>,
     status: Option<u8>,
     last_line: Option<String>,
+    bench: Option<Bench>,
 }
 
 /// Reads the declarations.
@@ -136,6 +149,9 @@ impl Declaration {
         let ends = self.status.is_some() || self.last_line.is_some();
         if ends && !self.same_at_depths.is_empty() {
             bail!("same_at_depths goes with neither status nor last_line");
+        }
+        if self.bench.is_some() && !self.same_at_depths.is_empty() {
+            bail!("bench compares with the table, same_at_depths with the bare machine");
         }
         if self.same_at_depths.contains(&0) {
             bail!("same_at_depths counts Umbras, so 0 is no depth to compare");
@@ -199,6 +215,7 @@ impl Declaration {
             options,
             only_by_name: self.only_by_name,
             expect,
+            bench: self.bench.clone(),
             lines: self
                 .lines
                 .iter()

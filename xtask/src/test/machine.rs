@@ -11,7 +11,7 @@ use regex::Regex;
 use super::Outcome;
 use super::declared::{Expect, Test};
 use super::transcript;
-use crate::{fail, images, serial};
+use crate::{bench, fail, images, serial};
 
 /// Where the logs of failed tests stay, from the top of the checkout.
 const LOGS: &str = ".x/test";
@@ -23,12 +23,13 @@ const SHOWN_LINES: usize = 5;
 
 /// What one run left behind.
 #[derive(Debug)]
-struct Ran {
-    status: Option<i32>,
+pub struct Ran {
+    /// The exit status.
+    pub status: Option<i32>,
     /// Everything that `./x` said beside the guest.
-    stderr: Vec<String>,
+    pub stderr: Vec<String>,
     /// The serial line, byte for byte.
-    serial: Vec<u8>,
+    pub serial: Vec<u8>,
     folder: PathBuf,
 }
 
@@ -74,6 +75,10 @@ fn judge(test: &Test, runs: &Runs) -> Result<Vec<String>> {
             let ran = ran_of(&ran)?;
             let mut report = ended(ran, *status, last_line.as_ref());
             report.extend(missing_lines(ran, &test.lines));
+            if let (Some(bench), true) = (&test.bench, report.is_empty()) {
+                let lines = serial::guest_lines(&ran.serial);
+                report.extend(bench::worse(&bench.run, &bench.column, &lines)?);
+            }
             Ok(close(report, &[ran]))
         }
         Expect::SameAsBare { depth } => {
@@ -112,7 +117,10 @@ fn ran_of(cell: &OnceLock<Result<Ran>>) -> Result<&Ran> {
 }
 
 /// Runs `./x run WORDS` and collects what it left.
-fn run_once(name: &str, words: &[String]) -> Result<Ran> {
+///
+/// # Errors
+/// It cannot be started, or its folder cannot be made.
+pub fn run_once(name: &str, words: &[String]) -> Result<Ran> {
     let folder = images::checkout().join(LOGS).join(name);
     if folder.exists() {
         std::fs::remove_dir_all(&folder)

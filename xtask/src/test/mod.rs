@@ -18,6 +18,7 @@ use crate::images::Image;
 use crate::{bochs, guests, packages, ui};
 
 use self::machine::Runs;
+pub use self::machine::run_once;
 
 /// How many machines run at the same time: each keeps one CPU of this
 /// machine busy.
