@@ -4,10 +4,10 @@
 //! "Current VMCS" is vmcs01 or vmcs02, whichever exited; for vmcs01 the policy
 //! is always [`Policy::Direct`], for vmcs02 it is vmcs12's.
 
-use crate::{Interruptibility, Policy};
+use umbra_arch::qualification::{EptViolation, TaskSwitchSource};
+use umbra_arch::{EventInfo, EventType};
 
-const NMI_UNBLOCKING_DUE_TO_IRET: u64 = 1 << 12;
-const VALID: u32 = 1 << 31;
+use crate::{Interruptibility, Policy};
 
 /// L1's interruptibility after an exit of L2 that L1 sees (SDM "Updating
 /// Non-Register State" under "Loading Host State"): no shadow; an NMI exit
@@ -42,8 +42,9 @@ pub const fn before_retry(
     idt_vectoring_info: u32,
     is_double_fault: bool,
 ) -> Interruptibility {
-    let undefined = idt_vectoring_info & VALID != 0 || !policy.iret_unblocks() || is_double_fault;
-    if undefined || bit12_word & NMI_UNBLOCKING_DUE_TO_IRET == 0 {
+    let vectoring = EventInfo::from_bits(idt_vectoring_info);
+    let undefined = vectoring.valid() || !policy.iret_unblocks() || is_double_fault;
+    if undefined || !EptViolation::NMI_UNBLOCKING.is_in(bit12_word) {
         now
     } else {
         now.with_nmi(true)
@@ -65,43 +66,18 @@ pub const fn before_reinjection(
     now: Interruptibility,
     idt_vectoring_info: u32,
 ) -> Option<(u32, Interruptibility)> {
-    if idt_vectoring_info & VALID == 0 {
+    let vectoring = EventInfo::from_bits(idt_vectoring_info);
+    if !vectoring.valid() {
         return None;
     }
-    let info = idt_vectoring_info & (VALID | 0xfff);
-    let is_nmi = (info >> 8) & 7 == 2;
+    let info = idt_vectoring_info & (1 << 31 | 0xfff);
+    let is_nmi = vectoring.is(EventType::Nmi);
     let now = now.after_instruction();
     let now = match policy {
         Policy::Virtual if is_nmi => now.with_nmi(false),
         _ => now,
     };
     Some((info, now))
-}
-
-/// What started a task switch (SDM "Exit Qualification for Task Switches",
-/// bits 31:30).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum TaskSwitch {
-    /// CALL.
-    Call,
-    /// IRET.
-    Iret,
-    /// JMP.
-    Jmp,
-    /// A task gate in the IDT.
-    TaskGate,
-}
-
-impl TaskSwitch {
-    /// By the exit qualification.
-    pub const fn of_qualification(qualification: u64) -> Self {
-        match (qualification >> 30) & 3 {
-            0 => TaskSwitch::Call,
-            1 => TaskSwitch::Iret,
-            2 => TaskSwitch::Jmp,
-            _ => TaskSwitch::TaskGate,
-        }
-    }
 }
 
 /// The interruptibility after L0 has emulated a task switch. The exit comes
@@ -112,14 +88,14 @@ impl TaskSwitch {
 pub const fn after_task_switch(
     policy: Policy,
     now: Interruptibility,
-    source: TaskSwitch,
+    source: TaskSwitchSource,
     idt_vectoring_info: u32,
 ) -> Interruptibility {
     let now = now.after_instruction();
-    let delivers_nmi = idt_vectoring_info & VALID != 0 && (idt_vectoring_info >> 8) & 7 == 2;
+    let delivers_nmi = EventInfo::from_bits(idt_vectoring_info).is(EventType::Nmi);
     match source {
-        TaskSwitch::Iret if policy.iret_unblocks() => now.with_nmi(false),
-        TaskSwitch::TaskGate if delivers_nmi => now.with_nmi(true),
+        TaskSwitchSource::Iret if policy.iret_unblocks() => now.with_nmi(false),
+        TaskSwitchSource::Gate if delivers_nmi => now.with_nmi(true),
         _ => now,
     }
 }

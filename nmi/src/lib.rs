@@ -38,9 +38,9 @@ pub use window::EntryWindow;
 
 /// VM-entry interruption information that injects an NMI: valid, type 2,
 /// vector 2 (SDM "VM-Entry Controls for Event Injection").
-pub const NMI_ENTRY_INFO: u32 = 0x8000_0202;
+pub const NMI_ENTRY_INFO: u32 = umbra_arch::EventInfo::NMI.into_bits();
 
 /// VM-exit interruption information of an NMI exit. Bit 12 (NMI unblocking
 /// due to IRET) is 0: an NMI exit is no fault on IRET (SDM "Information for
 /// VM Exits Due to Vectored Events").
-pub const NMI_EXIT_INFO: u32 = 0x8000_0202;
+pub const NMI_EXIT_INFO: u32 = umbra_arch::EventInfo::NMI.into_bits();

@@ -2,6 +2,10 @@
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
+use umbra_arch::state::Activity;
+use umbra_arch::{EventInfo, EventType, PendingDebug};
+use umbra_vmcs::controls::{Pin, Proc};
+
 use crate::{Interruptibility, Policy};
 
 /// Where L0's NMI handler leaves word. One byte, so that the handler needs one
@@ -54,13 +58,12 @@ impl Injects {
     /// By the VM-entry interruption-information field (SDM "VM-Entry Controls
     /// for Event Injection").
     pub const fn of_entry_info(info: u32) -> Self {
-        if info >> 31 == 0 {
-            return Injects::Nothing;
-        }
-        match (info >> 8) & 7 {
-            2 => Injects::Nmi,
-            7 => Injects::PendingMtf,
-            _ => Injects::Event,
+        let info = EventInfo::from_bits(info);
+        match (info.valid(), info.kind()) {
+            (false, _) => Injects::Nothing,
+            (true, EventType::Nmi) => Injects::Nmi,
+            (true, EventType::Other) => Injects::PendingMtf,
+            (true, _) => Injects::Event,
         }
     }
 }
@@ -89,14 +92,12 @@ pub struct Entry {
     pub exits_first: bool,
 }
 
-const ACTIVITY_WAIT_FOR_SIPI: u32 = 3;
-const PROC_NMI_WINDOW_EXITING: u32 = 1 << 22;
-const PROC_MONITOR_TRAP_FLAG: u32 = 1 << 27;
-const PIN_NMI_EXITING: u32 = 1 << 3;
-const PIN_VIRTUAL_NMIS: u32 = 1 << 5;
 /// Bus lock, enabled breakpoint, single step, RTM: what makes pending debug
 /// exceptions valid. B0-B3 alone deliver nothing.
-const DEBUG_VALID: u64 = 1 << 11 | 1 << 12 | 1 << 14 | 1 << 16;
+const DEBUG_VALID: PendingDebug = PendingDebug::BUS_LOCK
+    .union(PendingDebug::ENABLED_BREAKPOINT)
+    .union(PendingDebug::BS)
+    .union(PendingDebug::RTM);
 
 impl Entry {
     /// An entry into L1, by vmcs01's fields: interruptibility state, VM-entry
@@ -106,8 +107,8 @@ impl Entry {
             policy: Policy::Direct,
             interruptibility: Interruptibility(interruptibility),
             injects: Injects::of_entry_info(entry_info),
-            waits_for_sipi: activity == ACTIVITY_WAIT_FOR_SIPI,
-            debug_pending: debug & DEBUG_VALID != 0,
+            waits_for_sipi: activity == Activity::WaitForSipi as u32,
+            debug_pending: DEBUG_VALID.any_in(debug),
             l1_monitor_trap: false,
             l1_nmi_window: false,
             exits_first: false,
@@ -128,8 +129,8 @@ impl Entry {
     ) -> Self {
         Self {
             policy: Policy::of_pin_controls(vmcs12_pin),
-            l1_monitor_trap: vmcs12_proc & PROC_MONITOR_TRAP_FLAG != 0,
-            l1_nmi_window: vmcs12_proc & PROC_NMI_WINDOW_EXITING != 0,
+            l1_monitor_trap: vmcs12_proc & Proc::MONITOR_TRAP_FLAG.bits() != 0,
+            l1_nmi_window: vmcs12_proc & Proc::NMI_WINDOW_EXITING.bits() != 0,
             exits_first,
             ..Self::l1(interruptibility, entry_info, activity, debug)
         }
@@ -222,15 +223,15 @@ impl Arm {
     pub const fn pin_bits(self) -> u32 {
         match self {
             Arm::MonitorTrap => 0,
-            Arm::NmiWindow => PIN_NMI_EXITING | PIN_VIRTUAL_NMIS,
+            Arm::NmiWindow => Pin::NMI_EXITING.union(Pin::VIRTUAL_NMIS).bits(),
         }
     }
 
     /// Bits of the primary processor-based VM-execution controls.
     pub const fn proc_bits(self) -> u32 {
         match self {
-            Arm::MonitorTrap => PROC_MONITOR_TRAP_FLAG,
-            Arm::NmiWindow => PROC_NMI_WINDOW_EXITING,
+            Arm::MonitorTrap => Proc::MONITOR_TRAP_FLAG.bits(),
+            Arm::NmiWindow => Proc::NMI_WINDOW_EXITING.bits(),
         }
     }
 }

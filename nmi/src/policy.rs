@@ -1,5 +1,8 @@
 //! Who sees an NMI, and what the interruptibility-state field says.
 
+use umbra_arch::state::Blocking;
+use umbra_vmcs::controls::Pin;
+
 /// What a VMCS's pin-based controls make of an NMI (SDM "Pin-Based
 /// VM-Execution Controls").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -15,17 +18,14 @@ pub enum Policy {
     Virtual,
 }
 
-const PIN_NMI_EXITING: u32 = 1 << 3;
-const PIN_VIRTUAL_NMIS: u32 = 1 << 5;
-
 impl Policy {
     /// The policy of a VMCS's pin-based VM-execution controls. Virtual NMIs
     /// without NMI exiting fails VM entry (SDM "VM-Execution Control Fields"
     /// under "Checks on VMX Controls"), so it is read as NMI exiting 0.
     pub const fn of_pin_controls(pin: u32) -> Self {
-        if pin & PIN_NMI_EXITING == 0 {
+        if pin & Pin::NMI_EXITING.bits() == 0 {
             Policy::Direct
-        } else if pin & PIN_VIRTUAL_NMIS == 0 {
+        } else if pin & Pin::VIRTUAL_NMIS.bits() == 0 {
             Policy::Exit
         } else {
             Policy::Virtual
@@ -50,32 +50,25 @@ impl Policy {
 pub struct Interruptibility(pub u32);
 
 impl Interruptibility {
-    /// Blocking by STI, bit 0.
-    pub const STI: u32 = 1 << 0;
-    /// Blocking by MOV SS, bit 1.
-    pub const MOV_SS: u32 = 1 << 1;
-    /// Blocking by NMI, bit 3: virtual-NMI blocking under virtual NMIs.
-    pub const NMI: u32 = 1 << 3;
-
-    /// Blocking by NMI.
+    /// Blocking by NMI: virtual-NMI blocking under virtual NMIs.
     pub const fn nmi(self) -> bool {
-        self.0 & Self::NMI != 0
+        Blocking::NMI.is_in(self.0)
     }
 
     /// Blocking until the next instruction is done: by MOV SS, which holds
     /// NMIs back, or by STI, which may (SDM "STI", and "Checks on Guest
     /// Non-Register State": some CPUs refuse to inject an NMI with it).
     pub const fn shadow(self) -> bool {
-        self.0 & (Self::STI | Self::MOV_SS) != 0
+        Blocking::STI.union(Blocking::MOV_SS).any_in(self.0)
     }
 
     /// With blocking by NMI set or cleared.
     #[must_use]
     pub const fn with_nmi(self, blocked: bool) -> Self {
         if blocked {
-            Self(self.0 | Self::NMI)
+            Self(self.0 | Blocking::NMI.bits())
         } else {
-            Self(self.0 & !Self::NMI)
+            Self(self.0 & !Blocking::NMI.bits())
         }
     }
 
@@ -83,7 +76,7 @@ impl Interruptibility {
     /// and MOV SS covers one instruction, and that one is done.
     #[must_use]
     pub const fn after_instruction(self) -> Self {
-        Self(self.0 & !(Self::STI | Self::MOV_SS))
+        Self(self.0 & !Blocking::STI.union(Blocking::MOV_SS).bits())
     }
 
     /// To go with an NMI that L0 injects as a CPU would deliver it: no shadow

@@ -1,7 +1,8 @@
 //! The SDM's rules, one assertion each, and that every entry has an answer
 //! which passes the checks of VM entry.
 
-use umbra_nmi::blocking::{self, TaskSwitch};
+use umbra_arch::qualification::{TaskSwitch, TaskSwitchSource};
+use umbra_nmi::blocking;
 use umbra_nmi::{
     Action, Arm, Entry, EntryWindow, ExitKind, Inbox, Injects, Interruptibility, NMI_ENTRY_INFO,
     NMI_EXIT_INFO, NmiMachine, Policy,
@@ -279,19 +280,33 @@ fn an_event_is_injected_again() {
 #[test]
 fn task_switches() {
     let after = blocking::after_task_switch;
-    let of = TaskSwitch::of_qualification;
-    assert_eq!(of(0x08), TaskSwitch::Call);
-    assert_eq!(of(0x4000_0008), TaskSwitch::Iret);
-    assert_eq!(of(0x8000_0008), TaskSwitch::Jmp);
-    assert_eq!(of(0xc000_0008), TaskSwitch::TaskGate);
-    assert_eq!(after(Policy::Direct, BLOCKED, TaskSwitch::Iret, 0), OPEN);
-    assert_eq!(after(Policy::Virtual, BLOCKED, TaskSwitch::Iret, 0), OPEN);
-    assert_eq!(after(Policy::Exit, BLOCKED, TaskSwitch::Iret, 0), BLOCKED);
-    let gate = |info| after(Policy::Direct, OPEN, TaskSwitch::TaskGate, info);
+    let of = |qualification| TaskSwitch::from_bits(qualification).source();
+    assert_eq!(of(0x08), TaskSwitchSource::Call);
+    assert_eq!(of(0x4000_0008), TaskSwitchSource::Iret);
+    assert_eq!(of(0x8000_0008), TaskSwitchSource::Jmp);
+    assert_eq!(of(0xc000_0008), TaskSwitchSource::Gate);
+    assert_eq!(
+        after(Policy::Direct, BLOCKED, TaskSwitchSource::Iret, 0),
+        OPEN
+    );
+    assert_eq!(
+        after(Policy::Virtual, BLOCKED, TaskSwitchSource::Iret, 0),
+        OPEN
+    );
+    assert_eq!(
+        after(Policy::Exit, BLOCKED, TaskSwitchSource::Iret, 0),
+        BLOCKED
+    );
+    let gate = |info| after(Policy::Direct, OPEN, TaskSwitchSource::Gate, info);
     assert_eq!(gate(NMI_ENTRY_INFO), BLOCKED);
     assert_eq!(gate(EXCEPTION), OPEN);
     assert_eq!(gate(0x202), OPEN, "not valid");
-    let jmp = after(Policy::Direct, Interruptibility(11), TaskSwitch::Jmp, 0);
+    let jmp = after(
+        Policy::Direct,
+        Interruptibility(11),
+        TaskSwitchSource::Jmp,
+        0,
+    );
     assert_eq!(jmp, BLOCKED);
 }
 

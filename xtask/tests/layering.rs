@@ -12,7 +12,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("umbra-arch", &[]),
     ("umbra-vmcs", &["umbra-arch"]),
     ("umbra-ept", &["umbra-arch"]),
-    ("umbra-nmi", &["umbra-arch"]),
+    ("umbra-nmi", &["umbra-arch", "umbra-vmcs"]),
     (
         "umbra-nested",
         &["umbra-arch", "umbra-vmcs", "umbra-ept", "umbra-nmi"],

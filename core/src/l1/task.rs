@@ -7,6 +7,7 @@ use crate::machine::machine;
 use crate::percpu::Cpu;
 use crate::run::{Action, Event};
 use crate::vmentry::gpr;
+use umbra_arch::qualification::TaskSwitch;
 use umbra_core::control_registers::{GeneralProtection, cr0, cr4};
 use umbra_core::task_switch::{self, Exception, Linear, Segment, Source, Switch, Task};
 use umbra_nested::paging::{Access, Paging};
@@ -270,7 +271,7 @@ fn finish(qualification: u64, vectoring: u32) {
     change(field::GUEST_DR7, 0, DR7_LOCAL);
     write(field::GUEST_PENDING_DEBUG_EXCEPTIONS, 0);
     let now = Interruptibility(read(field::GUEST_INTERRUPTIBILITY_STATE) as u32);
-    let nmi_source = blocking::TaskSwitch::of_qualification(qualification);
+    let nmi_source = TaskSwitch::from_bits(qualification).source();
     let after = blocking::after_task_switch(Policy::Direct, now, nmi_source, vectoring);
     if after != now {
         write(field::GUEST_INTERRUPTIBILITY_STATE, u64::from(after.0));

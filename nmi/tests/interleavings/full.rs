@@ -5,6 +5,7 @@ use crate::hw::{
     Controls, Cpu, Event, Filled, Guest, Inject, Level, Log, Op, Place, Quirks, Reason, Shadow,
 };
 use crate::scenario::{Machine, Scenario, Status, Vmcs12};
+use umbra_arch::state::Blocking;
 use umbra_nmi::{
     Action, Arm, Entry, EntryWindow, ExitKind, Inbox, Injects, Interruptibility, NmiMachine,
     Policy, blocking,
@@ -196,8 +197,8 @@ fn set(controls: &mut Controls, arm: Arm, on: bool) {
 fn field(blocking: bool, shadow: Option<Shadow>) -> Interruptibility {
     let shadow = match shadow {
         None => 0,
-        Some(Shadow::MovSs) => Interruptibility::MOV_SS,
-        Some(Shadow::Sti) => Interruptibility::STI,
+        Some(Shadow::MovSs) => Blocking::MOV_SS.bits(),
+        Some(Shadow::Sti) => Blocking::STI.bits(),
     };
     Interruptibility(shadow).with_nmi(blocking)
 }
