@@ -6,7 +6,7 @@ use umbra_ept::ept01::{Ept01, OnDemand};
 use umbra_ept::invalidate::Invalidate;
 use umbra_ept::mem::{L1Memory, Leaf01};
 use umbra_nested::slots::SLOTS;
-use umbra_nested::{Current, Hardware, MsrFault};
+use umbra_nested::{Current, Hardware, MsrFault, SlotId};
 use umbra_vmcs::Field;
 
 use crate::arch::{cr, vmx};
@@ -42,7 +42,7 @@ impl Cpu {
     fn launch_state(&mut self) -> &mut bool {
         match self.vmcs.current {
             Current::Vmcs01 => &mut self.is_vmcs01_launched,
-            Current::Vmcs02(number) => &mut self.vmcs.is_launched[number % SLOTS],
+            Current::Vmcs02(slot) => &mut self.vmcs.is_launched[slot.number()],
         }
     }
 
@@ -56,8 +56,8 @@ impl Cpu {
         *self.launch_state() = true;
     }
 
-    fn vmcs02(&self, number: usize) -> u64 {
-        self.pages.vmcs02.base() + (number % SLOTS) as u64 * PAGE_BYTES
+    fn vmcs02(&self, slot: SlotId) -> u64 {
+        self.pages.vmcs02.base() + slot.number() as u64 * PAGE_BYTES
     }
 
     /// Notes which words of L0's own MSR bitmap have bits, for
@@ -150,11 +150,11 @@ impl Hardware for Cpu {
         self.vmcs.current = which;
     }
 
-    fn reset_vmcs02(&mut self, number: usize) {
-        let region = self.vmcs02(number);
+    fn reset_vmcs02(&mut self, slot: SlotId) {
+        let region = self.vmcs02(slot);
         vmcs01::make_vmcs02(self, region);
-        self.vmcs.current = Current::Vmcs02(number);
-        self.vmcs.is_launched[number % SLOTS] = false;
+        self.vmcs.current = Current::Vmcs02(slot);
+        self.vmcs.is_launched[slot.number()] = false;
     }
 
     #[inline]

@@ -13,6 +13,7 @@ use crate::event::{TYPE_HARDWARE_EXCEPTION, kind};
 use crate::exit::L2Done;
 use crate::fault::Fault;
 use crate::hw::Hardware;
+use crate::slots::SlotId;
 use crate::state::Nested;
 
 /// Bits of an EPT violation's exit qualification.
@@ -93,19 +94,19 @@ pub fn in_delivery(vectoring: u64, fault: Fault) -> Option<Fault> {
 impl Nested {
     /// L2 touched such an address: it gets the fault, or L1 the exit that it
     /// asked for; ept12 is not asked. vmcs02 is current.
-    pub(crate) fn l2_beyond_width(&mut self, hw: &mut impl Hardware, number: usize) -> L2Done {
+    pub(crate) fn l2_beyond_width(&mut self, hw: &mut impl Hardware, id: SlotId) -> L2Done {
         let qualification = hw.read(field::EXIT_QUALIFICATION);
         let vectoring = hw.read(field::IDT_VECTORING_INFORMATION);
         let first = fault(hw, qualification);
         let Some(fault) = in_delivery(vectoring, first) else {
-            self.note_exit_without_event(number, 0);
+            self.note_exit_without_event(id, 0);
             return self.reflect_event(hw, Reason::TripleFault as u32);
         };
-        if !self.l1_wants_fault(number, fault) {
+        if !self.l1_wants_fault(id, fault) {
             if let Some(linear) = fault.cr2 {
                 hw.set_cr2(linear);
             }
-            self.inject_fault(hw, number, fault);
+            self.inject_fault(hw, id, fault);
             self.continue_timer(hw);
             return L2Done::Resume;
         }
@@ -115,15 +116,14 @@ impl Nested {
         if qualification & NMI_UNBLOCKING != 0 && vectoring & INFO_VALID == 0 {
             info |= NMI_UNBLOCKING;
         }
-        self.note_exit_without_event(number, if in_delivery { vectoring } else { 0 });
-        let slot = self.slots.get(number);
+        self.note_exit_without_event(id, if in_delivery { vectoring } else { 0 });
+        let slot = self.slots.get(id);
         if in_delivery {
             for f in [
                 field::IDT_VECTORING_ERROR_CODE,
                 field::VM_EXIT_INSTRUCTION_LENGTH,
             ] {
-                slot.vmcs12.set(f, hw.read(f));
-                slot.stale.remove(f);
+                slot.cpu_stored(f, hw.read(f));
             }
         }
         let code = fault.error_code.unwrap_or(0);
@@ -132,15 +132,14 @@ impl Nested {
             (field::VM_EXIT_INTERRUPTION_ERROR_CODE, u64::from(code)),
             (field::EXIT_QUALIFICATION, fault.cr2.unwrap_or(0)),
         ] {
-            slot.vmcs12.set(f, value);
-            slot.stale.remove(f);
+            slot.l0_records(f, value);
         }
         self.reflect_event(hw, Reason::ExceptionOrNmi as u32)
     }
 
     /// Whether the fault exits to L1. SDM "Exception Bitmap".
-    fn l1_wants_fault(&mut self, number: usize, fault: Fault) -> bool {
-        let v = &self.slots.get(number).vmcs12;
+    fn l1_wants_fault(&mut self, id: SlotId, fault: Fault) -> bool {
+        let v = self.slots.get(id);
         let is_set = v.get32(field::EXCEPTION_BITMAP) & 1 << (fault.vector & 31) != 0;
         if fault.vector != PAGE_FAULT {
             return is_set;

@@ -5,7 +5,7 @@ use umbra_vmcs::field::flow::{self, Into02};
 use umbra_vmcs::field::{self, FieldSet};
 
 use crate::hw::Hardware;
-use crate::slots::Slot;
+use crate::slots::{Slot, SlotId};
 use crate::state::Nested;
 
 /// Control words: any of them changed, and all are composed anew.
@@ -22,16 +22,16 @@ const COPIED: FieldSet = flow::into02(Into02::Copied);
 /// Control bits of vmcs12, those of words that are not activated being 0.
 impl Slot {
     pub(crate) fn pin(&self, bits: Pin) -> bool {
-        self.vmcs12.get32(field::PIN_BASED_CONTROLS) & bits.bits() == bits.bits()
+        self.get32(field::PIN_BASED_CONTROLS) & bits.bits() == bits.bits()
     }
 
     pub(crate) fn proc(&self, bits: Proc) -> bool {
-        self.vmcs12.get32(field::PRIMARY_PROCESSOR_BASED_CONTROLS) & bits.bits() == bits.bits()
+        self.get32(field::PRIMARY_PROCESSOR_BASED_CONTROLS) & bits.bits() == bits.bits()
     }
 
     pub(crate) fn proc2_word(&self) -> u32 {
         if self.proc(Proc::ACTIVATE_SECONDARY_CONTROLS) {
-            self.vmcs12.get32(field::SECONDARY_PROCESSOR_BASED_CONTROLS)
+            self.get32(field::SECONDARY_PROCESSOR_BASED_CONTROLS)
         } else {
             0
         }
@@ -42,26 +42,25 @@ impl Slot {
     }
 
     pub(crate) fn exit(&self, bits: Exit) -> bool {
-        self.vmcs12.get32(field::PRIMARY_VM_EXIT_CONTROLS) & bits.bits() == bits.bits()
+        self.get32(field::PRIMARY_VM_EXIT_CONTROLS) & bits.bits() == bits.bits()
     }
 
     pub(crate) fn entry(&self, bits: Entry) -> bool {
-        self.vmcs12.get32(field::VM_ENTRY_CONTROLS) & bits.bits() == bits.bits()
+        self.get32(field::VM_ENTRY_CONTROLS) & bits.bits() == bits.bits()
     }
 }
 
 impl Nested {
     /// Writes to vmcs02, which is current, what vmcs12 has changed.
-    pub(crate) fn compose(&mut self, hw: &mut impl Hardware, number: usize) {
+    pub(crate) fn compose(&mut self, hw: &mut impl Hardware, id: SlotId) {
         let fields = self.fields;
         let must = Musts {
             exit: self.caps.exit().must_be_one(),
             entry: self.caps.entry().must_be_one(),
         };
         let physical_mask = self.cpu.physical_mask();
-        let slot = self.slots.get(number);
-        let mut dirty = slot.dirty.intersection(fields);
-        slot.dirty = FieldSet::EMPTY;
+        let slot = self.slots.get(id);
+        let mut dirty = slot.take_dirty().intersection(fields);
 
         if dirty.intersects(&CONTROL_WORDS) {
             write_controls(hw, slot, &must);
@@ -69,15 +68,15 @@ impl Nested {
         if dirty.contains(field::VM_EXIT_MSR_STORE_COUNT) {
             // L0's own list has one entry, IA32_TSC: L1 is to find the time of the
             // exit, not that of L0's dealing with it.
-            let count = slot.vmcs12.get(field::VM_EXIT_MSR_STORE_COUNT).min(1);
+            let count = slot.get(field::VM_EXIT_MSR_STORE_COUNT).min(1);
             hw.write(field::VM_EXIT_MSR_STORE_COUNT, count);
         }
         dirty.drain_within(&COPIED, |field| {
-            hw.write(field, slot.vmcs12.get(field));
+            hw.write(field, slot.get(field));
         });
         dirty.drain_within(&ADDRESSES, |field| {
             // Where the control is 0 the address may be anything.
-            let address = slot.vmcs12.get(field) & physical_mask;
+            let address = slot.get(field) & physical_mask;
             let page = hw.backing(address & !0xfff);
             hw.write(field, page | address & 0xfff);
         });
@@ -94,10 +93,10 @@ fn write_controls(hw: &mut impl Hardware, slot: &Slot, must: &Musts) {
     // Interrupts, NMIs and the preemption timer are L1's business entirely.
     hw.write(
         field::PIN_BASED_CONTROLS,
-        slot.vmcs12.get(field::PIN_BASED_CONTROLS),
+        slot.get(field::PIN_BASED_CONTROLS),
     );
 
-    let proc = slot.vmcs12.get32(field::PRIMARY_PROCESSOR_BASED_CONTROLS)
+    let proc = slot.get32(field::PRIMARY_PROCESSOR_BASED_CONTROLS)
         | Proc::ACTIVATE_SECONDARY_CONTROLS.bits();
     hw.write(field::PRIMARY_PROCESSOR_BASED_CONTROLS, u64::from(proc));
 

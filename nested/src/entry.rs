@@ -8,13 +8,21 @@ use umbra_ept::eptp::Eptp;
 use umbra_ept::invalidate::Invalidate;
 use umbra_vmcs::controls::{Entry, Pin, Proc, Proc2};
 use umbra_vmcs::exit::Reason;
-use umbra_vmcs::field::{self, FieldSet};
+use umbra_vmcs::field::{self, Field};
 
 use crate::bits::*;
 use crate::host_state::LeftByL2;
 use crate::hw::{Current, Hardware};
 use crate::insn::Done;
+use crate::slots::SlotId;
 use crate::state::Nested;
+
+const PDPTES: [Field; 4] = [
+    field::GUEST_PDPTE0,
+    field::GUEST_PDPTE1,
+    field::GUEST_PDPTE2,
+    field::GUEST_PDPTE3,
+];
 
 /// L1's registers that L2 starts with unless vmcs12 loads its own.
 struct Inherited {
@@ -26,41 +34,35 @@ struct Inherited {
 
 impl Nested {
     /// Enters L2: leaves vmcs02 current and complete. vmcs01 is current.
-    pub(crate) fn enter_l2(&mut self, hw: &mut impl Hardware, number: usize) -> Done {
-        let inherited = self.inherited(hw, number);
-        let slot = self.slots.get(number);
-        if slot.needs_reset {
-            hw.reset_vmcs02(number);
-            slot.needs_reset = false;
-            slot.dirty = FieldSet::FULL;
+    pub(crate) fn enter_l2(&mut self, hw: &mut impl Hardware, id: SlotId) -> Done {
+        let inherited = self.inherited(hw, id);
+        let slot = self.slots.get(id);
+        if slot.take_reset() {
+            hw.reset_vmcs02(id);
         } else {
-            hw.switch_to(Current::Vmcs02(number));
+            hw.switch_to(Current::Vmcs02(id));
         }
-        self.compose(hw, number);
-        self.load_unsaved_state(hw, number, &inherited);
-        self.use_bitmap(hw, number);
-        self.use_vpid(hw, number);
-        if !self.use_ept(hw, number) {
+        self.compose(hw, id);
+        self.load_unsaved_state(hw, id, &inherited);
+        self.use_bitmap(hw, id);
+        self.use_vpid(hw, id);
+        if !self.use_ept(hw, id) {
             // The rules let no such EPT pointer through.
-            return self.entry_failure(hw, number, Reason::EntryGuestState, 0, None);
+            return self.entry_failure(hw, id, Reason::EntryGuestState, 0, None);
         }
-        if let Err(entry) = self.load_entry_msrs(hw, number) {
-            // Some of the list may be in vmcs02 already.
-            self.slots.get(number).dirty = FieldSet::FULL;
+        if let Err(entry) = self.load_entry_msrs(hw, id) {
             // Guest state has been loaded by then: what the exit does not load is
             // L2's.
-            let left = self.left_by_l2(hw, number, false);
-            return self.entry_failure(hw, number, Reason::EntryMsrLoading, entry, Some(left));
+            let left = self.left_by_l2(hw, id, false);
+            return self.entry_failure(hw, id, Reason::EntryMsrLoading, entry, Some(left));
         }
         // Counted from here: the list may have loaded the TSC.
-        self.start_timer(hw, number);
-        self.slots.get(number).is_launched = true;
-        self.in_l2 = true;
-        self.has_exit_tsc = false;
-        if core::mem::take(&mut self.init_latched) {
+        let timer_end = self.start_timer(hw, id);
+        self.slots.get(id).set_launched(true);
+        if self.begin_l2(id, timer_end) {
             // Blocked in VMX root operation, an INIT exits at once in VMX
             // non-root operation.
-            return match self.reflect_unrun(hw, number, Reason::Init) {
+            return match self.reflect_unrun(hw, id, Reason::Init) {
                 crate::L2Done::Abort(indicator) => Done::Abort(indicator),
                 _ => Done::Switched,
             };
@@ -70,8 +72,8 @@ impl Nested {
 
     /// L1's own registers, as far as vmcs12 does not load them. vmcs01 is
     /// current.
-    fn inherited(&mut self, hw: &mut impl Hardware, number: usize) -> Inherited {
-        let slot = self.slots.get(number);
+    fn inherited(&mut self, hw: &mut impl Hardware, id: SlotId) -> Inherited {
+        let slot = self.slots.get(id);
         let mut read_unless = |control, field| {
             if slot.entry(control) {
                 0
@@ -89,8 +91,8 @@ impl Nested {
 
     /// The state that vmcs02 saves at each exit though vmcs12 may not: EFER,
     /// PAT, DR7 and IA32_DEBUGCTL, and PDPTEs without EPT.
-    fn load_unsaved_state(&mut self, hw: &mut impl Hardware, number: usize, l1: &Inherited) {
-        let slot = self.slots.get(number);
+    fn load_unsaved_state(&mut self, hw: &mut impl Hardware, id: SlotId, l1: &Inherited) {
+        let slot = self.slots.get(id);
         // What the last exit saved and L1 has not read lies in vmcs02 alone,
         // and the writes below would lose it.
         for f in [
@@ -100,7 +102,7 @@ impl Nested {
         ] {
             slot.fetch(hw, f);
         }
-        let v = &slot.vmcs12;
+        let v = &*slot;
         let cr0 = v.get(field::GUEST_CR0);
         let efer = if slot.entry(Entry::LOAD_EFER) {
             v.get(field::GUEST_IA32_EFER)
@@ -140,23 +142,26 @@ impl Nested {
         if is_pae && !slot.proc2(Proc2::ENABLE_EPT) {
             // vmcs02 uses EPT, so the CPU takes the PDPTEs from vmcs02; for L1
             // they come from memory.
-            load_pdptes(hw, v.get(field::GUEST_CR3));
+            for f in PDPTES {
+                slot.l0_overwrites(hw, f);
+            }
+            load_pdptes(hw, slot.get(field::GUEST_CR3));
         }
     }
 
-    fn use_bitmap(&mut self, hw: &mut impl Hardware, number: usize) {
-        let slot = self.slots.get(number);
+    fn use_bitmap(&mut self, hw: &mut impl Hardware, id: SlotId) {
+        let slot = self.slots.get(id);
         if slot.proc(Proc::USE_MSR_BITMAPS) {
-            let address = slot.vmcs12.get(field::MSR_BITMAP);
+            let address = slot.get(field::MSR_BITMAP);
             let merged = hw.merge_msr_bitmap(address);
             hw.write(field::MSR_BITMAP, merged);
         }
     }
 
-    fn use_vpid(&mut self, hw: &mut impl Hardware, number: usize) {
-        let slot = self.slots.get(number);
+    fn use_vpid(&mut self, hw: &mut impl Hardware, id: SlotId) {
+        let slot = self.slots.get(id);
         let vpid12 = match slot.proc2(Proc2::ENABLE_VPID) {
-            true => Some(slot.vmcs12.get(field::VIRTUAL_PROCESSOR_ID) as u16),
+            true => Some(slot.get(field::VIRTUAL_PROCESSOR_ID) as u16),
             false => None,
         };
         let assigned = self.vpids.enter(vpid12);
@@ -167,44 +172,44 @@ impl Nested {
     }
 
     /// What the pool has to know of L2; `None` if L1 does not use EPT for it.
-    pub(crate) fn context12(&mut self, number: usize) -> Option<Context12> {
+    pub(crate) fn context12(&mut self, id: SlotId) -> Option<Context12> {
         let ept_caps = self.ept_caps;
-        let slot = self.slots.get(number);
+        let slot = self.slots.get(id);
         if !slot.proc2(Proc2::ENABLE_EPT) {
             return None;
         }
         let mode_based = slot.proc2(Proc2::MODE_BASED_EXECUTE_CONTROL);
         let caps = ept_caps.with_mode_based_execute(mode_based);
-        let eptp = Eptp::new(slot.vmcs12.get(field::EPT_POINTER), &caps).ok()?;
+        let eptp = Eptp::new(slot.get(field::EPT_POINTER), &caps).ok()?;
         Some(Context12 { eptp, caps })
     }
 
     /// Page-modification logging as vmcs12 asks for it.
-    pub(crate) fn pml12(&mut self, number: usize) -> Pml {
-        let slot = self.slots.get(number);
+    pub(crate) fn pml12(&mut self, id: SlotId) -> Pml {
+        let slot = self.slots.get(id);
         if !slot.proc2(Proc2::ENABLE_PML) {
             return Pml::Off;
         }
         Pml::On {
-            full: slot.vmcs12.get(field::PML_INDEX) > 511,
+            full: slot.get(field::PML_INDEX) > 511,
         }
     }
 
     /// Gives vmcs02 its EPT pointer; false if vmcs12's is not one.
-    pub(crate) fn use_ept(&mut self, hw: &mut impl Hardware, number: usize) -> bool {
-        let slot = self.slots.get(number);
+    pub(crate) fn use_ept(&mut self, hw: &mut impl Hardware, id: SlotId) -> bool {
+        let slot = self.slots.get(id);
         if !slot.proc2(Proc2::ENABLE_EPT) {
             if slot.proc2(Proc2::VIRTUALIZE_APIC_ACCESSES) {
                 // Behind a large page the CPU may not know the page again: SDM
                 // "Virtualizing Memory-Mapped APIC Accesses". With EPT in L1 the
                 // size of ept12's leaf decides.
-                hw.keep_small_ept01(slot.vmcs12.get(field::APIC_ACCESS_ADDRESS));
+                hw.keep_small_ept01(slot.get(field::APIC_ACCESS_ADDRESS));
             }
             let pointer = hw.ept01_pointer();
             hw.write(field::EPT_POINTER, pointer);
             return true;
         }
-        let Some(context) = self.context12(number) else {
+        let Some(context) = self.context12(id) else {
             return false;
         };
         if hw.take_ept01_change() {
@@ -221,21 +226,22 @@ impl Nested {
         true
     }
 
-    fn start_timer(&mut self, hw: &mut impl Hardware, number: usize) {
-        let slot = self.slots.get(number);
-        self.timer_end = None;
-        if slot.pin(Pin::ACTIVATE_PREEMPTION_TIMER) {
-            slot.fetch(hw, field::VMX_PREEMPTION_TIMER_VALUE);
-            let value = slot.vmcs12.get(field::VMX_PREEMPTION_TIMER_VALUE);
-            let now = hw.tsc() >> (self.caps.misc & 0x1f);
-            self.timer_end = Some(now.wrapping_add(value));
-            hw.write(field::VMX_PREEMPTION_TIMER_VALUE, value);
+    /// Gives where the preemption timer runs out, if it is on.
+    fn start_timer(&mut self, hw: &mut impl Hardware, id: SlotId) -> Option<u64> {
+        let slot = self.slots.get(id);
+        if !slot.pin(Pin::ACTIVATE_PREEMPTION_TIMER) {
+            return None;
         }
+        slot.fetch(hw, field::VMX_PREEMPTION_TIMER_VALUE);
+        let value = slot.get(field::VMX_PREEMPTION_TIMER_VALUE);
+        let now = hw.tsc() >> (self.caps.misc & 0x1f);
+        hw.write(field::VMX_PREEMPTION_TIMER_VALUE, value);
+        Some(now.wrapping_add(value))
     }
 
     /// Before L0 resumes L2 by itself: the timer has gone on meanwhile.
     pub(crate) fn continue_timer(&mut self, hw: &mut impl Hardware) {
-        if let Some(end) = self.timer_end {
+        if let Some(end) = self.non_root().timer_end {
             let now = hw.tsc() >> (self.caps.misc & 0x1f);
             hw.write(
                 field::VMX_PREEMPTION_TIMER_VALUE,
@@ -250,22 +256,19 @@ impl Nested {
     pub(crate) fn entry_failure(
         &mut self,
         hw: &mut impl Hardware,
-        number: usize,
+        id: SlotId,
         reason: Reason,
         qualification: u64,
         left: Option<LeftByL2>,
     ) -> Done {
-        self.in_l2 = false;
         hw.switch_to(Current::Vmcs01);
         // The CPU stored the outcome, no field besides; guest state and the
         // valid bit of the entry's event stay as they are.
-        let slot = self.slots.get(number);
+        let slot = self.slots.get(id);
         let reason = u64::from(reason as u32 | umbra_vmcs::exit::ENTRY_FAILURE);
-        slot.vmcs12.set(field::EXIT_REASON, reason);
-        slot.vmcs12.set(field::EXIT_QUALIFICATION, qualification);
-        slot.stale.remove(field::EXIT_REASON);
-        slot.stale.remove(field::EXIT_QUALIFICATION);
-        match self.load_host_state(hw, number, left) {
+        slot.l0_records(field::EXIT_REASON, reason);
+        slot.l0_records(field::EXIT_QUALIFICATION, qualification);
+        match self.load_host_state(hw, id, left) {
             Ok(()) => Done::Switched,
             Err(indicator) => Done::Abort(indicator),
         }
@@ -277,14 +280,8 @@ impl Nested {
 pub(crate) fn load_pdptes(hw: &mut impl Hardware, cr3: u64) -> [u64; 4] {
     let mut bytes = [0; 32];
     hw.read_l1(cr3 & 0xffff_ffe0, &mut bytes);
-    let fields = [
-        field::GUEST_PDPTE0,
-        field::GUEST_PDPTE1,
-        field::GUEST_PDPTE2,
-        field::GUEST_PDPTE3,
-    ];
     let mut pdptes = [0; 4];
-    for ((pdpte, field), chunk) in pdptes.iter_mut().zip(fields).zip(bytes.chunks_exact(8)) {
+    for ((pdpte, field), chunk) in pdptes.iter_mut().zip(PDPTES).zip(bytes.chunks_exact(8)) {
         let mut value = [0; 8];
         value.copy_from_slice(chunk);
         *pdpte = u64::from_le_bytes(value);

@@ -11,7 +11,8 @@ use crate::bits::*;
 use crate::exit::L2Done;
 use crate::fault::Fault;
 use crate::hw::Hardware;
-use crate::state::Nested;
+use crate::slots::SlotId;
+use crate::state::{Nested, Vmx};
 
 /// Bits of event information: the error-code bit and the type.
 const INFO_ERROR_CODE: u64 = 1 << 11;
@@ -27,25 +28,21 @@ pub(crate) const fn kind(info: u64) -> u64 {
 
 impl Nested {
     /// What becomes of an NMI under vmcs12's controls.
-    pub(crate) fn nmi_policy(&mut self, number: usize) -> Policy {
-        let pin = self
-            .slots
-            .get(number)
-            .vmcs12
-            .get32(field::PIN_BASED_CONTROLS);
+    pub(crate) fn nmi_policy(&mut self, id: SlotId) -> Policy {
+        let pin = self.slots.get(id).get32(field::PIN_BASED_CONTROLS);
         Policy::of_pin_controls(pin)
     }
 
     /// Before L0 resumes L2 after an exit of its own: the event that was being
     /// delivered is injected again, NMI blocking is put right, and the
     /// preemption timer has gone on. vmcs02 is current.
-    pub(crate) fn resume_l2(&mut self, hw: &mut impl Hardware, number: usize) {
-        let policy = self.nmi_policy(number);
+    pub(crate) fn resume_l2(&mut self, hw: &mut impl Hardware, id: SlotId) {
+        let policy = self.nmi_policy(id);
         let idt = hw.read(field::IDT_VECTORING_INFORMATION) as u32;
         let now = Interruptibility(hw.read(field::GUEST_INTERRUPTIBILITY_STATE) as u32);
         let after = match blocking::before_reinjection(policy, now, idt) {
             Some((info, after)) => {
-                self.inject_again(hw, number, u64::from(info));
+                self.inject_again(hw, id, u64::from(info));
                 after
             }
             None => {
@@ -76,21 +73,21 @@ impl Nested {
 
     /// RF is as the event pushes it: the exit saved just that. SDM "Saving RIP, RSP,
     /// RFLAGS, and SSP".
-    fn inject_again(&mut self, hw: &mut impl Hardware, number: usize, info: u64) {
-        let slot = self.slots.get(number);
+    fn inject_again(&mut self, hw: &mut impl Hardware, id: SlotId, info: u64) {
+        let slot = self.slots.get(id);
         hw.write(field::VM_ENTRY_INTERRUPTION_INFORMATION, info);
         if info & INFO_ERROR_CODE != 0 {
             let code = hw.read(field::IDT_VECTORING_ERROR_CODE);
+            slot.l0_overwrites(hw, field::VM_ENTRY_EXCEPTION_ERROR_CODE);
             hw.write(field::VM_ENTRY_EXCEPTION_ERROR_CODE, code);
-            slot.dirty.insert(field::VM_ENTRY_EXCEPTION_ERROR_CODE);
         }
         if matches!(
             kind(info),
             TYPE_SOFTWARE_INTERRUPT | TYPE_PRIVILEGED_SOFTWARE_EXCEPTION | TYPE_SOFTWARE_EXCEPTION
         ) {
             let length = hw.read(field::VM_EXIT_INSTRUCTION_LENGTH);
+            slot.l0_overwrites(hw, field::VM_ENTRY_INSTRUCTION_LENGTH);
             hw.write(field::VM_ENTRY_INSTRUCTION_LENGTH, length);
-            slot.dirty.insert(field::VM_ENTRY_INSTRUCTION_LENGTH);
         }
     }
 
@@ -101,12 +98,12 @@ impl Nested {
         let event = hw.read(field::VM_ENTRY_INTERRUPTION_INFORMATION) as u32;
         let activity = hw.read(field::GUEST_ACTIVITY_STATE) as u32;
         let debug = hw.read(field::GUEST_PENDING_DEBUG_EXCEPTIONS);
-        let (Some(number), true) = (self.current, self.in_l2) else {
+        let Vmx::NonRoot(l2) = &self.vmx else {
             return umbra_nmi::Entry::l1(interruptibility, event, activity, debug);
         };
-        let exits_first =
-            self.timer_end.is_some() && hw.read(field::VMX_PREEMPTION_TIMER_VALUE) == 0;
-        let v = &self.slots.get(number).vmcs12;
+        let id = l2.current;
+        let exits_first = l2.timer_end.is_some() && hw.read(field::VMX_PREEMPTION_TIMER_VALUE) == 0;
+        let v = self.slots.get(id);
         umbra_nmi::Entry::l2(
             v.get32(field::PIN_BASED_CONTROLS),
             v.get32(field::PRIMARY_PROCESSOR_BASED_CONTROLS),
@@ -120,37 +117,30 @@ impl Nested {
 
     /// Before L0 enters L2 again after an exit that was for an NMI of L0's alone.
     pub fn after_own_exit(&mut self, hw: &mut impl Hardware) {
-        if self.in_l2 {
+        if self.in_l2() {
             self.continue_timer(hw);
         }
     }
 
     /// An NMI that arrived in L0 is an exit of L2, which was about to run.
     pub fn reflect_nmi(&mut self, hw: &mut impl Hardware) -> L2Done {
-        let Some(number) = self.current else {
-            return L2Done::Resume;
-        };
-        let slot = self.slots.get(number);
+        let id = self.non_root().current;
+        let slot = self.slots.get(id);
         hw.write_exit_event(slot, u64::from(umbra_nmi::NMI_EXIT_INFO), 0);
         self.reflect_event(hw, Reason::ExceptionOrNmi as u32)
     }
 
     /// Raises an exception in L2 for an instruction that L0 carried out for
     /// it: an exit to L1 if L1 wants that vector. True if L2 gets it.
-    pub(crate) fn raise_in_l2(
-        &mut self,
-        hw: &mut impl Hardware,
-        number: usize,
-        fault: Fault,
-    ) -> bool {
-        let bitmap = self.slots.get(number).vmcs12.get32(field::EXCEPTION_BITMAP);
+    pub(crate) fn raise_in_l2(&mut self, hw: &mut impl Hardware, id: SlotId, fault: Fault) -> bool {
+        let bitmap = self.slots.get(id).get32(field::EXCEPTION_BITMAP);
         if bitmap & 1 << (fault.vector & 31) != 0 {
             let info = self.raise_info(hw, fault);
             let code = u64::from(fault.error_code.unwrap_or(0));
-            hw.write_exit_event(self.slots.get(number), info, code);
+            hw.write_exit_event(self.slots.get(id), info, code);
             return false;
         }
-        self.inject_fault(hw, number, fault);
+        self.inject_fault(hw, id, fault);
         true
     }
 
@@ -168,14 +158,14 @@ impl Nested {
     }
 
     /// The next entry of L2 delivers the fault.
-    pub(crate) fn inject_fault(&mut self, hw: &mut impl Hardware, number: usize, fault: Fault) {
+    pub(crate) fn inject_fault(&mut self, hw: &mut impl Hardware, id: SlotId, fault: Fault) {
         let info = self.raise_info(hw, fault);
         hw.write(field::VM_ENTRY_INTERRUPTION_INFORMATION, info);
         if info & INFO_ERROR_CODE != 0 {
             let code = u64::from(fault.error_code.unwrap_or(0));
+            let slot = self.slots.get(id);
+            slot.l0_overwrites(hw, field::VM_ENTRY_EXCEPTION_ERROR_CODE);
             hw.write(field::VM_ENTRY_EXCEPTION_ERROR_CODE, code);
-            let slot = self.slots.get(number);
-            slot.dirty.insert(field::VM_ENTRY_EXCEPTION_ERROR_CODE);
         }
     }
 }
@@ -187,13 +177,9 @@ trait ExitEvent {
 
 impl<H: Hardware> ExitEvent for H {
     fn write_exit_event(&mut self, slot: &mut crate::slots::Slot, info: u64, code: u64) {
-        slot.vmcs12
-            .set(field::VM_EXIT_INTERRUPTION_INFORMATION, info);
-        slot.vmcs12
-            .set(field::VM_EXIT_INTERRUPTION_ERROR_CODE, code);
-        // An earlier exit may have left it to be read from vmcs02.
-        slot.stale.remove(field::VM_EXIT_INTERRUPTION_ERROR_CODE);
-        slot.vmcs12.set(field::EXIT_QUALIFICATION, 0);
-        slot.vmcs12.set(field::IDT_VECTORING_INFORMATION, 0);
+        slot.l0_records(field::VM_EXIT_INTERRUPTION_INFORMATION, info);
+        slot.l0_records(field::VM_EXIT_INTERRUPTION_ERROR_CODE, code);
+        slot.l0_records(field::EXIT_QUALIFICATION, 0);
+        slot.l0_records(field::IDT_VECTORING_INFORMATION, 0);
     }
 }

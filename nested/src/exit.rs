@@ -14,6 +14,7 @@ use crate::fault::Fault;
 use crate::host_state::{LeftByL2, abort};
 use crate::hw::{Current, Hardware};
 use crate::msr_list::in_vmcs;
+use crate::slots::SlotId;
 use crate::state::Nested;
 
 /// What becomes of an exit of L2.
@@ -78,22 +79,20 @@ impl Nested {
     /// Deals with an exit of L2. vmcs02 is current; afterwards the VMCS of
     /// whichever level runs next.
     pub fn l2_exit(&mut self, hw: &mut impl Hardware) -> L2Done {
-        let Some(number) = self.current else {
-            // L2 runs only with a current VMCS.
-            return L2Done::Resume;
-        };
-        let slot = self.slots.get(number);
-        self.has_exit_tsc = slot.vmcs12.get(field::VM_EXIT_MSR_STORE_COUNT) != 0;
+        let id = self.non_root().current;
+        let slot = self.slots.get(id);
+        let has_exit_tsc = slot.get(field::VM_EXIT_MSR_STORE_COUNT) != 0;
+        self.non_root().has_exit_tsc = has_exit_tsc;
         let raw = hw.read(field::EXIT_REASON) as u32;
         if raw & ENTRY_FAILURE != 0 {
-            return self.l2_entry_failed(hw, number, raw);
+            return self.l2_entry_failed(hw, id, raw);
         }
         match Reason::from_number(raw as u16) {
-            Some(Reason::EptViolation) => self.l2_ept_violation(hw, number),
-            Some(Reason::EptMisconfiguration) => self.l2_ept_violation(hw, number),
-            Some(Reason::Rdmsr) => self.l2_msr(hw, number, false),
-            Some(Reason::Wrmsr) => self.l2_msr(hw, number, true),
-            Some(Reason::Vmfunc) => self.l2_vmfunc(hw, number),
+            Some(Reason::EptViolation) => self.l2_ept_violation(hw, id),
+            Some(Reason::EptMisconfiguration) => self.l2_ept_violation(hw, id),
+            Some(Reason::Rdmsr) => self.l2_msr(hw, id, false),
+            Some(Reason::Wrmsr) => self.l2_msr(hw, id, true),
+            Some(Reason::Vmfunc) => self.l2_vmfunc(hw, id),
             // Every other exit has its cause in a control of vmcs12 or has no
             // control at all: L1's. So is a reason that Umbra does not know.
             _ => self.reflect(hw, raw),
@@ -102,22 +101,23 @@ impl Nested {
 
     /// The CPU refused a vmcs02 whose vmcs12 the rules had let through: L1
     /// learns what the CPU said.
-    fn l2_entry_failed(&mut self, hw: &mut impl Hardware, number: usize, raw: u32) -> L2Done {
+    fn l2_entry_failed(&mut self, hw: &mut impl Hardware, id: SlotId, raw: u32) -> L2Done {
         let qualification = hw.read(field::EXIT_QUALIFICATION);
         let reason = Reason::from_number(raw as u16).unwrap_or(Reason::EntryGuestState);
-        self.slots.get(number).dirty = FieldSet::FULL;
+        self.slots.get(id).distrust_vmcs02();
+        self.end_l2();
         hw.switch_to(Current::Vmcs01);
-        self.undo_launch(hw, number);
-        match self.entry_failure(hw, number, reason, qualification, None) {
+        self.undo_launch(hw, id);
+        match self.entry_failure(hw, id, reason, qualification, None) {
             crate::Done::Abort(indicator) => L2Done::Abort(indicator),
             _ => L2Done::Reflected,
         }
     }
 
     /// A VMLAUNCH that failed leaves the launch state clear. vmcs01 is current.
-    fn undo_launch(&mut self, hw: &mut impl Hardware, number: usize) {
+    fn undo_launch(&mut self, hw: &mut impl Hardware, id: SlotId) {
         if hw.read(field::EXIT_REASON) as u16 == Reason::Vmlaunch as u16 {
-            self.slots.get(number).is_launched = false;
+            self.slots.get(id).set_launched(false);
         }
     }
 
@@ -125,24 +125,22 @@ impl Nested {
     /// like [`l2_exit`](Self::l2_exit) for a vmcs12 that the rules let through
     /// and the CPU does not. L1's instruction ends in the same failure.
     pub fn l2_vmfail(&mut self, hw: &mut impl Hardware, error: u32) {
-        let Some(number) = self.current else { return };
-        self.in_l2 = false;
-        let slot = self.slots.get(number);
-        slot.dirty = FieldSet::FULL;
-        slot.unchecked = FieldSet::FULL;
-        slot.vmcs12
-            .set(field::VM_INSTRUCTION_ERROR, u64::from(error));
+        let id = self.non_root().current;
+        self.end_l2();
+        let slot = self.slots.get(id);
+        slot.distrust_vmcs02();
+        slot.l0_records(field::VM_INSTRUCTION_ERROR, u64::from(error));
         hw.switch_to(Current::Vmcs01);
-        self.undo_launch(hw, number);
+        self.undo_launch(hw, id);
         let rflags = hw.read(field::GUEST_RFLAGS) & !RFLAGS_STATUS;
         hw.write(field::GUEST_RFLAGS, rflags | RFLAGS_ZF);
     }
 
     /// RDMSR or WRMSR of L2: L1's if its bitmap says so; else L0 intercepts
     /// the MSR for itself and does what L1's own access would do.
-    fn l2_msr(&mut self, hw: &mut impl Hardware, number: usize, is_write: bool) -> L2Done {
+    fn l2_msr(&mut self, hw: &mut impl Hardware, id: SlotId, is_write: bool) -> L2Done {
         let index = hw.gpr(1) as u32;
-        if self.l1_wants_msr(hw, number, index, is_write) {
+        if self.l1_wants_msr(hw, id, index, is_write) {
             let reason = if is_write {
                 Reason::Wrmsr
             } else {
@@ -172,12 +170,12 @@ impl Nested {
             Ok(()) => {
                 if is_write {
                     // An MTRR changes the memory types that ept02 was made of.
-                    self.use_ept(hw, number);
+                    self.use_ept(hw, id);
                 }
-                self.end_instruction_of_l2(hw, number)
+                self.end_instruction_of_l2(hw, id)
             }
             Err(_) => {
-                if !self.raise_in_l2(hw, number, Fault::GP) {
+                if !self.raise_in_l2(hw, id, Fault::GP) {
                     return self.reflect_event(hw, Reason::ExceptionOrNmi as u32);
                 }
                 self.continue_timer(hw);
@@ -189,14 +187,10 @@ impl Nested {
     /// L0 has carried out the instruction that L2 exited with: L2 goes on
     /// behind it, unless L1 asked for an exit after each instruction (SDM
     /// "Monitor Trap Flag").
-    pub(crate) fn end_instruction_of_l2(
-        &mut self,
-        hw: &mut impl Hardware,
-        number: usize,
-    ) -> L2Done {
+    pub(crate) fn end_instruction_of_l2(&mut self, hw: &mut impl Hardware, id: SlotId) -> L2Done {
         self.skip_in_l2(hw);
-        if self.slots.get(number).proc(Proc::MONITOR_TRAP_FLAG) {
-            self.note_exit_without_event(number, 0);
+        if self.slots.get(id).proc(Proc::MONITOR_TRAP_FLAG) {
+            self.note_exit_without_event(id, 0);
             return self.reflect_event(hw, Reason::MonitorTrapFlag as u32);
         }
         self.continue_timer(hw);
@@ -209,18 +203,18 @@ impl Nested {
     pub(crate) fn reflect_unrun(
         &mut self,
         hw: &mut impl Hardware,
-        number: usize,
+        id: SlotId,
         reason: Reason,
     ) -> L2Done {
         let event = hw.read(field::VM_ENTRY_INTERRUPTION_INFORMATION);
         let event = if event & INFO_VALID != 0 { event } else { 0 };
-        self.note_exit_without_event(number, event);
+        self.note_exit_without_event(id, event);
         if event != 0 {
-            let slot = self.slots.get(number);
-            let code = slot.vmcs12.get(field::VM_ENTRY_EXCEPTION_ERROR_CODE);
-            let length = slot.vmcs12.get(field::VM_ENTRY_INSTRUCTION_LENGTH);
-            slot.vmcs12.set(field::IDT_VECTORING_ERROR_CODE, code);
-            slot.vmcs12.set(field::VM_EXIT_INSTRUCTION_LENGTH, length);
+            let slot = self.slots.get(id);
+            let code = slot.get(field::VM_ENTRY_EXCEPTION_ERROR_CODE);
+            let length = slot.get(field::VM_ENTRY_INSTRUCTION_LENGTH);
+            slot.l0_records(field::IDT_VECTORING_ERROR_CODE, code);
+            slot.l0_records(field::VM_EXIT_INSTRUCTION_LENGTH, length);
             // No CPU has cleared it.
             hw.write(field::VM_ENTRY_INTERRUPTION_INFORMATION, 0);
         }
@@ -228,16 +222,15 @@ impl Nested {
     }
 
     /// The information of an exit that no CPU recorded and that is no event.
-    pub(crate) fn note_exit_without_event(&mut self, number: usize, vectoring: u64) {
-        let slot = self.slots.get(number);
+    pub(crate) fn note_exit_without_event(&mut self, id: SlotId, vectoring: u64) {
+        let slot = self.slots.get(id);
         for (f, value) in [
             (field::EXIT_QUALIFICATION, 0),
             (field::VM_EXIT_INTERRUPTION_INFORMATION, 0),
             (field::IDT_VECTORING_INFORMATION, vectoring),
             (field::IDT_VECTORING_ERROR_CODE, 0),
         ] {
-            slot.vmcs12.set(f, value);
-            slot.stale.remove(f);
+            slot.l0_records(f, value);
         }
     }
 
@@ -269,38 +262,34 @@ impl Nested {
 
     /// Reflects the exit that vmcs02 recorded, under `reason`.
     pub(crate) fn reflect(&mut self, hw: &mut impl Hardware, reason: u32) -> L2Done {
-        let Some(number) = self.current else {
-            return L2Done::Resume;
-        };
+        let id = self.non_root().current;
         let lazy = LAZY_INFORMATION.intersection(self.fields);
-        let slot = self.slots.get(number);
+        let slot = self.slots.get(id);
         for f in EAGER_INFORMATION {
             let value = hw.read(f);
-            slot.vmcs12.set(f, value);
+            slot.cpu_stored(f, value);
         }
-        slot.stale = slot.stale.union(lazy);
+        slot.left_in_vmcs02(lazy);
         self.reflect_event(hw, reason)
     }
 
     /// Reflects an exit whose information is in vmcs12 already.
     pub(crate) fn reflect_event(&mut self, hw: &mut impl Hardware, reason: u32) -> L2Done {
-        let Some(number) = self.current else {
-            return L2Done::Resume;
-        };
-        let slot = self.slots.get(number);
-        slot.vmcs12.set(field::EXIT_REASON, u64::from(reason));
-        let event = slot.vmcs12.get(field::VM_EXIT_INTERRUPTION_INFORMATION);
+        let id = self.non_root().current;
+        let slot = self.slots.get(id);
+        slot.l0_records(field::EXIT_REASON, u64::from(reason));
+        let event = slot.get(field::VM_EXIT_INTERRUPTION_INFORMATION);
         let is_nmi_exit = reason as u16 == Reason::ExceptionOrNmi as u16
             && event & INFO_VALID != 0
             && event >> 8 & 7 == 2;
-        let left = self.save_guest_state(hw, number, is_nmi_exit);
-        self.in_l2 = false;
-        self.timer_end = None;
-        if self.store_exit_msrs(hw, number).is_err() {
-            return L2Done::Abort(self.vmx_abort(hw, number, abort::SAVING_GUEST_MSRS));
+        let left = self.save_guest_state(hw, id, is_nmi_exit);
+        let stored = self.store_exit_msrs(hw, id);
+        self.end_l2();
+        if stored.is_err() {
+            return L2Done::Abort(self.vmx_abort(hw, id, abort::SAVING_GUEST_MSRS));
         }
         hw.switch_to(Current::Vmcs01);
-        match self.load_host_state(hw, number, Some(left)) {
+        match self.load_host_state(hw, id, Some(left)) {
             Ok(()) => L2Done::Reflected,
             Err(indicator) => L2Done::Abort(indicator),
         }
@@ -311,20 +300,20 @@ impl Nested {
     fn save_guest_state(
         &mut self,
         hw: &mut impl Hardware,
-        number: usize,
+        id: SlotId,
         is_nmi_exit: bool,
     ) -> LeftByL2 {
         let stores_lma = self.caps.stores_lma();
         let fields = self.fields;
-        let slot = self.slots.get(number);
+        let slot = self.slots.get(id);
         for f in EAGER {
             let value = hw.read(f);
-            slot.set_from_cpu(f, value);
+            slot.cpu_stored(f, value);
         }
         // The event of the entry has been delivered or is on record.
-        let event = slot.vmcs12.get(field::VM_ENTRY_INTERRUPTION_INFORMATION);
+        let event = slot.get(field::VM_ENTRY_INTERRUPTION_INFORMATION);
         if event & INFO_VALID != 0 {
-            slot.set_from_cpu(
+            slot.l0_records(
                 field::VM_ENTRY_INTERRUPTION_INFORMATION,
                 event & !INFO_VALID,
             );
@@ -332,25 +321,25 @@ impl Nested {
         let efer = hw.read(field::GUEST_IA32_EFER);
         if stores_lma && slot.proc2(Proc2::UNRESTRICTED_GUEST) {
             let control = u64::from(umbra_vmcs::controls::Entry::IA32E_MODE_GUEST.bits());
-            let old = slot.vmcs12.get(field::VM_ENTRY_CONTROLS);
+            let old = slot.get(field::VM_ENTRY_CONTROLS);
             let new = if efer & EFER_LMA != 0 {
                 old | control
             } else {
                 old & !control
             };
             if new != old {
-                slot.set(field::VM_ENTRY_CONTROLS, new);
+                slot.l1_writes(field::VM_ENTRY_CONTROLS, new);
             }
         }
 
         let mut stale = LAZY;
         if slot.exit(Exit::SAVE_EFER) {
-            slot.set_from_cpu(field::GUEST_IA32_EFER, efer);
+            slot.cpu_stored(field::GUEST_IA32_EFER, efer);
         }
         if slot.exit(Exit::SAVE_PERF_GLOBAL_CTRL)
             && let Ok(value) = hw.rdmsr_l1(MSR_IA32_PERF_GLOBAL_CTRL)
         {
-            slot.set_from_cpu(field::GUEST_IA32_PERF_GLOBAL_CTRL, value);
+            slot.cpu_stored(field::GUEST_IA32_PERF_GLOBAL_CTRL, value);
         }
         if slot.exit(Exit::SAVE_PAT) {
             stale = stale.union(LAZY_PAT);
@@ -368,9 +357,9 @@ impl Nested {
             stale = stale.union(LAZY_INTERRUPTS);
         }
         // A field that L1 is not shown is not kept for it either.
-        slot.stale = slot.stale.union(stale.intersection(fields));
+        slot.left_in_vmcs02(stale.intersection(fields));
 
-        self.left_by_l2(hw, number, is_nmi_exit)
+        self.left_by_l2(hw, id, is_nmi_exit)
     }
 
     /// What L1 keeps of L2's state where vmcs12 loads none of its own. vmcs02
@@ -378,10 +367,10 @@ impl Nested {
     pub(crate) fn left_by_l2(
         &mut self,
         hw: &mut impl Hardware,
-        number: usize,
+        id: SlotId,
         is_nmi_exit: bool,
     ) -> LeftByL2 {
-        let policy = self.nmi_policy(number);
+        let policy = self.nmi_policy(id);
         let l2 = Interruptibility(hw.read(field::GUEST_INTERRUPTIBILITY_STATE) as u32);
         LeftByL2 {
             efer: hw.read(field::GUEST_IA32_EFER),

@@ -9,6 +9,7 @@ use umbra_vmcs::field::{self, Field};
 use crate::bits::*;
 use crate::entry::load_pdptes;
 use crate::hw::Hardware;
+use crate::slots::SlotId;
 use crate::state::Nested;
 
 /// The VMX-abort indicators that Umbra can come to.
@@ -108,7 +109,7 @@ impl Nested {
     pub(crate) fn load_host_state(
         &mut self,
         hw: &mut impl Hardware,
-        number: usize,
+        id: SlotId,
         left: Option<LeftByL2>,
     ) -> Result<(), u32> {
         let left = match left {
@@ -120,10 +121,10 @@ impl Nested {
                 blocks_nmis: hw.read(field::GUEST_INTERRUPTIBILITY_STATE) & BLOCKING_BY_NMI != 0,
             },
         };
-        let is_64_bit = self.slots.get(number).exit(Exit::HOST_ADDRESS_SPACE_SIZE);
-        self.load_control_registers(hw, number, &left, is_64_bit);
-        self.load_segments(hw, number, is_64_bit);
-        let v = &self.slots.get(number).vmcs12;
+        let is_64_bit = self.slots.get(id).exit(Exit::HOST_ADDRESS_SPACE_SIZE);
+        self.load_control_registers(hw, id, &left, is_64_bit);
+        self.load_segments(hw, id, is_64_bit);
+        let v = self.slots.get(id);
         let mask = if is_64_bit { u64::MAX } else { 0xffff_ffff };
         hw.write(field::GUEST_RIP, v.get(field::HOST_RIP) & mask);
         hw.write(field::GUEST_RSP, v.get(field::HOST_RSP) & mask);
@@ -137,16 +138,16 @@ impl Nested {
             let pdptes = load_pdptes(hw, v.get(field::HOST_CR3));
             let reserved = pdpte_reserved(self.cpu.physical_mask());
             if pdptes.iter().any(|p| p & 1 != 0 && p & reserved != 0) {
-                return Err(self.vmx_abort(hw, number, abort::PDPTES));
+                return Err(self.vmx_abort(hw, id, abort::PDPTES));
             }
         }
-        let vpid_on = self.slots.get(number).proc2(Proc2::ENABLE_VPID);
+        let vpid_on = self.slots.get(id).proc2(Proc2::ENABLE_VPID);
         if !vpid_on {
             // Without VPIDs the transition drops what L1 had cached.
             hw.invvpid_single(VPID_L1);
         }
-        if self.load_exit_msrs(hw, number).is_err() {
-            return Err(self.vmx_abort(hw, number, abort::LOADING_HOST_MSRS));
+        if self.load_exit_msrs(hw, id).is_err() {
+            return Err(self.vmx_abort(hw, id, abort::LOADING_HOST_MSRS));
         }
         Ok(())
     }
@@ -154,12 +155,12 @@ impl Nested {
     fn load_control_registers(
         &mut self,
         hw: &mut impl Hardware,
-        number: usize,
+        id: SlotId,
         left: &LeftByL2,
         is_64_bit: bool,
     ) {
-        let slot = self.slots.get(number);
-        let v = &slot.vmcs12;
+        let slot = self.slots.get(id);
+        let v = &*slot;
         let cr0 = v.get(field::HOST_CR0) & !CR0_UNMODIFIED | left.cr0 & CR0_UNMODIFIED;
         hw.write(field::GUEST_CR0, cr0);
         hw.write(field::CR0_READ_SHADOW, cr0);
@@ -206,8 +207,8 @@ impl Nested {
         }
     }
 
-    fn load_segments(&mut self, hw: &mut impl Hardware, number: usize, is_64_bit: bool) {
-        let v = &self.slots.get(number).vmcs12;
+    fn load_segments(&mut self, hw: &mut impl Hardware, id: SlotId, is_64_bit: bool) {
+        let v = self.slots.get(id);
         hw.write(field::GUEST_CS_SELECTOR, v.get(field::HOST_CS_SELECTOR));
         hw.write(field::GUEST_CS_BASE, 0);
         hw.write(field::GUEST_CS_LIMIT, 0xffff_ffff);
@@ -247,15 +248,9 @@ impl Nested {
     }
 
     /// Stores the VMX-abort indicator in L1's VMCS region.
-    pub(crate) fn vmx_abort(
-        &mut self,
-        hw: &mut impl Hardware,
-        number: usize,
-        indicator: u32,
-    ) -> u32 {
-        if let Some(gpa) = self.slots.get(number).gpa {
-            hw.write_l1(gpa + 4, &indicator.to_le_bytes());
-        }
+    pub(crate) fn vmx_abort(&mut self, hw: &mut impl Hardware, id: SlotId, indicator: u32) -> u32 {
+        let gpa = self.slots.get(id).gpa();
+        hw.write_l1(gpa + 4, &indicator.to_le_bytes());
         indicator
     }
 }

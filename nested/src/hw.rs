@@ -5,13 +5,15 @@
 use umbra_ept::mem::{L1Memory, TableMemory};
 use umbra_vmcs::Field;
 
+use crate::slots::SlotId;
+
 /// The VMCS that VMREAD, VMWRITE and the next VM entry use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Current {
     /// L0 runs L1.
     Vmcs01,
-    /// L0 runs L2 for L1, with the vmcs02 of this number.
-    Vmcs02(usize),
+    /// L0 runs L2 for L1, with the vmcs02 of this slot.
+    Vmcs02(SlotId),
 }
 
 /// An MSR access that a CPU would answer with #GP.
@@ -42,7 +44,7 @@ pub trait Hardware {
     fn switch_to(&mut self, which: Current);
     /// Starts a vmcs02 afresh: VMCLEAR, then L0's host state and whatever else
     /// does not depend on vmcs12. Leaves it current.
-    fn reset_vmcs02(&mut self, number: usize);
+    fn reset_vmcs02(&mut self, slot: SlotId);
 
     /// A general register of the level that just exited, by its encoding in
     /// instructions (4, RSP, is never asked for).

@@ -12,6 +12,7 @@ use crate::entry::invalidate;
 use crate::exit::L2Done;
 use crate::fault::Fault;
 use crate::hw::Hardware;
+use crate::slots::SlotId;
 use crate::state::Nested;
 
 /// The virtualization exception.
@@ -23,17 +24,17 @@ const VE: Fault = Fault {
 
 impl Nested {
     /// An EPT violation (or a misconfiguration) that the CPU found in ept02.
-    pub(crate) fn l2_ept_violation(&mut self, hw: &mut impl Hardware, number: usize) -> L2Done {
+    pub(crate) fn l2_ept_violation(&mut self, hw: &mut impl Hardware, id: SlotId) -> L2Done {
         let gpa2 = hw.read(field::GUEST_PHYSICAL_ADDRESS);
         if gpa2 & !self.cpu.physical_mask() != 0 {
-            return self.l2_beyond_width(hw, number);
+            return self.l2_beyond_width(hw, id);
         }
-        let Some(context) = self.context12(number) else {
+        let Some(context) = self.context12(id) else {
             // L2 runs on ept01, which maps rare addresses on demand.
             if !hw.map_ept01(gpa2) {
-                return self.l2_beyond_width(hw, number);
+                return self.l2_beyond_width(hw, id);
             }
-            self.resume_l2(hw, number);
+            self.resume_l2(hw, id);
             return L2Done::Resume;
         };
         let is_violation = hw.read(field::EXIT_REASON) as u16 == Reason::EptViolation as u16;
@@ -43,7 +44,7 @@ impl Nested {
             1
         };
         let access = Access::from_qualification(qualification, context.caps.advanced_info);
-        let pml = self.pml12(number);
+        let pml = self.pml12(id);
         let outcome = {
             let (mut tables, mut memory) = hw.ept();
             self.pool
@@ -57,53 +58,53 @@ impl Nested {
             } => {
                 invalidate(hw, owed);
                 if let Some(gpa2) = log {
-                    self.log_page(hw, number, gpa2);
+                    self.log_page(hw, id, gpa2);
                 }
             }
             Outcome::AlreadyThere | Outcome::Retry => {}
             Outcome::Violation12(violation) => {
-                return self.violation12(hw, number, &violation, qualification);
+                return self.violation12(hw, id, &violation, qualification);
             }
             Outcome::Misconfig12(_) | Outcome::Denied01 { .. } => {
-                return self.reflect_changed(hw, number, Reason::EptMisconfiguration, 0);
+                return self.reflect_changed(hw, id, Reason::EptMisconfiguration, 0);
             }
             Outcome::PmlFull => {
                 // Bit 12 is the NMI unblocking of the access, as in hardware.
                 let bit = qualification & 1 << 12;
-                return self.reflect_changed(hw, number, Reason::PmlFull, bit);
+                return self.reflect_changed(hw, id, Reason::PmlFull, bit);
             }
         }
-        self.resume_l2(hw, number);
+        self.resume_l2(hw, id);
         L2Done::Resume
     }
 
     fn violation12(
         &mut self,
         hw: &mut impl Hardware,
-        number: usize,
+        id: SlotId,
         violation: &Violation,
         hardware: u64,
     ) -> L2Done {
         let qualification = violation.qualification(hardware);
-        if violation.convertible && self.convert_to_ve(hw, number, qualification) {
-            if self.raise_in_l2(hw, number, VE) {
+        if violation.convertible && self.convert_to_ve(hw, id, qualification) {
+            if self.raise_in_l2(hw, id, VE) {
                 self.continue_timer(hw);
                 return L2Done::Resume;
             }
             return self.reflect_event(hw, Reason::ExceptionOrNmi as u32);
         }
-        self.reflect_changed(hw, number, Reason::EptViolation, qualification)
+        self.reflect_changed(hw, id, Reason::EptViolation, qualification)
     }
 
     /// Reflects with another reason and qualification than the CPU recorded.
     fn reflect_changed(
         &mut self,
         hw: &mut impl Hardware,
-        number: usize,
+        id: SlotId,
         reason: Reason,
         qualification: u64,
     ) -> L2Done {
-        let slot = self.slots.get(number);
+        let slot = self.slots.get(id);
         for f in [
             field::VM_EXIT_INTERRUPTION_INFORMATION,
             field::IDT_VECTORING_INFORMATION,
@@ -113,38 +114,36 @@ impl Nested {
             field::IDT_VECTORING_ERROR_CODE,
         ] {
             let value = hw.read(f);
-            slot.vmcs12.set(f, value);
+            slot.l0_records(f, value);
         }
-        slot.vmcs12.set(field::EXIT_QUALIFICATION, qualification);
+        slot.l0_records(field::EXIT_QUALIFICATION, qualification);
         self.reflect_event(hw, reason as u32)
     }
 
     /// Logs a page whose dirty flag was set in L1's page-modification log.
     /// SDM "Page-Modification Logging".
-    fn log_page(&mut self, hw: &mut impl Hardware, number: usize, gpa2: u64) {
-        let slot = self.slots.get(number);
-        let index = slot.vmcs12.get(field::PML_INDEX);
-        let log = slot.vmcs12.get(field::PML_ADDRESS);
+    fn log_page(&mut self, hw: &mut impl Hardware, id: SlotId, gpa2: u64) {
+        let slot = self.slots.get(id);
+        let index = slot.get(field::PML_INDEX);
+        let log = slot.get(field::PML_ADDRESS);
         if index > 511 {
             return;
         }
         hw.write_l1(log.wrapping_add(8 * index), &gpa2.to_le_bytes());
-        slot.vmcs12.set(field::PML_INDEX, index.wrapping_sub(1));
+        slot.l0_records(field::PML_INDEX, index.wrapping_sub(1));
     }
 
     /// Whether a convertible violation becomes #VE, its information area then
     /// written. SDM "Convertible EPT Violations", "Virtualization-Exception
     /// Information".
-    fn convert_to_ve(&mut self, hw: &mut impl Hardware, number: usize, qualification: u64) -> bool {
-        let slot = self.slots.get(number);
+    fn convert_to_ve(&mut self, hw: &mut impl Hardware, id: SlotId, qualification: u64) -> bool {
+        let slot = self.slots.get(id);
         let in_protected_mode = hw.read(field::GUEST_CR0) & 1 != 0;
         let delivering = hw.read(field::IDT_VECTORING_INFORMATION) & INFO_VALID != 0;
         if !slot.proc2(Proc2::EPT_VIOLATION_VE) || !in_protected_mode || delivering {
             return false;
         }
-        let area = slot
-            .vmcs12
-            .get(field::VIRTUALIZATION_EXCEPTION_INFORMATION_ADDRESS);
+        let area = slot.get(field::VIRTUALIZATION_EXCEPTION_INFORMATION_ADDRESS);
         let mut busy = [0; 4];
         hw.read_l1(area.wrapping_add(4), &mut busy);
         if busy != [0; 4] {
@@ -152,7 +151,7 @@ impl Nested {
         }
         let linear = hw.read(field::GUEST_LINEAR_ADDRESS);
         let gpa2 = hw.read(field::GUEST_PHYSICAL_ADDRESS);
-        let index = slot.vmcs12.get(field::EPTP_INDEX) as u16;
+        let index = slot.get(field::EPTP_INDEX) as u16;
         let mut bytes = [0; 34];
         bytes[0..4].copy_from_slice(&(Reason::EptViolation as u32).to_le_bytes());
         bytes[4..8].copy_from_slice(&u32::MAX.to_le_bytes());

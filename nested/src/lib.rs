@@ -8,6 +8,7 @@
 
 pub mod beyond_width;
 pub mod bits;
+mod blame;
 mod compose;
 mod entry;
 mod event;
@@ -32,4 +33,5 @@ pub use fault::{Fault, Refusal};
 pub use host_state::abort;
 pub use hw::{Current, Hardware, MsrFault};
 pub use insn::Done;
+pub use slots::SlotId;
 pub use state::Nested;

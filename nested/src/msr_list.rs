@@ -7,6 +7,7 @@ use umbra_vmcs::rules::{MsrEntry, check_msr_load_entry, check_msr_store_entry};
 
 use crate::bits::*;
 use crate::hw::{Hardware, MsrFault};
+use crate::slots::SlotId;
 use crate::state::Nested;
 
 /// MSRs that live in the VMCS while a guest runs.
@@ -39,20 +40,21 @@ impl Nested {
     pub(crate) fn load_entry_msrs(
         &mut self,
         hw: &mut impl Hardware,
-        number: usize,
+        id: SlotId,
     ) -> Result<(), u64> {
-        let v = &self.slots.get(number).vmcs12;
+        let v = self.slots.get(id);
         let count = u64::from(v.get32(field::VM_ENTRY_MSR_LOAD_COUNT));
         let list = v.get(field::VM_ENTRY_MSR_LOAD_ADDRESS);
         if count != 0 {
-            // What vmcs12 has yet to read of these goes when they are loaded.
-            let slot = self.slots.get(number);
+            // The list may load these. What vmcs12 has yet to read of them goes then,
+            // and should the list fail, vmcs02 has to get vmcs12's again.
+            let slot = self.slots.get(id);
             for f in [
                 field::GUEST_IA32_SYSENTER_CS,
                 field::GUEST_IA32_SYSENTER_ESP,
                 field::GUEST_IA32_SYSENTER_EIP,
             ] {
-                slot.fetch(hw, f);
+                slot.l0_overwrites(hw, f);
             }
         }
         for n in 0..count {
@@ -66,9 +68,9 @@ impl Nested {
     pub(crate) fn load_exit_msrs(
         &mut self,
         hw: &mut impl Hardware,
-        number: usize,
+        id: SlotId,
     ) -> Result<(), MsrFault> {
-        let v = &self.slots.get(number).vmcs12;
+        let v = self.slots.get(id);
         let count = u64::from(v.get32(field::VM_EXIT_MSR_LOAD_COUNT));
         let list = v.get(field::VM_EXIT_MSR_LOAD_ADDRESS);
         for n in 0..count {
@@ -82,12 +84,12 @@ impl Nested {
     pub(crate) fn store_exit_msrs(
         &mut self,
         hw: &mut impl Hardware,
-        number: usize,
+        id: SlotId,
     ) -> Result<(), MsrFault> {
-        let v = &self.slots.get(number).vmcs12;
+        let v = self.slots.get(id);
         let count = u64::from(v.get32(field::VM_EXIT_MSR_STORE_COUNT));
         let list = v.get(field::VM_EXIT_MSR_STORE_ADDRESS);
-        let exit_tsc = self.has_exit_tsc.then(|| hw.tsc_at_exit());
+        let exit_tsc = self.non_root().has_exit_tsc.then(|| hw.tsc_at_exit());
         for n in 0..count {
             self.within_limit(n)?;
             let entry = read_entry(hw, list, n);

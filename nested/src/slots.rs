@@ -8,6 +8,7 @@
 use umbra_vmcs::field::{self, Field, FieldSet};
 use umbra_vmcs::{InsnError, Vmcs12};
 
+use crate::blame::blame;
 use crate::hw::{Current, Hardware};
 
 /// How many vmcs12s (and as many vmcs02s) a CPU keeps.
@@ -21,23 +22,45 @@ const VALUES_OFFSET: u64 = 16;
 const LAUNCHED: u64 = 1;
 const _: () = assert!(Vmcs12::BYTES as u64 + VALUES_OFFSET <= 4096);
 
+/// Which slot, and so which vmcs02.
+///
+/// Made only by [`Slots`], so its number is always below [`SLOTS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotId(u8);
+
+const _: () = assert!(SLOTS <= 1 << u8::BITS);
+
+impl SlotId {
+    /// Its number, below [`SLOTS`].
+    #[inline]
+    pub const fn number(self) -> usize {
+        self.0 as usize
+    }
+
+    fn all() -> impl Iterator<Item = Self> {
+        (0..=u8::MAX).take(SLOTS).map(Self)
+    }
+}
+
 /// One vmcs12 and what is known of its vmcs02.
+///
+/// Who has a field's newest value is told by two sets, which never share a
+/// field: where it is dirty, vmcs12 has it and vmcs02 is to get it; where it
+/// is stale, vmcs02 has it and vmcs12 is to get it. In neither, both have it,
+/// or only vmcs12 ever does.
 #[derive(Debug)]
 pub struct Slot {
     /// The region's address, or `None` for a free slot.
-    pub gpa: Option<u64>,
-    /// The field values.
-    pub vmcs12: Vmcs12,
+    gpa: Option<u64>,
+    vmcs12: Vmcs12,
     /// VMLAUNCH has succeeded since VMCLEAR.
-    pub is_launched: bool,
-    /// Fields that vmcs02 does not have yet.
-    pub dirty: FieldSet,
+    is_launched: bool,
+    dirty: FieldSet,
     /// Fields that changed since the rules last passed.
-    pub unchecked: FieldSet,
-    /// Fields whose value lies in vmcs02 and has not been read back.
-    pub stale: FieldSet,
+    unchecked: FieldSet,
+    stale: FieldSet,
     /// vmcs02 has to be reset before it is used.
-    pub needs_reset: bool,
+    needs_reset: bool,
     last_used: u64,
 }
 
@@ -55,31 +78,131 @@ impl Slot {
         }
     }
 
-    /// Sets a field as L1 does with VMWRITE.
+    /// A field as vmcs12 has it. What lies in vmcs02 alone is an older value.
     #[inline]
-    pub fn set(&mut self, field: Field, value: u64) {
+    pub const fn get(&self, field: Field) -> u64 {
+        self.vmcs12.get(field)
+    }
+
+    /// The same for a field of 32 bits.
+    #[inline]
+    pub const fn get32(&self, field: Field) -> u32 {
+        self.vmcs12.get32(field)
+    }
+
+    /// All of it, for the rules.
+    #[inline]
+    pub const fn vmcs12(&self) -> &Vmcs12 {
+        &self.vmcs12
+    }
+
+    /// Whether VMLAUNCH has succeeded since VMCLEAR.
+    #[inline]
+    pub const fn is_launched(&self) -> bool {
+        self.is_launched
+    }
+
+    /// VMLAUNCH succeeded; or, after all, did not.
+    #[inline]
+    pub fn set_launched(&mut self, is_launched: bool) {
+        self.is_launched = is_launched;
+    }
+
+    /// L1 writes a field, by VMWRITE; or L0 on L1's behalf.
+    #[inline]
+    pub fn l1_writes(&mut self, field: Field, value: u64) {
         self.vmcs12.set(field, value);
         self.dirty.insert(field);
         self.unchecked.insert(field);
         self.stale.remove(field);
     }
 
+    /// A field that the CPU stored in vmcs02 at an exit has been read from there.
+    /// The rules need not see it: should the CPU not take back what it stored,
+    /// the entry fails in hardware and L1 is told so.
+    #[inline]
+    pub fn cpu_stored(&mut self, field: Field, value: u64) {
+        self.vmcs12.set(field, value);
+        self.stale.remove(field);
+    }
+
+    /// L0 records in vmcs12 what a CPU would have stored there, and vmcs02 has no
+    /// part in it.
+    #[inline]
+    pub fn l0_records(&mut self, field: Field, value: u64) {
+        self.vmcs12.set(field, value);
+        self.stale.remove(field);
+    }
+
+    /// The CPU stored these fields in vmcs02, and they stay there until someone
+    /// asks.
+    #[inline]
+    pub fn left_in_vmcs02(&mut self, fields: FieldSet) {
+        self.stale = self.stale.union(fields);
+        self.dirty = self.dirty.difference(fields);
+    }
+
+    /// Before L0 writes something of its own over a field of vmcs02, which is
+    /// current: vmcs12 takes the value first if only vmcs02 has it, and the next
+    /// entry puts it back unless an exit has stored a newer one.
+    #[inline]
+    pub fn l0_overwrites(&mut self, hw: &mut impl Hardware, field: Field) {
+        self.fetch(hw, field);
+        self.dirty.insert(field);
+    }
+
     /// Reads a field back if its value lies in vmcs02, which is current.
     #[inline]
     pub fn fetch(&mut self, hw: &mut impl Hardware, field: Field) {
         if self.stale.contains(field) {
-            self.stale.remove(field);
             let value = hw.read(field);
-            self.set_from_cpu(field, value);
+            self.cpu_stored(field, value);
         }
     }
 
-    /// Sets a field to what the CPU itself stored at an exit: vmcs02 has it
-    /// already, and the rules need not see it. Should the CPU not take back
-    /// what it stored, the entry fails in hardware and L1 is told so.
+    /// The CPU did not take vmcs02: all that vmcs12 has goes there again and is
+    /// checked again.
+    pub fn distrust_vmcs02(&mut self) {
+        self.dirty = FieldSet::FULL.difference(self.stale);
+        self.unchecked = FieldSet::FULL;
+    }
+
+    /// The fields that vmcs02 is to get, which it now gets.
     #[inline]
-    pub fn set_from_cpu(&mut self, field: Field, value: u64) {
-        self.vmcs12.set(field, value);
+    pub(crate) fn take_dirty(&mut self) -> FieldSet {
+        core::mem::replace(&mut self.dirty, FieldSet::EMPTY)
+    }
+
+    /// Whether vmcs02 has to be reset, which now happens.
+    #[inline]
+    pub(crate) fn take_reset(&mut self) -> bool {
+        core::mem::take(&mut self.needs_reset)
+    }
+
+    /// Fields that changed since the rules last passed.
+    #[inline]
+    pub(crate) const fn unchecked(&self) -> &FieldSet {
+        &self.unchecked
+    }
+
+    /// The rules have passed.
+    #[inline]
+    pub(crate) fn passed(&mut self) {
+        self.unchecked = FieldSet::EMPTY;
+    }
+
+    /// Fields whose value lies in vmcs02 alone.
+    #[inline]
+    pub(crate) const fn stale(&self) -> &FieldSet {
+        &self.stale
+    }
+
+    /// The address of the VMCS region.
+    pub(crate) fn gpa(&self) -> u64 {
+        match self.gpa {
+            Some(gpa) => gpa,
+            None => blame("a free slot is used"),
+        }
     }
 }
 
@@ -105,27 +228,27 @@ impl Slots {
         }
     }
 
-    /// The slot of a number that [`load`](Self::load) gave. Numbers are taken
-    /// modulo the size, so that no number is out of bounds.
+    /// The slot that [`load`](Self::load) gave.
     #[inline]
-    pub fn get(&mut self, number: usize) -> &mut Slot {
-        &mut self.slots[number % SLOTS]
+    pub fn get(&mut self, id: SlotId) -> &mut Slot {
+        // `SlotId` promises that it is there.
+        &mut self.slots[id.number()]
     }
 
-    fn find(&self, gpa: u64) -> Option<usize> {
-        self.slots.iter().position(|s| s.gpa == Some(gpa))
+    fn find(&self, gpa: u64) -> Option<SlotId> {
+        SlotId::all().find(|id| self.slots[id.number()].gpa == Some(gpa))
     }
 
     /// Brings the VMCS at `gpa` into a slot, writing back the least recently
-    /// used one if all are taken, and gives the slot's number.
-    pub fn load(&mut self, hw: &mut impl Hardware, gpa: u64) -> usize {
+    /// used one if all are taken.
+    pub fn load(&mut self, hw: &mut impl Hardware, gpa: u64) -> SlotId {
         self.clock += 1;
-        let number = match self.find(gpa) {
-            Some(number) => number,
+        let id = match self.find(gpa) {
+            Some(id) => id,
             None => {
-                let number = self.victim();
-                self.write_back(hw, number);
-                let slot = self.get(number);
+                let id = self.victim();
+                self.write_back(hw, id);
+                let slot = self.get(id);
                 *slot = Slot::free();
                 slot.gpa = Some(gpa);
                 let mut bytes = [0; Vmcs12::BYTES];
@@ -134,22 +257,23 @@ impl Slots {
                 let mut state = [0; 8];
                 hw.read_l1(gpa + LAUNCH_STATE_OFFSET, &mut state);
                 slot.is_launched = u64::from_le_bytes(state) == LAUNCHED;
-                number
+                id
             }
         };
         let clock = self.clock;
-        self.get(number).last_used = clock;
-        number
+        self.get(id).last_used = clock;
+        id
     }
 
-    fn victim(&self) -> usize {
-        let mut best = 0;
-        for (number, slot) in self.slots.iter().enumerate() {
+    fn victim(&self) -> SlotId {
+        let mut best = SlotId(0);
+        for id in SlotId::all() {
+            let slot = &self.slots[id.number()];
             if slot.gpa.is_none() {
-                return number;
+                return id;
             }
-            if slot.last_used < self.slots[best].last_used {
-                best = number;
+            if slot.last_used < self.slots[best.number()].last_used {
+                best = id;
             }
         }
         best
@@ -159,10 +283,10 @@ impl Slots {
     /// state becomes clear, its slot free.
     pub fn clear(&mut self, hw: &mut impl Hardware, gpa: u64) {
         match self.find(gpa) {
-            Some(number) => {
-                self.get(number).is_launched = false;
-                self.write_back(hw, number);
-                *self.get(number) = Slot::free();
+            Some(id) => {
+                self.get(id).is_launched = false;
+                self.write_back(hw, id);
+                *self.get(id) = Slot::free();
             }
             None => hw.write_l1(gpa + LAUNCH_STATE_OFFSET, &0_u64.to_le_bytes()),
         }
@@ -170,15 +294,15 @@ impl Slots {
 
     /// Writes every slot back and frees it.
     pub fn flush(&mut self, hw: &mut impl Hardware) {
-        for number in 0..SLOTS {
-            self.write_back(hw, number);
-            *self.get(number) = Slot::free();
+        for id in SlotId::all() {
+            self.write_back(hw, id);
+            *self.get(id) = Slot::free();
         }
     }
 
-    fn write_back(&mut self, hw: &mut impl Hardware, number: usize) {
-        self.sync(hw, number);
-        let slot = self.get(number);
+    fn write_back(&mut self, hw: &mut impl Hardware, id: SlotId) {
+        self.sync(hw, id);
+        let slot = self.get(id);
         let Some(gpa) = slot.gpa else { return };
         let mut bytes = [0; Vmcs12::BYTES];
         slot.vmcs12.write_to(&mut bytes);
@@ -189,35 +313,32 @@ impl Slots {
 
     /// Reads back what vmcs02 holds newer than vmcs12. Leaves vmcs01 current
     /// if there was anything to read.
-    pub fn sync(&mut self, hw: &mut impl Hardware, number: usize) {
-        let slot = self.get(number);
+    pub fn sync(&mut self, hw: &mut impl Hardware, id: SlotId) {
+        let slot = self.get(id);
         if slot.stale.is_empty() {
             return;
         }
-        hw.switch_to(Current::Vmcs02(number));
-        let mut stale = slot.stale;
-        slot.stale = FieldSet::EMPTY;
+        hw.switch_to(Current::Vmcs02(id));
+        let mut stale = core::mem::replace(&mut slot.stale, FieldSet::EMPTY);
         stale.drain_within(&FieldSet::FULL, |field| {
             let value = hw.read(field);
-            slot.set_from_cpu(field, value);
+            slot.cpu_stored(field, value);
         });
         hw.switch_to(Current::Vmcs01);
     }
 
     /// A field as L1 sees it, read back from vmcs02 if need be.
     #[inline]
-    pub fn field(&mut self, hw: &mut impl Hardware, number: usize, field: Field) -> u64 {
-        if self.get(number).stale.contains(field) {
-            self.sync(hw, number);
+    pub fn field(&mut self, hw: &mut impl Hardware, id: SlotId, field: Field) -> u64 {
+        if self.get(id).stale.contains(field) {
+            self.sync(hw, id);
         }
-        self.get(number).vmcs12.get(field)
+        self.get(id).get(field)
     }
 
     /// VMfailValid: the error goes to the current vmcs12.
-    pub fn set_error(&mut self, number: usize, error: InsnError) {
+    pub fn set_error(&mut self, id: SlotId, error: InsnError) {
         let error = u64::from(error.number());
-        self.get(number)
-            .vmcs12
-            .set(field::VM_INSTRUCTION_ERROR, error);
+        self.get(id).l0_records(field::VM_INSTRUCTION_ERROR, error);
     }
 }

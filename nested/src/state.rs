@@ -7,7 +7,44 @@ use umbra_vmcs::VmxCaps;
 use umbra_vmcs::field::FieldSet;
 use umbra_vmcs::rules::{self, CpuFacts, Rule, Runs};
 
-use crate::slots::Slots;
+use crate::blame::blame;
+use crate::slots::{SlotId, Slots};
+
+/// VMX operation of L1 on one CPU. SDM "VMX Operation".
+#[derive(Debug)]
+pub(crate) enum Vmx {
+    /// L1 is outside it.
+    Off,
+    /// L1 runs, as a hypervisor.
+    Root(Root),
+    /// L2 runs.
+    NonRoot(NonRoot),
+}
+
+/// What belongs to VMX root operation.
+#[derive(Debug)]
+pub(crate) struct Root {
+    /// The VMXON pointer.
+    pub vmxon: u64,
+    /// The current VMCS.
+    pub current: Option<SlotId>,
+    /// An INIT arrived, which VMX root operation blocks.
+    pub init_latched: bool,
+}
+
+/// What belongs to VMX non-root operation.
+#[derive(Debug)]
+pub(crate) struct NonRoot {
+    /// The VMXON pointer.
+    pub vmxon: u64,
+    /// The current VMCS, whose guest runs.
+    pub current: SlotId,
+    /// Where the VMX-preemption timer of L2 runs out, in units of
+    /// 2^shift ticks since the TSC was 0 (the shift is in IA32_VMX_MISC).
+    pub timer_end: Option<u64>,
+    /// The CPU has stored its TSC at the exit of L2 that is being dealt with.
+    pub has_exit_tsc: bool,
+}
 
 /// One CPU's nested-VMX state.
 #[derive(Debug)]
@@ -24,17 +61,7 @@ pub struct Nested {
     pub gib_pages: bool,
     /// The vmcs12s at hand.
     pub slots: Slots,
-    /// The VMXON pointer; `None` outside VMX operation.
-    pub(crate) vmxon: Option<u64>,
-    /// The current VMCS.
-    pub(crate) current: Option<usize>,
-    /// L2 is running.
-    pub(crate) in_l2: bool,
-    /// Where the VMX-preemption timer of L2 runs out, in units of
-    /// 2^`timer_shift` ticks since the TSC was 0.
-    pub(crate) timer_end: Option<u64>,
-    /// The CPU has stored its TSC at the exit of L2 that is being dealt with.
-    pub(crate) has_exit_tsc: bool,
+    pub(crate) vmx: Vmx,
     /// The ept02 caches.
     pub pool: Pool,
     pub(crate) vpids: Vpids,
@@ -42,8 +69,6 @@ pub struct Nested {
     pub(crate) ept_caps: EptCaps,
     /// The rule that L1's last failing VM entry broke.
     pub(crate) broken: Option<&'static Rule>,
-    /// An INIT arrived while L1 was in VMX root operation, which blocks it.
-    pub(crate) init_latched: bool,
 }
 
 impl Nested {
@@ -63,31 +88,68 @@ impl Nested {
             ept_caps: EptCaps::from_msr(caps.ept_vpid, cpu.physical_address_bits),
             broken: None,
             slots: Slots::new(),
-            vmxon: None,
-            current: None,
-            in_l2: false,
-            timer_end: None,
-            has_exit_tsc: false,
-            init_latched: false,
+            vmx: Vmx::Off,
         }
     }
 
     /// Whether L1 is in VMX operation (root or non-root).
     #[inline]
     pub const fn in_vmx_operation(&self) -> bool {
-        self.vmxon.is_some()
+        !matches!(self.vmx, Vmx::Off)
     }
 
     /// Whether L2 is running.
     #[inline]
     pub const fn in_l2(&self) -> bool {
-        self.in_l2
+        matches!(self.vmx, Vmx::NonRoot(_))
+    }
+
+    /// The VMX root operation that L1 is in. L1 executes an instruction there;
+    /// where that was not made sure of, L0 is to blame.
+    #[inline]
+    pub(crate) fn root(&mut self) -> &mut Root {
+        match &mut self.vmx {
+            Vmx::Root(root) => root,
+            _ => blame("L1 is not in VMX root operation"),
+        }
+    }
+
+    /// The VMX non-root operation that L2 exited from.
+    #[inline]
+    pub(crate) fn non_root(&mut self) -> &mut NonRoot {
+        match &mut self.vmx {
+            Vmx::NonRoot(non_root) => non_root,
+            _ => blame("L2 does not run"),
+        }
+    }
+
+    /// L2 of this slot runs from now on. Gives whether an INIT waited for that.
+    pub(crate) fn begin_l2(&mut self, current: SlotId, timer_end: Option<u64>) -> bool {
+        let root = self.root();
+        let (vmxon, init_latched) = (root.vmxon, root.init_latched);
+        self.vmx = Vmx::NonRoot(NonRoot {
+            vmxon,
+            current,
+            timer_end,
+            has_exit_tsc: false,
+        });
+        init_latched
+    }
+
+    /// L1 runs from now on, L2 having exited.
+    pub(crate) fn end_l2(&mut self) {
+        let NonRoot { vmxon, current, .. } = *self.non_root();
+        self.vmx = Vmx::Root(Root {
+            vmxon,
+            current: Some(current),
+            init_latched: false,
+        });
     }
 
     /// An INIT arrived while L1 was in VMX root operation: it waits there until
     /// L1 enters L2, which exits at once, or leaves VMX operation.
     pub fn latch_init(&mut self) {
-        self.init_latched = true;
+        self.root().init_latched = true;
     }
 
     /// The rule that L1's last failing VM entry broke, once.
@@ -95,10 +157,29 @@ impl Nested {
         self.broken.take()
     }
 
+    /// The VMXON pointer; `None` outside VMX operation.
+    pub(crate) const fn vmxon_pointer(&self) -> Option<u64> {
+        match &self.vmx {
+            Vmx::Off => None,
+            Vmx::Root(root) => Some(root.vmxon),
+            Vmx::NonRoot(non_root) => Some(non_root.vmxon),
+        }
+    }
+
+    /// The current VMCS.
+    #[inline]
+    pub(crate) const fn current(&self) -> Option<SlotId> {
+        match &self.vmx {
+            Vmx::Off => None,
+            Vmx::Root(root) => root.current,
+            Vmx::NonRoot(non_root) => Some(non_root.current),
+        }
+    }
+
     /// The address of the current VMCS, as VMPTRST stores it.
     pub fn current_pointer(&mut self) -> u64 {
-        match self.current {
-            Some(number) => self.slots.get(number).gpa.unwrap_or(u64::MAX),
+        match self.current() {
+            Some(id) => self.slots.get(id).gpa(),
             None => u64::MAX,
         }
     }

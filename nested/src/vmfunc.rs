@@ -7,6 +7,7 @@ use umbra_vmcs::field;
 
 use crate::exit::L2Done;
 use crate::hw::Hardware;
+use crate::slots::SlotId;
 use crate::state::Nested;
 
 /// Entries of an EPTP list.
@@ -15,15 +16,15 @@ const EPTP_LIST_ENTRIES: u64 = 512;
 impl Nested {
     /// vmcs02 enables VM functions where vmcs12 does and allows none, so each
     /// VMFUNC of L2 comes here.
-    pub(crate) fn l2_vmfunc(&mut self, hw: &mut impl Hardware, number: usize) -> L2Done {
+    pub(crate) fn l2_vmfunc(&mut self, hw: &mut impl Hardware, id: SlotId) -> L2Done {
         let function = hw.gpr(0) & 0xffff_ffff;
         let index = hw.gpr(1) & 0xffff_ffff;
-        let slot = self.slots.get(number);
-        let controls = slot.vmcs12.get(field::VM_FUNCTION_CONTROLS);
+        let slot = self.slots.get(id);
+        let controls = slot.get(field::VM_FUNCTION_CONTROLS);
         if function != 0 || controls & 1 == 0 || index >= EPTP_LIST_ENTRIES {
             return self.reflect(hw, Reason::Vmfunc as u32);
         }
-        let list = slot.vmcs12.get(field::EPTP_LIST_ADDRESS);
+        let list = slot.get(field::EPTP_LIST_ADDRESS);
         let mode_based = slot.proc2(Proc2::MODE_BASED_EXECUTE_CONTROL);
         let reports_index = slot.proc2(Proc2::EPT_VIOLATION_VE);
         let mut bytes = [0; 8];
@@ -33,14 +34,14 @@ impl Nested {
         if Eptp::new(pointer, &caps).is_err() {
             return self.reflect(hw, Reason::Vmfunc as u32);
         }
-        let slot = self.slots.get(number);
-        slot.vmcs12.set(field::EPT_POINTER, pointer);
+        let slot = self.slots.get(id);
+        slot.l0_records(field::EPT_POINTER, pointer);
         if reports_index {
-            slot.vmcs12.set(field::EPTP_INDEX, index);
+            slot.l0_records(field::EPTP_INDEX, index);
         }
-        if !self.use_ept(hw, number) {
+        if !self.use_ept(hw, id) {
             return self.reflect(hw, Reason::Vmfunc as u32);
         }
-        self.end_instruction_of_l2(hw, number)
+        self.end_instruction_of_l2(hw, id)
     }
 }

@@ -7,6 +7,7 @@ use umbra_vmcs::controls::Proc;
 use umbra_vmcs::field;
 
 use crate::hw::Hardware;
+use crate::slots::SlotId;
 use crate::state::Nested;
 
 /// The last MSR of the low range that a bitmap covers, and the high range.
@@ -22,11 +23,11 @@ impl Nested {
     pub(crate) fn l1_wants_msr(
         &mut self,
         hw: &mut impl Hardware,
-        number: usize,
+        id: SlotId,
         index: u32,
         is_write: bool,
     ) -> bool {
-        let slot = self.slots.get(number);
+        let slot = self.slots.get(id);
         if !slot.proc(Proc::USE_MSR_BITMAPS) {
             return true;
         }
@@ -36,7 +37,7 @@ impl Nested {
             _ => return true,
         };
         let writes = if is_write { WRITES_OFFSET } else { 0 };
-        let at = slot.vmcs12.get(field::MSR_BITMAP) + range + writes + u64::from(bit / 8);
+        let at = slot.get(field::MSR_BITMAP) + range + writes + u64::from(bit / 8);
         let mut byte = [0];
         hw.read_l1(at, &mut byte);
         byte[0] & 1 << (bit % 8) != 0

@@ -110,6 +110,86 @@ fn what_an_exit_saves_l1_reads_though_the_entry_fails() {
     assert_eq!(hw.read(field::GUEST_IA32_SYSENTER_CS), 8);
 }
 
+/// An entry that fails in its MSR list leaves L2's state as the last exit did, though L1 has
+/// looked at none of it; so does one that the CPU itself refuses.
+#[test]
+fn a_failed_entry_loses_nothing_that_l1_has_not_read() {
+    let fail: [fn(&mut Machine, &mut Nested); 3] = [
+        |hw, nested| {
+            hw.write_l1(0x9000, &0xdead_u64.to_le_bytes());
+            let list = [
+                (field::VM_ENTRY_MSR_LOAD_ADDRESS, 0x9000),
+                (field::VM_ENTRY_MSR_LOAD_COUNT, 1),
+            ];
+            write(hw, nested, &list);
+            assert_eq!(nested.instruction(hw, Reason::Vmresume), Done::Switched);
+            assert!(!nested.in_l2());
+            write(hw, nested, &[(field::VM_ENTRY_MSR_LOAD_COUNT, 0)]);
+        },
+        |hw, nested| {
+            run(hw, nested, Reason::Vmresume);
+            hw.write(field::EXIT_REASON, 1 << 31 | 33);
+            assert_eq!(nested.l2_exit(hw), L2Done::Reflected);
+        },
+        |hw, nested| {
+            run(hw, nested, Reason::Vmresume);
+            nested.l2_vmfail(hw, 7);
+        },
+    ];
+    let left = [
+        (field::GUEST_IDTR_BASE, 0x5000),
+        (field::GUEST_IDTR_LIMIT, 0x1ff),
+        (field::GUEST_FS_BASE, 0x1234),
+        (field::GUEST_IA32_SYSENTER_CS, 8),
+    ];
+    for fail in fail {
+        for is_read in [false, true] {
+            let (mut hw, mut nested) = launched(&[]);
+            exit_from_l2(&mut hw, Reason::Vmcall as u32, &left);
+            assert_eq!(nested.l2_exit(&mut hw), L2Done::Reflected);
+            fail(&mut hw, &mut nested);
+            if is_read {
+                for (f, value) in left {
+                    assert_eq!(vmread(&mut hw, &mut nested, enc(f)), value, "{f:?}");
+                }
+            }
+            run(&mut hw, &mut nested, Reason::Vmresume);
+            for (f, value) in left {
+                assert_eq!(hw.read(f), value, "{f:?}");
+            }
+        }
+    }
+}
+
+/// PDPTEs that L0 loads for an L2 without EPT do not stand for those that an exit saved.
+#[test]
+fn pdptes_that_an_exit_saved_outlive_an_entry_without_ept() {
+    let (mut hw, mut nested) = launched(&[
+        (field::PRIMARY_PROCESSOR_BASED_CONTROLS, PROC | 1 << 31),
+        (field::SECONDARY_PROCESSOR_BASED_CONTROLS, 1 << 1),
+        (field::EPT_POINTER, 0x2_001e),
+    ]);
+    let saved = [(field::GUEST_PDPTE0, 0x7001), (field::GUEST_PDPTE3, 0x8001)];
+    exit_from_l2(&mut hw, Reason::Vmcall as u32, &saved);
+    nested.l2_exit(&mut hw);
+    // PAE paging, no EPT: the PDPTEs come from memory, where they are 0.
+    let pae = [
+        (field::SECONDARY_PROCESSOR_BASED_CONTROLS, 0),
+        (field::VM_ENTRY_CONTROLS, 0x11fb),
+        (field::GUEST_CS_ACCESS_RIGHTS, 0xc09b),
+        (field::GUEST_CR3, 0x1_2000),
+        (field::GUEST_IA32_EFER, 0),
+    ];
+    write(&mut hw, &mut nested, &pae);
+    run(&mut hw, &mut nested, Reason::Vmresume);
+    assert_eq!(hw.read(field::GUEST_PDPTE0), 0);
+    exit_from_l2(&mut hw, Reason::Vmcall as u32, &[]);
+    nested.l2_exit(&mut hw);
+    for (f, value) in saved {
+        assert_eq!(vmread(&mut hw, &mut nested, enc(f)), value, "{f:?}");
+    }
+}
+
 /// L1 may clear a bit of its bitmap after L0 has merged it: the MSR is then
 /// L2's own in vmcs02, never the CPU's.
 #[test]

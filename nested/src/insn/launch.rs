@@ -1,6 +1,6 @@
 //! VMLAUNCH and VMRESUME up to the checks on guest state.
 
-use umbra_vmcs::field::{self, FieldSet};
+use umbra_vmcs::field;
 use umbra_vmcs::rules::instructions::{
     VMLAUNCH_MOV_SS, VMLAUNCH_POINTER, VMLAUNCH_STATE, VMRESUME_STATE,
 };
@@ -9,6 +9,7 @@ use umbra_vmcs::rules::{self, Answer, Ctx, L1Facts, L1Memory, Rule};
 use super::{Done, FailValid, broken};
 use crate::bits::*;
 use crate::hw::Hardware;
+use crate::slots::SlotId;
 use crate::state::Nested;
 
 /// L1's memory as the rules read it.
@@ -33,13 +34,13 @@ impl Nested {
         if let Err(fault) = self.require_root(hw) {
             return Done::Fault(fault);
         }
-        let Some(current) = self.current else {
+        let Some(current) = self.root().current else {
             return self.finish(hw, Ok(broken(&VMLAUNCH_POINTER)));
         };
         if hw.read(field::GUEST_INTERRUPTIBILITY_STATE) & BLOCKING_BY_MOV_SS != 0 {
             return self.finish(hw, Ok(broken(&VMLAUNCH_MOV_SS)));
         }
-        match (is_resume, self.slots.get(current).is_launched) {
+        match (is_resume, self.slots.get(current).is_launched()) {
             (false, true) => {
                 return self.finish(hw, Ok(broken(&VMLAUNCH_STATE)));
             }
@@ -51,7 +52,7 @@ impl Nested {
         self.sync_for_rules(hw, current);
         match self.check(hw, current) {
             Ok(()) => {
-                self.slots.get(current).unchecked = FieldSet::EMPTY;
+                self.slots.get(current).passed();
                 self.enter_l2(hw, current)
             }
             Err(rule) => {
@@ -73,24 +74,24 @@ impl Nested {
 
     /// Reads guest state back from vmcs02 if a group of rules that has to run
     /// looks at any of it.
-    fn sync_for_rules(&mut self, hw: &mut impl Hardware, current: usize) {
+    fn sync_for_rules(&mut self, hw: &mut impl Hardware, current: SlotId) {
         let slot = self.slots.get(current);
-        if slot.stale.is_empty() {
+        if slot.stale().is_empty() {
             return;
         }
         // Most entries change a field or two, and none that is read together
         // with what lies in vmcs02.
-        let needs = self.always_read.intersects(&slot.stale)
-            || !slot.unchecked.is_empty()
+        let needs = self.always_read.intersects(slot.stale())
+            || !slot.unchecked().is_empty()
                 && rules::groups().any(|g| {
-                    g.reads.intersects(&slot.unchecked) && g.reads.intersects(&slot.stale)
+                    g.reads.intersects(slot.unchecked()) && g.reads.intersects(slot.stale())
                 });
         if needs {
             self.slots.sync(hw, current);
         }
     }
 
-    fn check<H: Hardware>(&mut self, hw: &mut H, current: usize) -> Result<(), &'static Rule> {
+    fn check<H: Hardware>(&mut self, hw: &mut H, current: SlotId) -> Result<(), &'static Rule> {
         let l1 = L1Facts {
             ia32e_mode: hw.read(field::GUEST_IA32_EFER) & EFER_LMA != 0,
             current_vmcs: self.current_pointer(),
@@ -98,7 +99,7 @@ impl Nested {
         };
         let slot = self.slots.get(current);
         let memory = RuleMemory(&*hw);
-        let ctx = Ctx::new(&slot.vmcs12, &self.caps, &self.cpu, l1, &memory);
-        rules::check_all(&ctx, &slot.unchecked)
+        let ctx = Ctx::new(slot.vmcs12(), &self.caps, &self.cpu, l1, &memory);
+        rules::check_all(&ctx, slot.unchecked())
     }
 }

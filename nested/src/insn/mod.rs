@@ -110,11 +110,11 @@ impl Nested {
     fn write_flags(&mut self, hw: &mut impl Hardware, outcome: Outcome) {
         let old = hw.read(field::GUEST_RFLAGS);
         let mut rflags = old & !RFLAGS_STATUS;
-        match (outcome, self.current) {
+        match (outcome, self.current()) {
             (Succeed, _) => {}
             (FailInvalid, _) | (FailValid(_), None) => rflags |= RFLAGS_CF,
-            (FailValid(error), Some(number)) => {
-                self.slots.set_error(number, error);
+            (FailValid(error), Some(id)) => {
+                self.slots.set_error(id, error);
                 rflags |= RFLAGS_ZF;
             }
         }

@@ -18,13 +18,13 @@ impl Nested {
         if !self.is_page_address(pointer) {
             return Ok(broken(&VMCLEAR_ADDRESS));
         }
-        if self.vmxon == Some(pointer) {
+        if self.vmxon_pointer() == Some(pointer) {
             return Ok(broken(&VMCLEAR_VMXON));
         }
         let is_current = self.current_pointer() == pointer;
         self.slots.clear(hw, pointer);
         if is_current {
-            self.current = None;
+            self.root().current = None;
         }
         Ok(Succeed)
     }
@@ -35,7 +35,7 @@ impl Nested {
         if !self.is_page_address(pointer) {
             return Ok(broken(&VMPTRLD_ADDRESS));
         }
-        if self.vmxon == Some(pointer) {
+        if self.vmxon_pointer() == Some(pointer) {
             return Ok(broken(&VMPTRLD_VMXON));
         }
         // The shadow-VMCS indicator (bit 31) is refused as long as VMCS
@@ -43,7 +43,8 @@ impl Nested {
         if self.revision_at(hw, pointer) != self.caps.revision() {
             return Ok(broken(&VMPTRLD_REVISION));
         }
-        self.current = Some(self.slots.load(hw, pointer));
+        let id = self.slots.load(hw, pointer);
+        self.root().current = Some(id);
         Ok(Succeed)
     }
 

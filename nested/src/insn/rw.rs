@@ -22,7 +22,7 @@ impl Nested {
 
     pub(super) fn vmread(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Refusal> {
         self.require_root(hw)?;
-        let Some(current) = self.current else {
+        let Some(current) = self.root().current else {
             return Ok(broken(&VMREAD_POINTER));
         };
         let info = InsnInfo(hw.read(field::VM_EXIT_INSTRUCTION_INFORMATION) as u32);
@@ -48,7 +48,7 @@ impl Nested {
 
     pub(super) fn vmwrite(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Refusal> {
         self.require_root(hw)?;
-        let Some(current) = self.current else {
+        let Some(current) = self.root().current else {
             return Ok(broken(&VMWRITE_POINTER));
         };
         let info = InsnInfo(hw.read(field::VM_EXIT_INSTRUCTION_INFORMATION) as u32);
@@ -72,7 +72,7 @@ impl Nested {
             let low = self.slots.field(hw, current, field) & 0xffff_ffff;
             value = value << 32 | low;
         }
-        self.slots.get(current).set(field, value);
+        self.slots.get(current).l1_writes(field, value);
         Ok(Succeed)
     }
 }

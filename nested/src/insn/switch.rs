@@ -9,7 +9,7 @@ use crate::entry::invalidate;
 use crate::fault::{Fault, Refusal};
 use crate::hw::Hardware;
 use crate::operand::{InsnInfo, MemoryOperand};
-use crate::state::Nested;
+use crate::state::{Nested, Root, Vmx};
 
 /// IA32_FEATURE_CONTROL: locked, and VMX outside SMX on.
 const MSR_FEATURE_CONTROL: u32 = 0x3a;
@@ -46,8 +46,11 @@ impl Nested {
         if self.revision_at(hw, pointer) != self.caps.revision() {
             return Ok(broken(&VMXON_REVISION));
         }
-        self.vmxon = Some(pointer);
-        self.current = None;
+        self.vmx = Vmx::Root(Root {
+            vmxon: pointer,
+            current: None,
+            init_latched: false,
+        });
         Ok(Succeed)
     }
 
@@ -60,14 +63,10 @@ impl Nested {
         // composed.
         let owed = self.pool.drop_all();
         invalidate(hw, owed);
-        self.vmxon = None;
-        self.current = None;
+        let init_latched = self.root().init_latched;
+        self.vmx = Vmx::Off;
         let done = self.finish(hw, Ok(Succeed));
-        if core::mem::take(&mut self.init_latched) {
-            Done::Init
-        } else {
-            done
-        }
+        if init_latched { Done::Init } else { done }
     }
 
     /// CR0 as L1 reads it.

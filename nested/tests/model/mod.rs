@@ -10,7 +10,7 @@ use umbra_ept::ept02::Config;
 use umbra_ept::mem::{L1Memory, Leaf01, TableMemory, TablePages};
 use umbra_ept::memtype::{MemType, Merge};
 use umbra_ept::rights::Rights;
-use umbra_nested::{Current, Done, Hardware, MsrFault, Nested, offer};
+use umbra_nested::{Current, Done, Hardware, MsrFault, Nested, SlotId, offer};
 use umbra_vmcs::caps::Allowed;
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field::{self, Field, FieldSet};
@@ -133,7 +133,7 @@ impl Machine {
     fn key(&self) -> usize {
         match self.current {
             Current::Vmcs01 => 0,
-            Current::Vmcs02(n) => n + 1,
+            Current::Vmcs02(slot) => slot.number() + 1,
         }
     }
 
@@ -170,9 +170,9 @@ impl Hardware for Machine {
     fn switch_to(&mut self, which: Current) {
         self.current = which;
     }
-    fn reset_vmcs02(&mut self, number: usize) {
-        self.current = Current::Vmcs02(number);
-        self.vmcs.insert(number + 1, Vmcs12::new());
+    fn reset_vmcs02(&mut self, slot: SlotId) {
+        self.current = Current::Vmcs02(slot);
+        self.vmcs.insert(slot.number() + 1, Vmcs12::new());
     }
     fn gpr(&self, number: usize) -> u64 {
         assert!(number != 4);
