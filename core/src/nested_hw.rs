@@ -6,7 +6,7 @@ use umbra_ept::ept01::{Ept01, OnDemand};
 use umbra_ept::invalidate::Invalidate;
 use umbra_ept::mem::{L1Memory, Leaf01};
 use umbra_nested::slots::SLOTS;
-use umbra_nested::{Current, Hardware, MsrFault, SlotId};
+use umbra_nested::{Current, Memory, MsrFault, Msrs, Registers, SlotId, Translations, VmcsAccess};
 use umbra_vmcs::Field;
 
 use crate::arch::{cr, vmx};
@@ -61,7 +61,7 @@ impl Cpu {
     }
 
     /// Notes which words of L0's own MSR bitmap have bits, for
-    /// [`Hardware::merge_msr_bitmap`].
+    /// [`Msrs::merge_msr_bitmap`].
     pub fn note_own_intercepts(&mut self) {
         self.own_intercepts.clear();
         for (word, &bits) in (0u16..).zip(self.pages.msr_bitmap.words_mut().iter()) {
@@ -116,20 +116,11 @@ fn is_l1_ram(gpa: u64, bytes: u64) -> bool {
     layout.maps(gpa, bytes) && !layout.touches_hidden(gpa, bytes)
 }
 
-impl Hardware for Cpu {
-    type Tables = Tables;
-    type Memory<'a> = L1View<'a>;
-
-    fn ept(&mut self) -> (Tables, L1View<'_>) {
-        (Tables, L1View(&self.ept01))
-    }
-
-    #[inline]
+impl VmcsAccess for Cpu {
     fn read(&mut self, field: Field) -> u64 {
         current::read(field)
     }
 
-    #[inline]
     fn write(&mut self, field: Field, value: u64) {
         current::write(field, value);
     }
@@ -156,13 +147,13 @@ impl Hardware for Cpu {
         self.vmcs.current = Current::Vmcs02(slot);
         self.vmcs.is_launched[slot.number()] = false;
     }
+}
 
-    #[inline]
+impl Registers for Cpu {
     fn gpr(&self, number: usize) -> u64 {
         self.regs.gprs[number % 16]
     }
 
-    #[inline]
     fn set_gpr(&mut self, number: usize, value: u64) {
         self.regs.gprs[number % 16] = value;
     }
@@ -174,7 +165,9 @@ impl Hardware for Cpu {
     fn pkru(&mut self) -> u32 {
         cr::pkru()
     }
+}
 
+impl Memory for Cpu {
     fn read_l1(&self, gpa: u64, bytes: &mut [u8]) {
         if L1Physical::new().read_bytes(gpa, bytes).is_err() {
             // Nothing answers there: the bus floats.
@@ -216,7 +209,9 @@ impl Hardware for Cpu {
     fn backing(&mut self, gpa: u64) -> u64 {
         self.ept01.redirect(gpa)
     }
+}
 
+impl Msrs for Cpu {
     fn merge_msr_bitmap(&mut self, gpa: u64) -> u64 {
         let merged = self.merged_bitmap();
         let gpa = gpa & !(PAGE_BYTES - 1);
@@ -273,6 +268,16 @@ impl Hardware for Cpu {
         // SAFETY: a page of this CPU's own, mapped and aligned; the CPU wrote it at
         // an exit, and runs L0 now.
         unsafe { pointer(value).cast::<u64>().read_volatile() }
+    }
+}
+
+impl Translations for Cpu {
+    type Tables = Tables;
+
+    type Memory<'a> = L1View<'a>;
+
+    fn ept(&mut self) -> (Tables, L1View<'_>) {
+        (Tables, L1View(&self.ept01))
     }
 
     fn invvpid_single(&mut self, vpid: u16) {

@@ -12,7 +12,7 @@ use crate::bits::*;
 use crate::event::{TYPE_HARDWARE_EXCEPTION, kind};
 use crate::exit::L2Done;
 use crate::fault::Fault;
-use crate::hw::Hardware;
+use crate::hw::{Hardware, VmcsAccess};
 use crate::slots::SlotId;
 use crate::state::Nested;
 
@@ -39,7 +39,7 @@ const DOUBLE_FAULT: Fault = Fault {
 /// The fault that the current VMCS's guest takes for an access beyond the
 /// width: a page fault for reserved bits. `qualification` is that of the EPT
 /// violation. Where no linear address led to the access, #GP(0).
-pub fn fault(hw: &mut impl Hardware, qualification: u64) -> Fault {
+pub fn fault(hw: &mut impl VmcsAccess, qualification: u64) -> Fault {
     if qualification & LINEAR_VALID == 0 {
         return Fault::GP;
     }

@@ -4,7 +4,7 @@ use umbra_vmcs::controls::{Entry, Exit, Pin, Proc, Proc2};
 use umbra_vmcs::field::flow::{self, Into02};
 use umbra_vmcs::field::{self, FieldSet};
 
-use crate::hw::Hardware;
+use crate::hw::{Memory, VmcsAccess};
 use crate::slots::{Slot, SlotId};
 use crate::state::Nested;
 
@@ -52,7 +52,7 @@ impl Slot {
 
 impl Nested {
     /// Writes to vmcs02, which is current, what vmcs12 has changed.
-    pub(crate) fn compose(&mut self, hw: &mut impl Hardware, id: SlotId) {
+    pub(crate) fn compose(&mut self, hw: &mut (impl VmcsAccess + Memory), id: SlotId) {
         let fields = self.fields;
         let must = Musts {
             exit: self.caps.exit().must_be_one(),
@@ -89,7 +89,7 @@ struct Musts {
     entry: u32,
 }
 
-fn write_controls(hw: &mut impl Hardware, slot: &Slot, must: &Musts) {
+fn write_controls(hw: &mut impl VmcsAccess, slot: &Slot, must: &Musts) {
     // Interrupts, NMIs and the preemption timer are L1's business entirely.
     hw.write(
         field::PIN_BASED_CONTROLS,

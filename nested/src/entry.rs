@@ -12,7 +12,7 @@ use umbra_vmcs::field::{self, Field};
 
 use crate::bits::*;
 use crate::host_state::LeftByL2;
-use crate::hw::{Current, Hardware};
+use crate::hw::{Current, Memory, Msrs, Translations, VmcsAccess};
 use crate::insn::Done;
 use crate::slots::SlotId;
 use crate::state::Nested;
@@ -34,7 +34,11 @@ struct Inherited {
 
 impl Nested {
     /// Enters L2: leaves vmcs02 current and complete. vmcs01 is current.
-    pub(crate) fn enter_l2(&mut self, hw: &mut impl Hardware, id: SlotId) -> Done {
+    pub(crate) fn enter_l2(
+        &mut self,
+        hw: &mut (impl VmcsAccess + Memory + Msrs + Translations),
+        id: SlotId,
+    ) -> Done {
         let inherited = self.inherited(hw, id);
         let slot = self.slots.get(id);
         if slot.take_reset() {
@@ -72,7 +76,7 @@ impl Nested {
 
     /// L1's own registers, as far as vmcs12 does not load them. vmcs01 is
     /// current.
-    fn inherited(&mut self, hw: &mut impl Hardware, id: SlotId) -> Inherited {
+    fn inherited(&mut self, hw: &mut impl VmcsAccess, id: SlotId) -> Inherited {
         let slot = self.slots.get(id);
         let mut read_unless = |control, field| {
             if slot.entry(control) {
@@ -91,7 +95,12 @@ impl Nested {
 
     /// The state that vmcs02 saves at each exit though vmcs12 may not: EFER,
     /// PAT, DR7 and IA32_DEBUGCTL, and PDPTEs without EPT.
-    fn load_unsaved_state(&mut self, hw: &mut impl Hardware, id: SlotId, l1: &Inherited) {
+    fn load_unsaved_state(
+        &mut self,
+        hw: &mut (impl VmcsAccess + Memory + Msrs),
+        id: SlotId,
+        l1: &Inherited,
+    ) {
         let slot = self.slots.get(id);
         // What the last exit saved and L1 has not read lies in vmcs02 alone,
         // and the writes below would lose it.
@@ -149,7 +158,7 @@ impl Nested {
         }
     }
 
-    fn use_bitmap(&mut self, hw: &mut impl Hardware, id: SlotId) {
+    fn use_bitmap(&mut self, hw: &mut (impl VmcsAccess + Msrs), id: SlotId) {
         let slot = self.slots.get(id);
         if slot.proc(Proc::USE_MSR_BITMAPS) {
             let address = slot.get(field::MSR_BITMAP);
@@ -158,7 +167,7 @@ impl Nested {
         }
     }
 
-    fn use_vpid(&mut self, hw: &mut impl Hardware, id: SlotId) {
+    fn use_vpid(&mut self, hw: &mut (impl VmcsAccess + Translations), id: SlotId) {
         let slot = self.slots.get(id);
         let vpid12 = match slot.proc2(Proc2::ENABLE_VPID) {
             true => Some(slot.get(field::VIRTUAL_PROCESSOR_ID) as u16),
@@ -196,7 +205,11 @@ impl Nested {
     }
 
     /// Gives vmcs02 its EPT pointer; false if vmcs12's is not one.
-    pub(crate) fn use_ept(&mut self, hw: &mut impl Hardware, id: SlotId) -> bool {
+    pub(crate) fn use_ept(
+        &mut self,
+        hw: &mut (impl VmcsAccess + Translations),
+        id: SlotId,
+    ) -> bool {
         let slot = self.slots.get(id);
         if !slot.proc2(Proc2::ENABLE_EPT) {
             if slot.proc2(Proc2::VIRTUALIZE_APIC_ACCESSES) {
@@ -227,7 +240,7 @@ impl Nested {
     }
 
     /// Gives where the preemption timer runs out, if it is on.
-    fn start_timer(&mut self, hw: &mut impl Hardware, id: SlotId) -> Option<u64> {
+    fn start_timer(&mut self, hw: &mut (impl VmcsAccess + Msrs), id: SlotId) -> Option<u64> {
         let slot = self.slots.get(id);
         if !slot.pin(Pin::ACTIVATE_PREEMPTION_TIMER) {
             return None;
@@ -240,7 +253,7 @@ impl Nested {
     }
 
     /// Before L0 resumes L2 by itself: the timer has gone on meanwhile.
-    pub(crate) fn continue_timer(&mut self, hw: &mut impl Hardware) {
+    pub(crate) fn continue_timer(&mut self, hw: &mut (impl VmcsAccess + Msrs)) {
         if let Some(end) = self.non_root().timer_end {
             let now = hw.tsc() >> (self.caps.misc & 0x1f);
             hw.write(
@@ -255,7 +268,7 @@ impl Nested {
     /// [`load_host_state`](Self::load_host_state).
     pub(crate) fn entry_failure(
         &mut self,
-        hw: &mut impl Hardware,
+        hw: &mut (impl VmcsAccess + Memory + Msrs + Translations),
         id: SlotId,
         reason: Reason,
         qualification: u64,
@@ -277,7 +290,7 @@ impl Nested {
 
 /// Reads the four PDPTEs at `cr3` into the current VMCS. The rules have seen
 /// that they may be loaded, or the caller does.
-pub(crate) fn load_pdptes(hw: &mut impl Hardware, cr3: u64) -> [u64; 4] {
+pub(crate) fn load_pdptes(hw: &mut (impl VmcsAccess + Memory), cr3: u64) -> [u64; 4] {
     let mut bytes = [0; 32];
     hw.read_l1(cr3 & 0xffff_ffe0, &mut bytes);
     let mut pdptes = [0; 4];
@@ -291,7 +304,7 @@ pub(crate) fn load_pdptes(hw: &mut impl Hardware, cr3: u64) -> [u64; 4] {
 }
 
 /// Carries out the INVEPT that a change of ept02 is followed by.
-pub(crate) fn invalidate(hw: &mut impl Hardware, what: Invalidate) {
+pub(crate) fn invalidate(hw: &mut impl Translations, what: Invalidate) {
     match what {
         Invalidate::None => {}
         Invalidate::Single(eptp) => hw.invept_single(eptp.raw()),

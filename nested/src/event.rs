@@ -10,8 +10,8 @@ use umbra_vmcs::field;
 use crate::bits::*;
 use crate::exit::L2Done;
 use crate::fault::Fault;
-use crate::hw::Hardware;
-use crate::slots::SlotId;
+use crate::hw::{Memory, Msrs, Translations, VmcsAccess};
+use crate::slots::{Slot, SlotId};
 use crate::state::{Nested, Vmx};
 
 /// Bits of event information: the error-code bit and the type.
@@ -36,7 +36,7 @@ impl Nested {
     /// Before L0 resumes L2 after an exit of its own: the event that was being
     /// delivered is injected again, NMI blocking is put right, and the
     /// preemption timer has gone on. vmcs02 is current.
-    pub(crate) fn resume_l2(&mut self, hw: &mut impl Hardware, id: SlotId) {
+    pub(crate) fn resume_l2(&mut self, hw: &mut (impl VmcsAccess + Msrs), id: SlotId) {
         let policy = self.nmi_policy(id);
         let idt = hw.read(field::IDT_VECTORING_INFORMATION) as u32;
         let now = Interruptibility(hw.read(field::GUEST_INTERRUPTIBILITY_STATE) as u32);
@@ -64,7 +64,7 @@ impl Nested {
     /// L2 has not faulted: its instruction runs again as if for the first time,
     /// and some push RFLAGS. RF of L2's own keeps an instruction breakpoint from
     /// coming twice, so it stays where one is enabled.
-    fn forget_own_rf(&mut self, hw: &mut impl Hardware) {
+    fn forget_own_rf(&mut self, hw: &mut impl VmcsAccess) {
         let rflags = hw.read(field::GUEST_RFLAGS);
         if rflags & RFLAGS_RF != 0 && hw.read(field::GUEST_DR7) & DR7_ENABLES == 0 {
             hw.write(field::GUEST_RFLAGS, rflags & !RFLAGS_RF);
@@ -73,7 +73,7 @@ impl Nested {
 
     /// RF is as the event pushes it: the exit saved just that. SDM "Saving RIP, RSP,
     /// RFLAGS, and SSP".
-    fn inject_again(&mut self, hw: &mut impl Hardware, id: SlotId, info: u64) {
+    fn inject_again(&mut self, hw: &mut impl VmcsAccess, id: SlotId, info: u64) {
         let slot = self.slots.get(id);
         hw.write(field::VM_ENTRY_INTERRUPTION_INFORMATION, info);
         if info & INFO_ERROR_CODE != 0 {
@@ -93,7 +93,7 @@ impl Nested {
 
     /// The entry about to be done, as far as an NMI that waits in L0 cares. The
     /// VMCS of the level that runs next is current.
-    pub fn nmi_entry(&mut self, hw: &mut impl Hardware) -> umbra_nmi::Entry {
+    pub fn nmi_entry(&mut self, hw: &mut impl VmcsAccess) -> umbra_nmi::Entry {
         let interruptibility = hw.read(field::GUEST_INTERRUPTIBILITY_STATE) as u32;
         let event = hw.read(field::VM_ENTRY_INTERRUPTION_INFORMATION) as u32;
         let activity = hw.read(field::GUEST_ACTIVITY_STATE) as u32;
@@ -116,28 +116,36 @@ impl Nested {
     }
 
     /// Before L0 enters L2 again after an exit that was for an NMI of L0's alone.
-    pub fn after_own_exit(&mut self, hw: &mut impl Hardware) {
+    pub fn after_own_exit(&mut self, hw: &mut (impl VmcsAccess + Msrs)) {
         if self.in_l2() {
             self.continue_timer(hw);
         }
     }
 
     /// An NMI that arrived in L0 is an exit of L2, which was about to run.
-    pub fn reflect_nmi(&mut self, hw: &mut impl Hardware) -> L2Done {
+    pub fn reflect_nmi(
+        &mut self,
+        hw: &mut (impl VmcsAccess + Memory + Msrs + Translations),
+    ) -> L2Done {
         let id = self.non_root().current;
         let slot = self.slots.get(id);
-        hw.write_exit_event(slot, u64::from(umbra_nmi::NMI_EXIT_INFO), 0);
+        record_exit_event(slot, u64::from(umbra_nmi::NMI_EXIT_INFO), 0);
         self.reflect_event(hw, Reason::ExceptionOrNmi as u32)
     }
 
     /// Raises an exception in L2 for an instruction that L0 carried out for
     /// it: an exit to L1 if L1 wants that vector. True if L2 gets it.
-    pub(crate) fn raise_in_l2(&mut self, hw: &mut impl Hardware, id: SlotId, fault: Fault) -> bool {
+    pub(crate) fn raise_in_l2(
+        &mut self,
+        hw: &mut impl VmcsAccess,
+        id: SlotId,
+        fault: Fault,
+    ) -> bool {
         let bitmap = self.slots.get(id).get32(field::EXCEPTION_BITMAP);
         if bitmap & 1 << (fault.vector & 31) != 0 {
             let info = self.raise_info(hw, fault);
             let code = u64::from(fault.error_code.unwrap_or(0));
-            hw.write_exit_event(self.slots.get(id), info, code);
+            record_exit_event(self.slots.get(id), info, code);
             return false;
         }
         self.inject_fault(hw, id, fault);
@@ -146,7 +154,7 @@ impl Nested {
 
     /// The event information of a fault in L2, whose image of RFLAGS then has RF
     /// set, as that of any fault.
-    pub(crate) fn raise_info(&self, hw: &mut impl Hardware, fault: Fault) -> u64 {
+    pub(crate) fn raise_info(&self, hw: &mut impl VmcsAccess, fault: Fault) -> u64 {
         let mut info = INFO_VALID | TYPE_HARDWARE_EXCEPTION << 8 | u64::from(fault.vector);
         // No exception has an error code in real mode.
         if fault.error_code.is_some() && hw.read(field::GUEST_CR0) & CR0_PE != 0 {
@@ -158,7 +166,7 @@ impl Nested {
     }
 
     /// The next entry of L2 delivers the fault.
-    pub(crate) fn inject_fault(&mut self, hw: &mut impl Hardware, id: SlotId, fault: Fault) {
+    pub(crate) fn inject_fault(&mut self, hw: &mut impl VmcsAccess, id: SlotId, fault: Fault) {
         let info = self.raise_info(hw, fault);
         hw.write(field::VM_ENTRY_INTERRUPTION_INFORMATION, info);
         if info & INFO_ERROR_CODE != 0 {
@@ -170,16 +178,10 @@ impl Nested {
     }
 }
 
-/// Storing an exception exit that no CPU exit stored.
-trait ExitEvent {
-    fn write_exit_event(&mut self, slot: &mut crate::slots::Slot, info: u64, code: u64);
-}
-
-impl<H: Hardware> ExitEvent for H {
-    fn write_exit_event(&mut self, slot: &mut crate::slots::Slot, info: u64, code: u64) {
-        slot.l0_records(field::VM_EXIT_INTERRUPTION_INFORMATION, info);
-        slot.l0_records(field::VM_EXIT_INTERRUPTION_ERROR_CODE, code);
-        slot.l0_records(field::EXIT_QUALIFICATION, 0);
-        slot.l0_records(field::IDT_VECTORING_INFORMATION, 0);
-    }
+/// Records an exception exit that no CPU exit stored.
+fn record_exit_event(slot: &mut Slot, info: u64, code: u64) {
+    slot.l0_records(field::VM_EXIT_INTERRUPTION_INFORMATION, info);
+    slot.l0_records(field::VM_EXIT_INTERRUPTION_ERROR_CODE, code);
+    slot.l0_records(field::EXIT_QUALIFICATION, 0);
+    slot.l0_records(field::IDT_VECTORING_INFORMATION, 0);
 }

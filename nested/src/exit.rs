@@ -12,7 +12,7 @@ use umbra_vmcs::field::{self, Area, Field, FieldSet};
 use crate::bits::*;
 use crate::fault::Fault;
 use crate::host_state::{LeftByL2, abort};
-use crate::hw::{Current, Hardware};
+use crate::hw::{Current, Hardware, Memory, Msrs, Translations, VmcsAccess};
 use crate::msr_list::in_vmcs;
 use crate::slots::SlotId;
 use crate::state::Nested;
@@ -101,7 +101,12 @@ impl Nested {
 
     /// The CPU refused a vmcs02 whose vmcs12 the rules had let through: L1
     /// learns what the CPU said.
-    fn l2_entry_failed(&mut self, hw: &mut impl Hardware, id: SlotId, raw: u32) -> L2Done {
+    fn l2_entry_failed(
+        &mut self,
+        hw: &mut (impl VmcsAccess + Memory + Msrs + Translations),
+        id: SlotId,
+        raw: u32,
+    ) -> L2Done {
         let qualification = hw.read(field::EXIT_QUALIFICATION);
         let reason = Reason::from_number(raw as u16).unwrap_or(Reason::EntryGuestState);
         self.slots.get(id).distrust_vmcs02();
@@ -115,7 +120,7 @@ impl Nested {
     }
 
     /// A VMLAUNCH that failed leaves the launch state clear. vmcs01 is current.
-    fn undo_launch(&mut self, hw: &mut impl Hardware, id: SlotId) {
+    fn undo_launch(&mut self, hw: &mut impl VmcsAccess, id: SlotId) {
         if hw.read(field::EXIT_REASON) as u16 == Reason::Vmlaunch as u16 {
             self.slots.get(id).set_launched(false);
         }
@@ -124,7 +129,7 @@ impl Nested {
     /// VMLAUNCH or VMRESUME of vmcs02 ended in VMfailValid with this error:
     /// like [`l2_exit`](Self::l2_exit) for a vmcs12 that the rules let through
     /// and the CPU does not. L1's instruction ends in the same failure.
-    pub fn l2_vmfail(&mut self, hw: &mut impl Hardware, error: u32) {
+    pub fn l2_vmfail(&mut self, hw: &mut impl VmcsAccess, error: u32) {
         let id = self.non_root().current;
         self.end_l2();
         let slot = self.slots.get(id);
@@ -187,7 +192,11 @@ impl Nested {
     /// L0 has carried out the instruction that L2 exited with: L2 goes on
     /// behind it, unless L1 asked for an exit after each instruction (SDM
     /// "Monitor Trap Flag").
-    pub(crate) fn end_instruction_of_l2(&mut self, hw: &mut impl Hardware, id: SlotId) -> L2Done {
+    pub(crate) fn end_instruction_of_l2(
+        &mut self,
+        hw: &mut (impl VmcsAccess + Memory + Msrs + Translations),
+        id: SlotId,
+    ) -> L2Done {
         self.skip_in_l2(hw);
         if self.slots.get(id).proc(Proc::MONITOR_TRAP_FLAG) {
             self.note_exit_without_event(id, 0);
@@ -202,7 +211,7 @@ impl Nested {
     /// so that L1 injects it again.
     pub(crate) fn reflect_unrun(
         &mut self,
-        hw: &mut impl Hardware,
+        hw: &mut (impl VmcsAccess + Memory + Msrs + Translations),
         id: SlotId,
         reason: Reason,
     ) -> L2Done {
@@ -236,7 +245,7 @@ impl Nested {
 
     /// Moves L2 past the instruction that exited: no STI or MOV-SS blocking
     /// any more, and a single step is pending if TF asks for it.
-    pub(crate) fn skip_in_l2(&mut self, hw: &mut impl Hardware) {
+    pub(crate) fn skip_in_l2(&mut self, hw: &mut impl VmcsAccess) {
         let length = hw.read(field::VM_EXIT_INSTRUCTION_LENGTH);
         let mut rip = hw.read(field::GUEST_RIP).wrapping_add(length);
         let is_64_bit = hw.read(field::GUEST_IA32_EFER) & EFER_LMA != 0
@@ -261,7 +270,11 @@ impl Nested {
     }
 
     /// Reflects the exit that vmcs02 recorded, under `reason`.
-    pub(crate) fn reflect(&mut self, hw: &mut impl Hardware, reason: u32) -> L2Done {
+    pub(crate) fn reflect(
+        &mut self,
+        hw: &mut (impl VmcsAccess + Memory + Msrs + Translations),
+        reason: u32,
+    ) -> L2Done {
         let id = self.non_root().current;
         let lazy = LAZY_INFORMATION.intersection(self.fields);
         let slot = self.slots.get(id);
@@ -274,7 +287,11 @@ impl Nested {
     }
 
     /// Reflects an exit whose information is in vmcs12 already.
-    pub(crate) fn reflect_event(&mut self, hw: &mut impl Hardware, reason: u32) -> L2Done {
+    pub(crate) fn reflect_event(
+        &mut self,
+        hw: &mut (impl VmcsAccess + Memory + Msrs + Translations),
+        reason: u32,
+    ) -> L2Done {
         let id = self.non_root().current;
         let slot = self.slots.get(id);
         slot.l0_records(field::EXIT_REASON, u64::from(reason));
@@ -299,7 +316,7 @@ impl Nested {
     /// noting that vmcs02 has it.
     fn save_guest_state(
         &mut self,
-        hw: &mut impl Hardware,
+        hw: &mut (impl VmcsAccess + Msrs),
         id: SlotId,
         is_nmi_exit: bool,
     ) -> LeftByL2 {
@@ -366,7 +383,7 @@ impl Nested {
     /// is current and has it.
     pub(crate) fn left_by_l2(
         &mut self,
-        hw: &mut impl Hardware,
+        hw: &mut impl VmcsAccess,
         id: SlotId,
         is_nmi_exit: bool,
     ) -> LeftByL2 {

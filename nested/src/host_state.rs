@@ -8,7 +8,7 @@ use umbra_vmcs::field::{self, Field};
 
 use crate::bits::*;
 use crate::entry::load_pdptes;
-use crate::hw::Hardware;
+use crate::hw::{Memory, Msrs, Translations, VmcsAccess};
 use crate::slots::SlotId;
 use crate::state::Nested;
 
@@ -108,7 +108,7 @@ impl Nested {
     /// The VMX-abort indicator, already stored in L1's VMCS region.
     pub(crate) fn load_host_state(
         &mut self,
-        hw: &mut impl Hardware,
+        hw: &mut (impl VmcsAccess + Memory + Msrs + Translations),
         id: SlotId,
         left: Option<LeftByL2>,
     ) -> Result<(), u32> {
@@ -154,7 +154,7 @@ impl Nested {
 
     fn load_control_registers(
         &mut self,
-        hw: &mut impl Hardware,
+        hw: &mut (impl VmcsAccess + Msrs),
         id: SlotId,
         left: &LeftByL2,
         is_64_bit: bool,
@@ -207,7 +207,7 @@ impl Nested {
         }
     }
 
-    fn load_segments(&mut self, hw: &mut impl Hardware, id: SlotId, is_64_bit: bool) {
+    fn load_segments(&mut self, hw: &mut impl VmcsAccess, id: SlotId, is_64_bit: bool) {
         let v = self.slots.get(id);
         hw.write(field::GUEST_CS_SELECTOR, v.get(field::HOST_CS_SELECTOR));
         hw.write(field::GUEST_CS_BASE, 0);
@@ -248,7 +248,7 @@ impl Nested {
     }
 
     /// Stores the VMX-abort indicator in L1's VMCS region.
-    pub(crate) fn vmx_abort(&mut self, hw: &mut impl Hardware, id: SlotId, indicator: u32) -> u32 {
+    pub(crate) fn vmx_abort(&mut self, hw: &mut impl Memory, id: SlotId, indicator: u32) -> u32 {
         let gpa = self.slots.get(id).gpa();
         hw.write_l1(gpa + 4, &indicator.to_le_bytes());
         indicator

@@ -1,4 +1,5 @@
-//! The hardware that nested virtualisation works on, behind one trait.
+//! The hardware that nested virtualisation works on, behind traits, one for each
+//! thing that a room may touch.
 //!
 //! `core` implements it for the machine; the tests implement it over arrays.
 
@@ -20,22 +21,8 @@ pub enum Current {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MsrFault;
 
-/// What `nested` asks of the CPU it runs on.
-///
-/// Addresses named `gpa` are L1-physical and come from L1 unchecked: an
-/// implementation gives for each what L1 itself would find there, and never
-/// fails.
-pub trait Hardware {
-    /// The tables of ept01 and ept02.
-    type Tables: TableMemory;
-    /// L1's memory as ept12 is read from it.
-    type Memory<'a>: L1Memory
-    where
-        Self: 'a;
-
-    /// Both, for the pool of ept02 caches.
-    fn ept(&mut self) -> (Self::Tables, Self::Memory<'_>);
-
+/// The VMCSs that L0 runs L1 and L2 with.
+pub trait VmcsAccess {
     /// VMREAD of the current VMCS.
     fn read(&mut self, field: Field) -> u64;
     /// VMWRITE to the current VMCS.
@@ -45,17 +32,27 @@ pub trait Hardware {
     /// Starts a vmcs02 afresh: VMCLEAR, then L0's host state and whatever else
     /// does not depend on vmcs12. Leaves it current.
     fn reset_vmcs02(&mut self, slot: SlotId);
+}
 
-    /// A general register of the level that just exited, by its encoding in
-    /// instructions (4, RSP, is never asked for).
+/// The registers that no VMCS holds, of the level that just exited.
+pub trait Registers {
+    /// A general register, by its encoding in instructions (4, RSP, is never
+    /// asked for).
     fn gpr(&self, number: usize) -> u64;
     /// Sets a general register.
     fn set_gpr(&mut self, number: usize, value: u64);
     /// Sets CR2, which VM entry does not load.
     fn set_cr2(&mut self, value: u64);
-    /// PKRU of the level that just exited.
+    /// PKRU.
     fn pkru(&mut self) -> u32;
+}
 
+/// L1's memory.
+///
+/// Addresses named `gpa` are L1-physical and come from L1 unchecked: an
+/// implementation gives for each what L1 itself would find there, and never
+/// fails.
+pub trait Memory {
     /// Copies L1-physical memory out.
     fn read_l1(&self, gpa: u64, bytes: &mut [u8]);
     /// Copies into L1-physical memory.
@@ -65,20 +62,35 @@ pub trait Hardware {
     fn set_bits_l1(&mut self, gpa: u64, wide: bool, expected: u64, bits: u64) -> bool;
     /// The host-physical page that L1 reaches at `gpa`.
     fn backing(&mut self, gpa: u64) -> u64;
-    /// Merges L1's MSR bitmap at `gpa` with what L0 intercepts itself and
-    /// gives the host-physical address of the result.
-    fn merge_msr_bitmap(&mut self, gpa: u64) -> u64;
+}
 
+/// Model-specific registers and what decides on their exits.
+pub trait Msrs {
     /// RDMSR as L1 would do it, MSRs that L0 presents otherwise included.
     fn rdmsr_l1(&mut self, index: u32) -> Result<u64, MsrFault>;
     /// WRMSR as L1 would do it.
     fn wrmsr_l1(&mut self, index: u32, value: u64) -> Result<(), MsrFault>;
-
+    /// Merges L1's MSR bitmap at `gpa` with what L0 intercepts itself and
+    /// gives the host-physical address of the result.
+    fn merge_msr_bitmap(&mut self, gpa: u64) -> u64;
     /// The time-stamp counter, in ticks, without any guest's offset.
     fn tsc(&mut self) -> u64;
     /// The time-stamp counter when L2 exited last, in ticks, as the CPU stored it:
     /// only where vmcs02's VM-exit MSR-store count was 1.
     fn tsc_at_exit(&self) -> u64;
+}
+
+/// Extended page tables and cached translations.
+pub trait Translations {
+    /// The tables of ept01 and ept02.
+    type Tables: TableMemory;
+    /// L1's memory as ept12 is read from it.
+    type Memory<'a>: L1Memory
+    where
+        Self: 'a;
+
+    /// Both, for the pool of ept02 caches.
+    fn ept(&mut self) -> (Self::Tables, Self::Memory<'_>);
 
     /// INVVPID, single-context.
     fn invvpid_single(&mut self, vpid: u16);
@@ -106,3 +118,8 @@ pub trait Hardware {
     /// address.
     fn map_ept01(&mut self, gpa: u64) -> bool;
 }
+
+/// All of it: what a VM entry or exit may touch.
+pub trait Hardware: VmcsAccess + Registers + Memory + Msrs + Translations {}
+
+impl<T: VmcsAccess + Registers + Memory + Msrs + Translations> Hardware for T {}

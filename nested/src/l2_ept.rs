@@ -11,7 +11,7 @@ use crate::bits::INFO_VALID;
 use crate::entry::invalidate;
 use crate::exit::L2Done;
 use crate::fault::Fault;
-use crate::hw::Hardware;
+use crate::hw::{Hardware, Memory, Msrs, Translations, VmcsAccess};
 use crate::slots::SlotId;
 use crate::state::Nested;
 
@@ -80,7 +80,7 @@ impl Nested {
 
     fn violation12(
         &mut self,
-        hw: &mut impl Hardware,
+        hw: &mut (impl VmcsAccess + Memory + Msrs + Translations),
         id: SlotId,
         violation: &Violation,
         hardware: u64,
@@ -99,7 +99,7 @@ impl Nested {
     /// Reflects with another reason and qualification than the CPU recorded.
     fn reflect_changed(
         &mut self,
-        hw: &mut impl Hardware,
+        hw: &mut (impl VmcsAccess + Memory + Msrs + Translations),
         id: SlotId,
         reason: Reason,
         qualification: u64,
@@ -122,7 +122,7 @@ impl Nested {
 
     /// Logs a page whose dirty flag was set in L1's page-modification log.
     /// SDM "Page-Modification Logging".
-    fn log_page(&mut self, hw: &mut impl Hardware, id: SlotId, gpa2: u64) {
+    fn log_page(&mut self, hw: &mut impl Memory, id: SlotId, gpa2: u64) {
         let slot = self.slots.get(id);
         let index = slot.get(field::PML_INDEX);
         let log = slot.get(field::PML_ADDRESS);
@@ -136,7 +136,12 @@ impl Nested {
     /// Whether a convertible violation becomes #VE, its information area then
     /// written. SDM "Convertible EPT Violations", "Virtualization-Exception
     /// Information".
-    fn convert_to_ve(&mut self, hw: &mut impl Hardware, id: SlotId, qualification: u64) -> bool {
+    fn convert_to_ve(
+        &mut self,
+        hw: &mut (impl VmcsAccess + Memory),
+        id: SlotId,
+        qualification: u64,
+    ) -> bool {
         let slot = self.slots.get(id);
         let in_protected_mode = hw.read(field::GUEST_CR0) & 1 != 0;
         let delivering = hw.read(field::IDT_VECTORING_INFORMATION) & INFO_VALID != 0;

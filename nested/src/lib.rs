@@ -31,7 +31,7 @@ mod wants;
 pub use exit::L2Done;
 pub use fault::{Fault, Refusal};
 pub use host_state::abort;
-pub use hw::{Current, Hardware, MsrFault};
+pub use hw::{Current, Hardware, Memory, MsrFault, Msrs, Registers, Translations, VmcsAccess};
 pub use insn::Done;
 pub use slots::SlotId;
 pub use state::Nested;

@@ -6,7 +6,7 @@ use umbra_vmcs::field;
 use umbra_vmcs::rules::{MsrEntry, check_msr_load_entry, check_msr_store_entry};
 
 use crate::bits::*;
-use crate::hw::{Hardware, MsrFault};
+use crate::hw::{Memory, MsrFault, Msrs, VmcsAccess};
 use crate::slots::SlotId;
 use crate::state::Nested;
 
@@ -25,7 +25,7 @@ pub(crate) const fn in_vmcs(index: u32) -> Option<Field> {
     })
 }
 
-fn read_entry(hw: &impl Hardware, list: u64, number: u64) -> MsrEntry {
+fn read_entry(hw: &impl Memory, list: u64, number: u64) -> MsrEntry {
     let mut bytes = [0; MsrEntry::BYTES as usize];
     hw.read_l1(list.wrapping_add(MsrEntry::BYTES * number), &mut bytes);
     let all = u128::from_le_bytes(bytes);
@@ -39,7 +39,7 @@ impl Nested {
     /// The number, from 1, of the entry that cannot be loaded.
     pub(crate) fn load_entry_msrs(
         &mut self,
-        hw: &mut impl Hardware,
+        hw: &mut (impl VmcsAccess + Memory + Msrs),
         id: SlotId,
     ) -> Result<(), u64> {
         let v = self.slots.get(id);
@@ -67,7 +67,7 @@ impl Nested {
     /// Loads the VM-exit list into L1. vmcs01 is current.
     pub(crate) fn load_exit_msrs(
         &mut self,
-        hw: &mut impl Hardware,
+        hw: &mut (impl VmcsAccess + Memory + Msrs),
         id: SlotId,
     ) -> Result<(), MsrFault> {
         let v = self.slots.get(id);
@@ -83,7 +83,7 @@ impl Nested {
     /// Stores L2's MSRs. vmcs02 is current.
     pub(crate) fn store_exit_msrs(
         &mut self,
-        hw: &mut impl Hardware,
+        hw: &mut (impl VmcsAccess + Memory + Msrs),
         id: SlotId,
     ) -> Result<(), MsrFault> {
         let v = self.slots.get(id);
@@ -117,7 +117,12 @@ impl Nested {
         }
     }
 
-    fn load_one(&mut self, hw: &mut impl Hardware, list: u64, n: u64) -> Result<(), MsrFault> {
+    fn load_one(
+        &mut self,
+        hw: &mut (impl VmcsAccess + Memory + Msrs),
+        list: u64,
+        n: u64,
+    ) -> Result<(), MsrFault> {
         let entry = read_entry(hw, list, n);
         check_msr_load_entry(&entry, |index, value| match in_vmcs(index) {
             Some(f) => self.load_vmcs_msr(hw, f, value).is_ok(),
@@ -129,7 +134,7 @@ impl Nested {
     /// An MSR that the current VMCS holds: the same checks as WRMSR makes.
     pub(crate) fn load_vmcs_msr(
         &mut self,
-        hw: &mut impl Hardware,
+        hw: &mut impl VmcsAccess,
         f: Field,
         value: u64,
     ) -> Result<(), MsrFault> {

@@ -7,7 +7,7 @@ use umbra_vmcs::field::{self, Field};
 
 use crate::bits::*;
 use crate::fault::{Fault, Refusal};
-use crate::hw::Hardware;
+use crate::hw::{Memory, Msrs, Registers, VmcsAccess};
 use crate::paging::{Access, Paging};
 
 /// The VM-exit instruction-information field of the VMX instructions.
@@ -32,7 +32,7 @@ impl InsnInfo {
 }
 
 /// A general register of L1, RSP included.
-pub fn gpr(hw: &mut impl Hardware, number: usize) -> u64 {
+pub fn gpr(hw: &mut (impl VmcsAccess + Registers), number: usize) -> u64 {
     if number == 4 {
         hw.read(field::GUEST_RSP)
     } else {
@@ -41,7 +41,7 @@ pub fn gpr(hw: &mut impl Hardware, number: usize) -> u64 {
 }
 
 /// Sets a general register of L1, RSP included.
-pub fn set_gpr(hw: &mut impl Hardware, number: usize, value: u64) {
+pub fn set_gpr(hw: &mut (impl VmcsAccess + Registers), number: usize, value: u64) {
     if number == 4 {
         hw.write(field::GUEST_RSP, value)
     } else {
@@ -99,7 +99,7 @@ impl MemoryOperand {
     /// # Errors
     /// #GP(0), or #SS(0) for the stack segment.
     pub fn decode(
-        hw: &mut impl Hardware,
+        hw: &mut (impl VmcsAccess + Registers),
         info: InsnInfo,
         length_bytes: u64,
         write: bool,
@@ -185,7 +185,11 @@ impl MemoryOperand {
     ///
     /// # Errors
     /// The page fault that L1 would take, or [`Refusal::Again`].
-    pub fn read(&self, hw: &mut impl Hardware, bytes: &mut [u8]) -> Result<(), Refusal> {
+    pub fn read(
+        &self,
+        hw: &mut (impl VmcsAccess + Registers + Memory + Msrs),
+        bytes: &mut [u8],
+    ) -> Result<(), Refusal> {
         let split = self.split(bytes.len());
         let first = self.paging.translate(hw, self.linear, Access::READ)?;
         let (head, tail) = bytes.split_at_mut(split);
@@ -207,7 +211,11 @@ impl MemoryOperand {
     ///
     /// # Errors
     /// The page fault that L1 would take, or [`Refusal::Again`].
-    pub fn write(&self, hw: &mut impl Hardware, bytes: &[u8]) -> Result<(), Refusal> {
+    pub fn write(
+        &self,
+        hw: &mut (impl VmcsAccess + Registers + Memory + Msrs),
+        bytes: &[u8],
+    ) -> Result<(), Refusal> {
         let split = self.split(bytes.len());
         let first = self.paging.translate(hw, self.linear, Access::WRITE)?;
         let (head, tail) = bytes.split_at(split);

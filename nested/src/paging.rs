@@ -8,7 +8,7 @@ use umbra_vmcs::field;
 
 use crate::bits::*;
 use crate::fault::{Fault, Refusal};
-use crate::hw::Hardware;
+use crate::hw::{Memory, Msrs, Registers, VmcsAccess};
 use crate::linear::LinearForm;
 
 /// What an access wants.
@@ -78,7 +78,7 @@ pub struct Paging {
 
 impl Paging {
     /// Reads L1's state from vmcs01. `physical_bits` is MAXPHYADDR.
-    pub fn of_l1(hw: &mut impl Hardware, physical_bits: u32, gib_pages: bool) -> Self {
+    pub fn of_l1(hw: &mut impl VmcsAccess, physical_bits: u32, gib_pages: bool) -> Self {
         Self {
             cr0: hw.read(field::GUEST_CR0),
             cr3: hw.read(field::GUEST_CR3),
@@ -103,7 +103,7 @@ impl Paging {
     /// entries changed under the walk time and again.
     pub fn translate(
         &self,
-        hw: &mut impl Hardware,
+        hw: &mut (impl VmcsAccess + Registers + Memory + Msrs),
         linear: u64,
         access: Access,
     ) -> Result<u64, Refusal> {
@@ -118,7 +118,7 @@ impl Paging {
     /// One walk; `None` if an entry changed before its flags could be set.
     fn walk(
         &self,
-        hw: &mut impl Hardware,
+        hw: &mut (impl VmcsAccess + Registers + Memory + Msrs),
         linear: u64,
         access: Access,
     ) -> Result<Option<u64>, Fault> {
@@ -146,7 +146,7 @@ impl Paging {
     }
 
     /// Reads an entry; page-table entries are aligned, so one read is whole.
-    fn entry(hw: &mut impl Hardware, gpa: u64, wide: bool) -> u64 {
+    fn entry(hw: &mut impl Memory, gpa: u64, wide: bool) -> u64 {
         let mut bytes = [0; 8];
         hw.read_l1(gpa, &mut bytes[..if wide { 8 } else { 4 }]);
         u64::from_le_bytes(bytes)
@@ -156,7 +156,7 @@ impl Paging {
     /// of every level, `leaf` the entry that maps the page.
     fn permit(
         &self,
-        hw: &mut impl Hardware,
+        hw: &mut (impl Registers + Msrs),
         linear: u64,
         access: Access,
         rights: u64,
@@ -184,7 +184,7 @@ impl Paging {
     /// governs those that user code could reach, IA32_PKRS the others.
     fn permit_by_key(
         &self,
-        hw: &mut impl Hardware,
+        hw: &mut (impl Registers + Msrs),
         linear: u64,
         access: Access,
         user_page: bool,
@@ -214,7 +214,7 @@ impl Paging {
     /// levels of PAE paging.
     fn walk_wide(
         &self,
-        hw: &mut impl Hardware,
+        hw: &mut (impl Registers + Memory + Msrs),
         linear: u64,
         access: Access,
         root: u64,
@@ -280,7 +280,7 @@ impl Paging {
     /// vmcs01. SDM "PDPTE Registers".
     fn walk_pae(
         &self,
-        hw: &mut impl Hardware,
+        hw: &mut (impl VmcsAccess + Registers + Memory + Msrs),
         linear: u64,
         access: Access,
     ) -> Result<Option<u64>, Fault> {
@@ -301,7 +301,7 @@ impl Paging {
     /// 32-bit paging, with 4 MiB pages where CR4.PSE allows them.
     fn walk_32(
         &self,
-        hw: &mut impl Hardware,
+        hw: &mut (impl Registers + Memory + Msrs),
         linear: u64,
         access: Access,
     ) -> Result<Option<u64>, Fault> {
@@ -340,7 +340,7 @@ impl Paging {
     /// `above`, and sets its flags; false if it changed meanwhile.
     fn use_leaf_32(
         &self,
-        hw: &mut impl Hardware,
+        hw: &mut (impl Registers + Memory + Msrs),
         linear: u64,
         access: Access,
         at: u64,

@@ -9,7 +9,7 @@ use umbra_vmcs::field::{self, Field, FieldSet};
 use umbra_vmcs::{InsnError, Vmcs12};
 
 use crate::blame::blame;
-use crate::hw::{Current, Hardware};
+use crate::hw::{Current, Memory, VmcsAccess};
 
 /// How many vmcs12s (and as many vmcs02s) a CPU keeps.
 pub const SLOTS: usize = 8;
@@ -146,14 +146,14 @@ impl Slot {
     /// current: vmcs12 takes the value first if only vmcs02 has it, and the next
     /// entry puts it back unless an exit has stored a newer one.
     #[inline]
-    pub fn l0_overwrites(&mut self, hw: &mut impl Hardware, field: Field) {
+    pub fn l0_overwrites(&mut self, hw: &mut impl VmcsAccess, field: Field) {
         self.fetch(hw, field);
         self.dirty.insert(field);
     }
 
     /// Reads a field back if its value lies in vmcs02, which is current.
     #[inline]
-    pub fn fetch(&mut self, hw: &mut impl Hardware, field: Field) {
+    pub fn fetch(&mut self, hw: &mut impl VmcsAccess, field: Field) {
         if self.stale.contains(field) {
             let value = hw.read(field);
             self.cpu_stored(field, value);
@@ -241,7 +241,7 @@ impl Slots {
 
     /// Brings the VMCS at `gpa` into a slot, writing back the least recently
     /// used one if all are taken.
-    pub fn load(&mut self, hw: &mut impl Hardware, gpa: u64) -> SlotId {
+    pub fn load(&mut self, hw: &mut (impl VmcsAccess + Memory), gpa: u64) -> SlotId {
         self.clock += 1;
         let id = match self.find(gpa) {
             Some(id) => id,
@@ -281,7 +281,7 @@ impl Slots {
 
     /// VMCLEAR of the VMCS at `gpa`: its data go to L1's memory, its launch
     /// state becomes clear, its slot free.
-    pub fn clear(&mut self, hw: &mut impl Hardware, gpa: u64) {
+    pub fn clear(&mut self, hw: &mut (impl VmcsAccess + Memory), gpa: u64) {
         match self.find(gpa) {
             Some(id) => {
                 self.get(id).is_launched = false;
@@ -293,14 +293,14 @@ impl Slots {
     }
 
     /// Writes every slot back and frees it.
-    pub fn flush(&mut self, hw: &mut impl Hardware) {
+    pub fn flush(&mut self, hw: &mut (impl VmcsAccess + Memory)) {
         for id in SlotId::all() {
             self.write_back(hw, id);
             *self.get(id) = Slot::free();
         }
     }
 
-    fn write_back(&mut self, hw: &mut impl Hardware, id: SlotId) {
+    fn write_back(&mut self, hw: &mut (impl VmcsAccess + Memory), id: SlotId) {
         self.sync(hw, id);
         let slot = self.get(id);
         let Some(gpa) = slot.gpa else { return };
@@ -313,7 +313,7 @@ impl Slots {
 
     /// Reads back what vmcs02 holds newer than vmcs12. Leaves vmcs01 current
     /// if there was anything to read.
-    pub fn sync(&mut self, hw: &mut impl Hardware, id: SlotId) {
+    pub fn sync(&mut self, hw: &mut impl VmcsAccess, id: SlotId) {
         let slot = self.get(id);
         if slot.stale.is_empty() {
             return;
@@ -329,7 +329,7 @@ impl Slots {
 
     /// A field as L1 sees it, read back from vmcs02 if need be.
     #[inline]
-    pub fn field(&mut self, hw: &mut impl Hardware, id: SlotId, field: Field) -> u64 {
+    pub fn field(&mut self, hw: &mut impl VmcsAccess, id: SlotId, field: Field) -> u64 {
         if self.get(id).stale.contains(field) {
             self.sync(hw, id);
         }

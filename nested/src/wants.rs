@@ -6,7 +6,7 @@
 use umbra_vmcs::controls::Proc;
 use umbra_vmcs::field;
 
-use crate::hw::Hardware;
+use crate::hw::Memory;
 use crate::slots::SlotId;
 use crate::state::Nested;
 
@@ -22,7 +22,7 @@ impl Nested {
     /// Whether L1 wants RDMSR or WRMSR of `index` by L2 to exit.
     pub(crate) fn l1_wants_msr(
         &mut self,
-        hw: &mut impl Hardware,
+        hw: &mut impl Memory,
         id: SlotId,
         index: u32,
         is_write: bool,

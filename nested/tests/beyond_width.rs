@@ -5,7 +5,7 @@ mod model;
 
 use model::*;
 use umbra_nested::beyond_width::in_delivery;
-use umbra_nested::{Done, Fault, Hardware, L2Done, Nested};
+use umbra_nested::{Done, Fault, L2Done, Nested};
 use umbra_vmcs::Field;
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;

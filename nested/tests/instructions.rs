@@ -3,7 +3,7 @@
 mod model;
 
 use model::*;
-use umbra_nested::{Done, Fault, Hardware};
+use umbra_nested::{Done, Fault};
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;
 

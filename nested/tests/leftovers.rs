@@ -3,7 +3,7 @@
 mod model;
 
 use model::*;
-use umbra_nested::{Done, Hardware, L2Done, Nested};
+use umbra_nested::{Done, L2Done, Nested};
 use umbra_vmcs::Field;
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;

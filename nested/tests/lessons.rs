@@ -4,7 +4,7 @@
 mod model;
 
 use model::*;
-use umbra_nested::{Done, Fault, Hardware, L2Done, Nested};
+use umbra_nested::{Done, Fault, L2Done, Nested};
 use umbra_vmcs::Field;
 use umbra_vmcs::exit::{ENTRY_FAILURE, Reason};
 use umbra_vmcs::field;

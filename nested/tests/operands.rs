@@ -4,7 +4,7 @@ mod model;
 
 use model::*;
 use umbra_nested::paging::{Access, Paging};
-use umbra_nested::{Done, Fault, Hardware, Refusal};
+use umbra_nested::{Done, Fault, Refusal};
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;
 

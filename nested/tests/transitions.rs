@@ -4,7 +4,7 @@ mod model;
 
 use model::*;
 use proptest::prelude::*;
-use umbra_nested::{Current, Done, Hardware, L2Done};
+use umbra_nested::{Current, Done, L2Done};
 use umbra_vmcs::exit::{ENTRY_FAILURE, Reason};
 use umbra_vmcs::field;
 

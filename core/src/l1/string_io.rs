@@ -12,7 +12,7 @@ use umbra_core::control_registers::efer;
 use umbra_core::string_operand::{AddressSize, Operand, SegmentFault};
 use umbra_nested::linear::LinearForm;
 use umbra_nested::paging::{Access, Paging};
-use umbra_nested::{Fault, Hardware, Refusal};
+use umbra_nested::{Fault, Memory, Refusal};
 use umbra_vmcs::controls::Proc;
 use umbra_vmcs::field::{self, Field};
 

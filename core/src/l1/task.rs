@@ -11,7 +11,7 @@ use umbra_arch::qualification::TaskSwitch;
 use umbra_core::control_registers::{GeneralProtection, cr0, cr4};
 use umbra_core::task_switch::{self, Exception, Linear, Segment, Source, Switch, Task};
 use umbra_nested::paging::{Access, Paging};
-use umbra_nested::{Fault, Hardware, Refusal, beyond_width};
+use umbra_nested::{Fault, Memory, Refusal, beyond_width};
 use umbra_nmi::{Interruptibility, Policy, blocking};
 use umbra_vmcs::field::{self, Field};
 

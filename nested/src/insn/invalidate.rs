@@ -12,7 +12,7 @@ use umbra_vmcs::rules::instructions::{
 use super::{Outcome, Succeed, broken};
 use crate::bits::EFER_LMA;
 use crate::fault::{Fault, Refusal};
-use crate::hw::Hardware;
+use crate::hw::{Hardware, Memory, Msrs, Registers, VmcsAccess};
 use crate::operand::{InsnInfo, gpr};
 use crate::state::Nested;
 
@@ -21,7 +21,7 @@ impl Nested {
     /// descriptor. The type is looked at before the descriptor is read.
     fn invalidation_operands(
         &self,
-        hw: &mut impl Hardware,
+        hw: &mut (impl VmcsAccess + Registers + Memory + Msrs),
         is_offered: impl FnOnce(u64, &VmxCaps) -> bool,
     ) -> Result<Option<(u64, [u64; 2])>, Refusal> {
         let info = InsnInfo(hw.read(field::VM_EXIT_INSTRUCTION_INFORMATION) as u32);
@@ -38,7 +38,10 @@ impl Nested {
         Ok(Some((kind, [descriptor as u64, (descriptor >> 64) as u64])))
     }
 
-    pub(super) fn invept(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Refusal> {
+    pub(super) fn invept(
+        &mut self,
+        hw: &mut (impl VmcsAccess + Registers + Memory + Msrs),
+    ) -> Result<Outcome, Refusal> {
         if !offers_invept(&self.caps) {
             return Err(Fault::UD.into());
         }

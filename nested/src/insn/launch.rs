@@ -8,14 +8,14 @@ use umbra_vmcs::rules::{self, Answer, Ctx, L1Facts, L1Memory, Rule};
 
 use super::{Done, FailValid, broken};
 use crate::bits::*;
-use crate::hw::Hardware;
+use crate::hw::{Memory, Msrs, Translations, VmcsAccess};
 use crate::slots::SlotId;
 use crate::state::Nested;
 
 /// L1's memory as the rules read it.
 struct RuleMemory<'a, H>(&'a H);
 
-impl<H: Hardware> L1Memory for RuleMemory<'_, H> {
+impl<H: Memory> L1Memory for RuleMemory<'_, H> {
     fn read_u32(&self, address: u64) -> u32 {
         let mut bytes = [0; 4];
         self.0.read_l1(address, &mut bytes);
@@ -30,7 +30,11 @@ impl<H: Hardware> L1Memory for RuleMemory<'_, H> {
 }
 
 impl Nested {
-    pub(super) fn launch(&mut self, hw: &mut impl Hardware, is_resume: bool) -> Done {
+    pub(super) fn launch(
+        &mut self,
+        hw: &mut (impl VmcsAccess + Memory + Msrs + Translations),
+        is_resume: bool,
+    ) -> Done {
         if let Err(fault) = self.require_root(hw) {
             return Done::Fault(fault);
         }
@@ -74,7 +78,7 @@ impl Nested {
 
     /// Reads guest state back from vmcs02 if a group of rules that has to run
     /// looks at any of it.
-    fn sync_for_rules(&mut self, hw: &mut impl Hardware, current: SlotId) {
+    fn sync_for_rules(&mut self, hw: &mut impl VmcsAccess, current: SlotId) {
         let slot = self.slots.get(current);
         if slot.stale().is_empty() {
             return;
@@ -91,7 +95,11 @@ impl Nested {
         }
     }
 
-    fn check<H: Hardware>(&mut self, hw: &mut H, current: SlotId) -> Result<(), &'static Rule> {
+    fn check<H: VmcsAccess + Memory>(
+        &mut self,
+        hw: &mut H,
+        current: SlotId,
+    ) -> Result<(), &'static Rule> {
         let l1 = L1Facts {
             ia32e_mode: hw.read(field::GUEST_IA32_EFER) & EFER_LMA != 0,
             current_vmcs: self.current_pointer(),

@@ -16,7 +16,7 @@ use umbra_vmcs::rules::instructions::{InsnAnswer, InsnRule, VMCALL_IN_ROOT};
 
 use crate::bits::*;
 use crate::fault::{Fault, Refusal};
-use crate::hw::Hardware;
+use crate::hw::{Hardware, VmcsAccess};
 use crate::state::Nested;
 
 /// How an instruction of L1 ends.
@@ -82,7 +82,7 @@ impl Nested {
 
     pub(crate) fn finish(
         &mut self,
-        hw: &mut impl Hardware,
+        hw: &mut impl VmcsAccess,
         result: Result<Outcome, Refusal>,
     ) -> Done {
         match result {
@@ -98,7 +98,7 @@ impl Nested {
     /// The conditions that most VMX instructions begin with and that the CPU
     /// has not checked before the exit to L0. It has checked the mode: in real,
     /// virtual-8086 and compatibility mode they raise #UD without an exit.
-    pub(crate) fn require_root(&self, hw: &mut impl Hardware) -> Result<(), Fault> {
+    pub(crate) fn require_root(&self, hw: &mut impl VmcsAccess) -> Result<(), Fault> {
         if !self.in_vmx_operation() {
             return Err(Fault::UD);
         }
@@ -107,7 +107,7 @@ impl Nested {
 
     /// Writes the arithmetic flags and, for VMfailValid, the error number. With
     /// no current VMCS every failure is VMfailInvalid.
-    fn write_flags(&mut self, hw: &mut impl Hardware, outcome: Outcome) {
+    fn write_flags(&mut self, hw: &mut impl VmcsAccess, outcome: Outcome) {
         let old = hw.read(field::GUEST_RFLAGS);
         let mut rflags = old & !RFLAGS_STATUS;
         match (outcome, self.current()) {
@@ -125,7 +125,7 @@ impl Nested {
 
     /// VMCALL in VMX root operation without a monitor for SMM: VMfail. It exits
     /// to L0 in every mode.
-    fn vmcall(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Refusal> {
+    fn vmcall(&mut self, hw: &mut impl VmcsAccess) -> Result<Outcome, Refusal> {
         if !self.in_vmx_operation() {
             return Err(Fault::UD.into());
         }
@@ -143,13 +143,13 @@ impl Nested {
     }
 }
 
-fn is_compatibility_mode(hw: &mut impl Hardware) -> bool {
+fn is_compatibility_mode(hw: &mut impl VmcsAccess) -> bool {
     hw.read(field::GUEST_IA32_EFER) & EFER_LMA != 0
         && hw.read(field::GUEST_CS_ACCESS_RIGHTS) & 1 << 13 == 0
 }
 
 /// #GP(0) unless CPL is 0. The CPL is SS.DPL, SDM "Guest Register State".
-pub(crate) fn require_cpl0(hw: &mut impl Hardware) -> Result<(), Fault> {
+pub(crate) fn require_cpl0(hw: &mut impl VmcsAccess) -> Result<(), Fault> {
     if hw.read(field::GUEST_SS_ACCESS_RIGHTS) >> 5 & 3 != 0 {
         return Err(Fault::GP);
     }

@@ -7,12 +7,15 @@ use umbra_vmcs::rules::instructions::{
 
 use super::{Outcome, Succeed, broken};
 use crate::fault::Refusal;
-use crate::hw::Hardware;
+use crate::hw::{Memory, Msrs, Registers, VmcsAccess};
 use crate::operand::InsnInfo;
 use crate::state::Nested;
 
 impl Nested {
-    pub(super) fn vmclear(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Refusal> {
+    pub(super) fn vmclear(
+        &mut self,
+        hw: &mut (impl VmcsAccess + Registers + Memory + Msrs),
+    ) -> Result<Outcome, Refusal> {
         self.require_root(hw)?;
         let pointer = self.pointer_operand(hw)?;
         if !self.is_page_address(pointer) {
@@ -29,7 +32,10 @@ impl Nested {
         Ok(Succeed)
     }
 
-    pub(super) fn vmptrld(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Refusal> {
+    pub(super) fn vmptrld(
+        &mut self,
+        hw: &mut (impl VmcsAccess + Registers + Memory + Msrs),
+    ) -> Result<Outcome, Refusal> {
         self.require_root(hw)?;
         let pointer = self.pointer_operand(hw)?;
         if !self.is_page_address(pointer) {
@@ -48,7 +54,10 @@ impl Nested {
         Ok(Succeed)
     }
 
-    pub(super) fn vmptrst(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Refusal> {
+    pub(super) fn vmptrst(
+        &mut self,
+        hw: &mut (impl VmcsAccess + Registers + Memory + Msrs),
+    ) -> Result<Outcome, Refusal> {
         self.require_root(hw)?;
         let info = InsnInfo(hw.read(field::VM_EXIT_INSTRUCTION_INFORMATION) as u32);
         let operand = self.memory_operand(hw, info, 8, true)?;

@@ -8,7 +8,7 @@ use umbra_vmcs::rules::instructions::{
 use super::{Outcome, Succeed, broken};
 use crate::bits::EFER_LMA;
 use crate::fault::Refusal;
-use crate::hw::Hardware;
+use crate::hw::{Memory, Msrs, Registers, VmcsAccess};
 use crate::operand::{InsnInfo, gpr, set_gpr};
 use crate::state::Nested;
 
@@ -20,7 +20,10 @@ impl Nested {
         self.fields.contains(field).then_some((field, high))
     }
 
-    pub(super) fn vmread(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Refusal> {
+    pub(super) fn vmread(
+        &mut self,
+        hw: &mut (impl VmcsAccess + Registers + Memory + Msrs),
+    ) -> Result<Outcome, Refusal> {
         self.require_root(hw)?;
         let Some(current) = self.root().current else {
             return Ok(broken(&VMREAD_POINTER));
@@ -46,7 +49,10 @@ impl Nested {
         Ok(Succeed)
     }
 
-    pub(super) fn vmwrite(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Refusal> {
+    pub(super) fn vmwrite(
+        &mut self,
+        hw: &mut (impl VmcsAccess + Registers + Memory + Msrs),
+    ) -> Result<Outcome, Refusal> {
         self.require_root(hw)?;
         let Some(current) = self.root().current else {
             return Ok(broken(&VMWRITE_POINTER));
@@ -79,7 +85,7 @@ impl Nested {
 
 /// VMREAD and VMWRITE take 64-bit operands in 64-bit mode and 32-bit ones
 /// elsewhere: the mask and the size in bytes.
-fn operand_size(hw: &mut impl Hardware) -> (u64, usize) {
+fn operand_size(hw: &mut impl VmcsAccess) -> (u64, usize) {
     if hw.read(field::GUEST_IA32_EFER) & EFER_LMA != 0 {
         (u64::MAX, 8)
     } else {

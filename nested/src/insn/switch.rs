@@ -7,7 +7,7 @@ use super::{Done, Outcome, Succeed, broken, require_cpl0};
 use crate::bits::*;
 use crate::entry::invalidate;
 use crate::fault::{Fault, Refusal};
-use crate::hw::Hardware;
+use crate::hw::{Memory, Msrs, Registers, Translations, VmcsAccess};
 use crate::operand::{InsnInfo, MemoryOperand};
 use crate::state::{Nested, Root, Vmx};
 
@@ -17,7 +17,10 @@ const FEATURE_LOCKED: u64 = 1 << 0;
 const FEATURE_VMX_OUTSIDE_SMX: u64 = 1 << 2;
 
 impl Nested {
-    pub(super) fn vmxon(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Refusal> {
+    pub(super) fn vmxon(
+        &mut self,
+        hw: &mut (impl VmcsAccess + Registers + Memory + Msrs),
+    ) -> Result<Outcome, Refusal> {
         // CR4.VMXE of L1 is what L1 reads, not what the CPU runs with.
         let has_vmxe = hw.read(field::CR4_READ_SHADOW) & CR4_VMXE != 0;
         if !has_vmxe {
@@ -54,7 +57,7 @@ impl Nested {
         Ok(Succeed)
     }
 
-    pub(super) fn vmxoff(&mut self, hw: &mut impl Hardware) -> Done {
+    pub(super) fn vmxoff(&mut self, hw: &mut (impl VmcsAccess + Memory + Translations)) -> Done {
         if let Err(fault) = self.require_root(hw) {
             return Done::Fault(fault);
         }
@@ -70,7 +73,7 @@ impl Nested {
     }
 
     /// CR0 as L1 reads it.
-    pub(crate) fn l1_cr0(&self, hw: &mut impl Hardware) -> u64 {
+    pub(crate) fn l1_cr0(&self, hw: &mut impl VmcsAccess) -> u64 {
         shadowed(
             hw,
             field::GUEST_CR0,
@@ -80,7 +83,7 @@ impl Nested {
     }
 
     /// CR4 as L1 reads it.
-    pub(crate) fn l1_cr4(&self, hw: &mut impl Hardware) -> u64 {
+    pub(crate) fn l1_cr4(&self, hw: &mut impl VmcsAccess) -> u64 {
         shadowed(
             hw,
             field::GUEST_CR4,
@@ -90,7 +93,10 @@ impl Nested {
     }
 
     /// The 64-bit memory operand of VMXON, VMCLEAR and VMPTRLD.
-    pub(crate) fn pointer_operand(&self, hw: &mut impl Hardware) -> Result<u64, Refusal> {
+    pub(crate) fn pointer_operand(
+        &self,
+        hw: &mut (impl VmcsAccess + Registers + Memory + Msrs),
+    ) -> Result<u64, Refusal> {
         let info = InsnInfo(hw.read(field::VM_EXIT_INSTRUCTION_INFORMATION) as u32);
         let operand = self.memory_operand(hw, info, 8, false)?;
         let mut bytes = [0; 8];
@@ -100,7 +106,7 @@ impl Nested {
 
     pub(crate) fn memory_operand(
         &self,
-        hw: &mut impl Hardware,
+        hw: &mut (impl VmcsAccess + Registers),
         info: InsnInfo,
         length_bytes: u64,
         write: bool,
@@ -110,7 +116,7 @@ impl Nested {
     }
 
     /// The revision identifier in a VMXON or VMCS region, bit 31 included.
-    pub(crate) fn revision_at(&self, hw: &mut impl Hardware, gpa: u64) -> u32 {
+    pub(crate) fn revision_at(&self, hw: &mut impl Memory, gpa: u64) -> u32 {
         let mut bytes = [0; 4];
         hw.read_l1(gpa, &mut bytes);
         u32::from_le_bytes(bytes)
@@ -118,7 +124,7 @@ impl Nested {
 }
 
 fn shadowed(
-    hw: &mut impl Hardware,
+    hw: &mut impl VmcsAccess,
     register: umbra_vmcs::Field,
     mask: umbra_vmcs::Field,
     shadow: umbra_vmcs::Field,

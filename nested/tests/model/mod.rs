@@ -1,5 +1,5 @@
 //! A machine of arrays: VMCSs are field values, memory is bytes.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -10,7 +10,8 @@ use umbra_ept::ept02::Config;
 use umbra_ept::mem::{L1Memory, Leaf01, TableMemory, TablePages};
 use umbra_ept::memtype::{MemType, Merge};
 use umbra_ept::rights::Rights;
-use umbra_nested::{Current, Done, Hardware, MsrFault, Nested, SlotId, offer};
+use umbra_nested::{Current, Done, MsrFault, Nested, SlotId, offer};
+pub use umbra_nested::{Memory, Msrs, Registers, Translations, VmcsAccess};
 use umbra_vmcs::caps::Allowed;
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field::{self, Field, FieldSet};
@@ -150,44 +151,50 @@ impl Machine {
     }
 }
 
-impl Hardware for Machine {
-    type Tables = Tables;
-    type Memory<'a> = View;
-
-    fn ept(&mut self) -> (Tables, View) {
-        (Tables(self.tables.clone()), View(self.memory.clone()))
-    }
+impl VmcsAccess for Machine {
     fn read(&mut self, f: Field) -> u64 {
         self.reads += 1;
         assert!(self.present.contains(f), "VMREAD of {f:?}");
         self.vmcs.entry(self.key()).or_default().get(f)
     }
+
     fn write(&mut self, f: Field, value: u64) {
         self.writes += 1;
         assert!(self.present.contains(f), "VMWRITE of {f:?}");
         self.vmcs.entry(self.key()).or_default().set(f, value);
     }
+
     fn switch_to(&mut self, which: Current) {
         self.current = which;
     }
+
     fn reset_vmcs02(&mut self, slot: SlotId) {
         self.current = Current::Vmcs02(slot);
         self.vmcs.insert(slot.number() + 1, Vmcs12::new());
     }
+}
+
+impl Registers for Machine {
     fn gpr(&self, number: usize) -> u64 {
         assert!(number != 4);
         self.gprs[number]
     }
+
     fn set_gpr(&mut self, number: usize, value: u64) {
         assert!(number != 4);
         self.gprs[number] = value;
     }
+
     fn set_cr2(&mut self, value: u64) {
         self.cr2 = value;
     }
+
     fn pkru(&mut self) -> u32 {
         self.pkru
     }
+}
+
+impl Memory for Machine {
     fn read_l1(&self, gpa: u64, bytes: &mut [u8]) {
         let m = self.memory.borrow();
         for (n, b) in bytes.iter_mut().enumerate() {
@@ -195,6 +202,7 @@ impl Hardware for Machine {
             *b = m.get(at).copied().unwrap_or(0xff);
         }
     }
+
     fn write_l1(&mut self, gpa: u64, bytes: &[u8]) {
         let mut m = self.memory.borrow_mut();
         for (n, b) in bytes.iter().enumerate() {
@@ -204,6 +212,7 @@ impl Hardware for Machine {
             }
         }
     }
+
     fn set_bits_l1(&mut self, gpa: u64, wide: bool, expected: u64, bits: u64) -> bool {
         let length = if wide { 8 } else { 4 };
         let mut bytes = [0; 8];
@@ -217,16 +226,22 @@ impl Hardware for Machine {
         self.write_l1(gpa, &(expected | bits).to_le_bytes()[..length]);
         true
     }
+
     fn backing(&mut self, gpa: u64) -> u64 {
         if HIDDEN.contains(&gpa) { VOID } else { gpa }
     }
+}
+
+impl Msrs for Machine {
     fn merge_msr_bitmap(&mut self, gpa: u64) -> u64 {
         self.log.push(format!("merge {gpa:#x}"));
         0xf0_0000
     }
+
     fn rdmsr_l1(&mut self, index: u32) -> Result<u64, MsrFault> {
         self.msrs.get(&index).copied().ok_or(MsrFault)
     }
+
     fn wrmsr_l1(&mut self, index: u32, value: u64) -> Result<(), MsrFault> {
         if index == 0xdead {
             return Err(MsrFault);
@@ -237,42 +252,64 @@ impl Hardware for Machine {
         self.msrs.insert(index, value);
         Ok(())
     }
+
     fn tsc(&mut self) -> u64 {
         self.tsc
     }
+
     fn tsc_at_exit(&self) -> u64 {
         let vmcs = self.vmcs.get(&self.key()).expect("a VMCS is current");
         assert_eq!(vmcs.get(field::VM_EXIT_MSR_STORE_COUNT), 1);
         self.tsc_at_exit
     }
+}
+
+impl Translations for Machine {
+    type Tables = Tables;
+
+    type Memory<'a> = View;
+
+    fn ept(&mut self) -> (Tables, View) {
+        (Tables(self.tables.clone()), View(self.memory.clone()))
+    }
+
     fn invvpid_single(&mut self, vpid: u16) {
         assert_ne!(vpid, 0);
         self.log.push(format!("invvpid {vpid:#x}"));
     }
+
     fn invvpid_address(&mut self, vpid: u16, linear: u64) {
         self.log.push(format!("invvpid {vpid:#x} {linear:#x}"));
     }
+
     fn invvpid_single_retaining_globals(&mut self, vpid: u16) {
         self.log.push(format!("invvpid globals {vpid:#x}"));
     }
+
     fn invvpid_all(&mut self) {
         self.log.push("invvpid all".into());
     }
+
     fn invept_single(&mut self, eptp: u64) {
         self.log.push(format!("invept {eptp:#x}"));
     }
+
     fn invept_all(&mut self) {
         self.log.push("invept all".into());
     }
+
     fn take_ept01_change(&mut self) -> bool {
         std::mem::take(&mut self.is_ept01_changed)
     }
+
     fn ept01_pointer(&self) -> u64 {
         0xe0_0000 | 0x1e
     }
+
     fn keep_small_ept01(&mut self, gpa: u64) {
         self.log.push(format!("small {gpa:#x}"));
     }
+
     fn map_ept01(&mut self, gpa: u64) -> bool {
         self.log.push(format!("ept01 {gpa:#x}"));
         gpa >> 40 == 0
