@@ -4,6 +4,7 @@
 
 use rt::page::Page;
 use rt::vmx::insn::{read, write};
+use rt::vmx::stub;
 use rt::{cpu, l2_code, println};
 use umbra_vmcs::controls::{Entry, Pin};
 use umbra_vmcs::exit::Reason;
@@ -16,6 +17,12 @@ l2_code! {
     fn list_rdmsr = "rdmsr", "vmcall";
     fn list_tsc = "rdtsc", "vmcall";
     fn list_spin = "2: jmp 2b";
+    fn load_idt {
+        64 = "mov word ptr [0x9100], 0x123", "mov rax, 0x4567000", "mov [0x9102], rax",
+            "lidt [0x9100]", "vmcall", "sidt [0x9000]", "vmcall";
+        32 = "ud2";
+        16 = "ud2";
+    }
     fn write_lstar = "mov ecx, 0xc0000082", "mov eax, 0x2222", "xor edx, edx", "wrmsr", "vmcall";
 }
 
@@ -85,6 +92,7 @@ pub fn run(t: &mut Tester) {
             t.equal("CSTAR as far as it was loaded", cpu::rdmsr(CSTAR), loaded);
         }
     }
+    unread(t, &entry_load);
     longest(t);
     held_in_vmcs(t, &entry_load);
     // SAFETY: SYSCALL is not used; these are the values that were there.
@@ -93,6 +101,38 @@ pub fn run(t: &mut Tester) {
         cpu::wrmsr(CSTAR, before.1);
     }
     time(t, &entry_load, &exit_load);
+}
+
+/// An entry that fails in its list, between two that do not: L2 goes on with the IDTR that it
+/// loaded, whether or not L1 looks at it in between.
+fn unread(t: &mut Tester, entry_load: &List) {
+    const LENGTH_OF_VMCALL: u64 = 3;
+    for is_read in [true, false] {
+        t.fresh(&load_idt());
+        let mut enter = |is_launch| {
+            // Not `run`: it reads fields.
+            let _ = stub::enter(&mut t.vm.registers, is_launch, false);
+            read(field::EXIT_REASON)
+        };
+        let first = enter(true);
+        if is_read {
+            read(field::GUEST_IDTR_BASE);
+        }
+        write(field::GUEST_RIP, read(field::GUEST_RIP) + LENGTH_OF_VMCALL);
+        entry_load.set(0, FS_BASE, 0);
+        write(field::VM_ENTRY_MSR_LOAD_ADDRESS, entry_load.0.address());
+        write(field::VM_ENTRY_MSR_LOAD_COUNT, 1);
+        let failed = enter(false);
+        write(field::VM_ENTRY_MSR_LOAD_COUNT, 0);
+        let second = enter(false);
+        println!("a failed entry between, read {is_read}: {first:x}, {failed:x}, {second:x}");
+        t.equal("IDT limit in L2", t.vm.memory.read::<u16>(0x9000), 0x123);
+        t.equal(
+            "IDT base in L2",
+            t.vm.memory.read::<u64>(0x9002),
+            0x456_7000,
+        );
+    }
 }
 
 /// Lists as long as the CPU recommends at most, which begin in the middle of a page.
