@@ -24,7 +24,8 @@ pub struct Format {
     pub address_bits: u32,
     /// A leaf may map 2 MiB.
     pub has_2m: bool,
-    /// A leaf may map 1 GiB.
+    /// A leaf may map 1 GiB. Used only together with 2 MiB, which a leaf taken
+    /// apart needs.
     pub has_1g: bool,
     /// Walks look into the caches.
     pub is_coherent: bool,
@@ -64,7 +65,7 @@ impl Format {
         match level {
             0 => true,
             1 => self.has_2m,
-            2 => self.has_1g,
+            2 => self.has_1g && self.has_2m,
             _ => false,
         }
     }
@@ -99,9 +100,8 @@ impl SecondLevel {
     ) -> Result<Self, NoRoom> {
         let root_hpa = tables.take().ok_or(NoRoom)?;
         let this = Self { root_hpa, format };
-        let end_of_all = 1 << format.address_bits.min(format.levels.address_bits());
         for range in ranges.iter() {
-            let end_hpa = range.end_hpa.min(end_of_all);
+            let end_hpa = range.end_hpa.min(this.end_hpa());
             if range.start_hpa < end_hpa {
                 this.map(
                     tables,
@@ -148,6 +148,105 @@ impl SecondLevel {
             at += span_bytes(level);
         }
         Ok(())
+    }
+
+    /// Takes pages away from devices; larger pages around them are split. The
+    /// units may still know them: see [`crate::unit::Unit::invalidate`].
+    ///
+    /// # Errors
+    /// [`NoRoom`]: pages up to some point have been taken.
+    pub fn take_away(&self, tables: &mut impl Tables, range: Range) -> Result<(), NoRoom> {
+        self.for_each_page(range, |page| {
+            let (table, entry) = self.last_entry(tables, page, false)?;
+            if let Some(table) = table {
+                self.store(tables, table, entry, 0);
+            }
+            Ok(())
+        })
+    }
+
+    /// Gives pages back, each mapped onto itself.
+    ///
+    /// # Errors
+    /// [`NoRoom`]: pages up to some point have been given.
+    pub fn give_back(&self, tables: &mut impl Tables, range: Range) -> Result<(), NoRoom> {
+        self.for_each_page(range, |page| {
+            let (table, entry) = self.last_entry(tables, page, true)?;
+            if let Some(table) = table {
+                self.store(tables, table, entry, page | READ | WRITE);
+            }
+            Ok(())
+        })
+    }
+
+    fn for_each_page(
+        &self,
+        range: Range,
+        mut what: impl FnMut(u64) -> Result<(), NoRoom>,
+    ) -> Result<(), NoRoom> {
+        let end_hpa = range.end_hpa.min(self.end_hpa());
+        let mut page = range.start_hpa;
+        while page < end_hpa {
+            what(page)?;
+            page += PAGE_BYTES;
+        }
+        Ok(())
+    }
+
+    /// The table whose entry maps the 4 KiB page, and the entry's number;
+    /// leaves on the way are split, missing tables made if `make` says so.
+    fn last_entry(
+        &self,
+        tables: &mut impl Tables,
+        page: u64,
+        make: bool,
+    ) -> Result<(Option<u64>, usize), NoRoom> {
+        let mut table = self.root_hpa;
+        for level in (1..self.format.levels.count()).rev() {
+            let at = index(page, level);
+            let entry = tables.read(table, at);
+            if entry & (READ | WRITE) == 0 && !make {
+                return Ok((None, 0));
+            }
+            if entry & PAGE_SIZE != 0 {
+                let new = tables.take().ok_or(NoRoom)?;
+                let size = if level > 1 { PAGE_SIZE } else { 0 };
+                for part in 0..WORDS {
+                    let start = (entry & ADDRESS_BITS) + part as u64 * span_bytes(level - 1);
+                    tables.write(new, part, start | size | READ | WRITE);
+                }
+                self.settle(tables, new);
+                self.store(tables, table, at, new | READ | WRITE);
+                table = new;
+            } else if entry & (READ | WRITE) == 0 {
+                let new = descend(tables, table, at)?;
+                self.settle(tables, new);
+                self.settle(tables, table);
+                table = new;
+            } else {
+                table = entry & ADDRESS_BITS;
+            }
+        }
+        Ok((Some(table), index(page, 0)))
+    }
+
+    fn store(&self, tables: &mut impl Tables, table: u64, index: usize, entry: u64) {
+        tables.write(table, index, entry);
+        self.settle(tables, table);
+    }
+
+    fn settle(&self, tables: &mut impl Tables, table: u64) {
+        if !self.format.is_coherent {
+            tables.write_back(table);
+        }
+    }
+
+    /// The first address that no device has.
+    fn end_hpa(&self) -> u64 {
+        1 << self
+            .format
+            .address_bits
+            .min(self.format.levels.address_bits())
     }
 
     fn write_back(&self, tables: &mut impl Tables, table: u64, level: u32) {
