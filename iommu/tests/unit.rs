@@ -134,10 +134,9 @@ impl Fake {
             self.taken_root = Some(self.root);
             self.status |= regs::GLOBAL_ROOT_TABLE;
         }
-        if value & regs::GLOBAL_WRITE_BUFFER != 0 {
-            if self.stuck == Some(Command::FlushWriteBuffers) {
-                self.status |= regs::GLOBAL_WRITE_BUFFER;
-            }
+        if value & regs::GLOBAL_WRITE_BUFFER != 0 && self.stuck == Some(Command::FlushWriteBuffers)
+        {
+            self.status |= regs::GLOBAL_WRITE_BUFFER;
         }
         if self.status & regs::GLOBAL_QUEUE == 0 {
             self.head = 0;
@@ -225,7 +224,11 @@ impl Registers for Handle {
             _ if offset >= FAULTS => {
                 let at = (offset - FAULTS) as usize;
                 let record = fake.faults[at / 16];
-                if at % 16 == 0 { record.0 } else { record.1 }
+                if at.is_multiple_of(16) {
+                    record.0
+                } else {
+                    record.1
+                }
             }
             _ => panic!("read of {offset:#x}"),
         }

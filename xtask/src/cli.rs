@@ -149,10 +149,15 @@ pub struct RunArgs {
     /// this folder
     #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,
-    /// What to run on: Bochs, or QEMU where this machine has KVM with nested
-    /// VMX
+    /// What to run on: Bochs, QEMU where this machine has KVM with nested VMX,
+    /// or QEMU's emulated machine, which has an IOMMU and no VMX
     #[arg(long, value_name = "TARGET", value_enum, default_value_t = On::Bochs)]
     pub on: On,
+
+    /// With --on tcg: options of QEMU's `intel-iommu` device, such as
+    /// `aw-bits=48,caching-mode=on`
+    #[arg(long, value_name = "OPTIONS")]
+    pub iommu: Option<String>,
 }
 
 /// What to run on.
@@ -162,6 +167,8 @@ pub enum On {
     Bochs,
     /// Hardware KVM.
     Qemu,
+    /// QEMU's emulation of a q35 machine with Intel's IOMMU, and without VMX.
+    Tcg,
 }
 
 /// `./x iso`.

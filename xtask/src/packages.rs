@@ -29,7 +29,11 @@ const KNOWN: &[(Sign, &str)] = &[
     (Sign::Program("tar"), "tar"),
     (Sign::Program("xz"), "xz-utils"),
     (Sign::Program("cpio"), "cpio"),
+    (Sign::Program(QEMU), "qemu-system-x86"),
 ];
+
+/// QEMU for machines like a PC.
+pub const QEMU: &str = "qemu-system-x86_64";
 
 /// Any file of GRUB for BIOS machines will do.
 const GRUB_SIGN: &str = "/usr/lib/grub/i386-pc/multiboot2.mod";

@@ -1,14 +1,16 @@
-//! QEMU with hardware KVM, on machines whose KVM offers nested VMX.
+//! QEMU: with hardware KVM, on machines whose KVM offers nested VMX, or as an
+//! emulator, whose CPU has no VMX and whose machine has an IOMMU.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
 
-use crate::machine::{CPU_MODEL, Machine, ResetMark, Target, Verdict};
+use crate::bochs;
+use crate::machine::{CPU_MODEL, Firmware, Machine, ResetMark, Target, Verdict};
+use crate::packages::{self, QEMU as PROGRAM};
 use crate::{cmd, fail};
 
-const PROGRAM: &str = "qemu-system-x86_64";
 const DEVICE: &str = "/dev/kvm";
 const NESTED: &str = "/sys/module/kvm_intel/parameters/nested";
 
@@ -19,7 +21,14 @@ const SWITCH: &str = "isa-debug-exit,iobase=0x8900,iosize=1";
 const SWITCHED_OFF: i32 = (b'S' as i32) << 1 | 1;
 
 /// QEMU as a machine to run on.
-pub struct Qemu(());
+pub struct Qemu(Kind);
+
+enum Kind {
+    /// Hardware.
+    Kvm,
+    /// The emulator, with these options of its IOMMU.
+    Tcg { iommu: String },
+}
 
 impl Qemu {
     /// QEMU, where this machine can run Umbra on it.
@@ -39,7 +48,34 @@ impl Qemu {
                 "--on qemu: {PROGRAM} is not installed (package qemu-system-x86)"
             )));
         }
-        Ok(Self(()))
+        Ok(Self(Kind::Kvm))
+    }
+
+    /// QEMU's emulator, installed where it is not. `iommu` are options of its
+    /// IOMMU.
+    ///
+    /// # Errors
+    /// A usage error: options that would say something of another device; or
+    /// QEMU cannot be installed.
+    pub fn emulator(iommu: Option<&str>) -> Result<Self> {
+        let iommu = iommu.unwrap_or_default();
+        let is_option = |c: char| c.is_ascii_alphanumeric() || "-=,_".contains(c);
+        if !iommu.chars().all(is_option) {
+            return Err(fail::usage(format!(
+                "--iommu {iommu}: options look like aw-bits=48,caching-mode=on"
+            )));
+        }
+        packages::need(&[PROGRAM])?;
+        Ok(Self(Kind::Tcg {
+            iommu: iommu.to_owned(),
+        }))
+    }
+
+    fn on(&self) -> &'static str {
+        match self.0 {
+            Kind::Kvm => "--on qemu",
+            Kind::Tcg { .. } => "--on tcg",
+        }
     }
 }
 
@@ -59,8 +95,9 @@ impl Target for Qemu {
     fn check(&self, machine: &Machine) -> Result<()> {
         if machine.cpu_model != CPU_MODEL {
             return Err(fail::usage(format!(
-                "--cpu-model {}: with --on qemu the CPU is the machine's own",
-                machine.cpu_model
+                "--cpu-model {}: with {} there is one CPU model",
+                machine.cpu_model,
+                self.on()
             )));
         }
         Ok(())
@@ -68,8 +105,23 @@ impl Target for Qemu {
 
     fn command(&self, machine: &Machine, image: &Path, folder: &Path) -> Result<Command> {
         let mut command = Command::new(PROGRAM);
+        match &self.0 {
+            Kind::Kvm => command.args(["-machine", "pc,accel=kvm", "-cpu", "host"]),
+            Kind::Tcg { iommu } => command
+                .args([
+                    "-machine",
+                    "q35,accel=tcg,kernel-irqchip=split",
+                    "-cpu",
+                    "max",
+                ])
+                .arg("-device")
+                .arg(["intel-iommu", iommu].join(if iommu.is_empty() { "" } else { "," }))
+                .args(["-nic", "none", "-device", "edu", "-device", "e1000"]),
+        };
+        if machine.firmware == Firmware::Uefi {
+            command.arg("-bios").arg(bochs::config::ovmf()?);
+        }
         command
-            .args(["-machine", "pc,accel=kvm", "-cpu", "host"])
             .args(["-smp", &machine.cpus.to_string()])
             .args(["-m", &machine.mem_mb.to_string()])
             .args(["-display", "none", "-no-reboot", "-boot", "d"])
@@ -105,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_guest_can_end_the_run_in_two_ways() {
-        let verdict = |status| Qemu(()).verdict(Path::new(""), status);
+        let verdict = |status| Qemu(Kind::Kvm).verdict(Path::new(""), status);
         assert_eq!(verdict(Some(0)), Verdict::SwitchedOff, "ACPI");
         assert_eq!(verdict(Some(167)), Verdict::SwitchedOff, "port 0x8900");
         assert!(matches!(verdict(Some(1)), Verdict::Crashed(_)));

@@ -38,6 +38,11 @@ struct Prepared {
 /// Every ending but a good one; see [`Fail`] for the exit status.
 pub fn run(args: &RunArgs) -> Result<()> {
     // What can be refused at once is refused before anything is built.
+    if args.iommu.is_some() && args.on != On::Tcg {
+        return Err(fail::usage(
+            "--iommu: only the machine of --on tcg has an IOMMU to choose",
+        ));
+    }
     let machine = machine(args)?;
     let until = args.until.as_deref().map(parse_until).transpose()?;
     let log = args.log.as_deref().map(create_log).transpose()?;
@@ -46,6 +51,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let target: Box<dyn Target> = match args.on {
         On::Bochs => Box::new(Bochs::get(args.firmware)?),
         On::Qemu => Box::new(Qemu::get()?),
+        On::Tcg => Box::new(Qemu::emulator(args.iommu.as_deref())?),
     };
     target.check(&machine)?;
     let prepared = prepare(&args.what, Some(args.on))?;
@@ -195,7 +201,8 @@ fn check_what(what: &WhatArgs) -> Result<()> {
 /// Builds or assembles everything that goes on the CD image, for the target
 /// `on` where that is known.
 fn prepare(what: &WhatArgs, on: Option<On>) -> Result<Prepared> {
-    let depth = if what.native { 0 } else { what.depth };
+    let is_alone = what.native || guests::runs_without_umbra(&what.guest);
+    let depth = if is_alone { 0 } else { what.depth };
     let mut guest = guests::find(&what.guest)?;
     let (kind, kernel) = kernel::read(&guest.kernel)?;
     // What the person says comes last, since a later word wins in Linux.

@@ -32,6 +32,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("xtask", &[]),
+    // Not a hypervisor: it drives the library on a machine that has a unit.
+    ("iommu", &["testvm-rt", "umbra-iommu"]),
 ];
 /// Test VMs may use this, the definitions of the architecture and of the VMCS.
 const TEST_VMS_MAY_USE: &[&str] = &["testvm-rt", "umbra-arch", "umbra-vmcs"];

@@ -23,6 +23,24 @@ pub fn outw(port: u16, value: u16) {
     unsafe { asm!("out dx, ax", in("ax") value, in("dx") port, options(nostack, preserves_flags)) };
 }
 
+/// Reads a 32-bit word from a port.
+pub fn inl(port: u16) -> u32 {
+    let value: u32;
+    // SAFETY: as for `inb`.
+    unsafe {
+        asm!("in eax, dx", out("eax") value, in("dx") port, options(nostack, preserves_flags));
+    }
+    value
+}
+
+/// Writes a 32-bit word to a port.
+pub fn outl(port: u16, value: u32) {
+    // SAFETY: as for `outb`.
+    unsafe {
+        asm!("out dx, eax", in("eax") value, in("dx") port, options(nostack, preserves_flags));
+    }
+}
+
 /// Masks every line of the two legacy interrupt controllers: nothing interrupts a test VM that it
 /// has not asked for.
 pub(crate) fn mask_legacy_interrupts() {

@@ -1,6 +1,6 @@
 //! Bochs: the machine that the tests run on, since it has VMX in full.
 
-mod config;
+pub mod config;
 mod install;
 mod verdict;
 

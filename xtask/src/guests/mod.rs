@@ -68,6 +68,12 @@ pub fn is_recipe(name: &str) -> bool {
     RECIPES.iter().any(|recipe| recipe.name == name)
 }
 
+/// Whether `name` is a program for a machine that Umbra cannot run on: with an
+/// IOMMU, and so without VMX.
+pub fn runs_without_umbra(name: &str) -> bool {
+    name == "iommu"
+}
+
 /// The guest that `name` means: a test VM, a recipe, or a kernel file.
 ///
 /// A name without a `/` is looked up among the guests first, so a file of the
