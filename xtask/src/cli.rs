@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::machine::Firmware;
+use crate::ticks::Ticks;
 use crate::{guests, machine};
 
 /// Umbra, a thin hypervisor for nested virtualization: set it up, run it,
@@ -20,7 +21,7 @@ Exit status:
   0  the guest ended the run by itself, or --until matched; all tests passed
   1  setting up or building failed, or a test failed
   2  what was asked for cannot be done here: options, names, files, machines
-  3  timed out
+  3  the time was up: --ticks or --timeout
   4  Umbra or the guest crashed; the last line says why
 
 Environment:
@@ -138,6 +139,10 @@ pub struct RunArgs {
     /// Stop when a line of the serial console matches
     #[arg(long, value_name = "REGEX")]
     pub until: Option<String>,
+    /// Switch the machine off after so many ticks of its TSC, as in 500M or
+    /// 20G: the same on a slow computer as on a fast one (Bochs only)
+    #[arg(long, value_name = "N")]
+    pub ticks: Option<Ticks>,
     /// Stop after this time
     #[arg(long, value_name = "SECONDS", default_value_t = 900,
           value_parser = clap::value_parser!(u64).range(1..=1_000_000))]

@@ -6,6 +6,8 @@ use std::process::Command;
 use anyhow::Result;
 use clap::ValueEnum;
 
+use crate::ticks::Ticks;
+
 /// The least memory that GRUB, Umbra and a small guest fit into.
 pub const MIN_MEM_MB: u32 = 128;
 /// The most memory that Bochs gives a machine without a swap file.
@@ -38,6 +40,8 @@ pub struct Machine {
     pub mhz: u32,
     /// What starts it.
     pub firmware: Firmware,
+    /// It is switched off after this many ticks, where the target counts them.
+    pub max_ticks: Option<Ticks>,
 }
 
 /// The speed of the CPU that suits a guest at this depth, in MHz.
@@ -55,6 +59,8 @@ pub fn mhz(boots_an_os: bool, depth: u32) -> u32 {
 pub enum Verdict {
     /// The guest switched the machine off.
     SwitchedOff,
+    /// The ticks that it was given ran out.
+    OutOfTicks,
     /// Anything else, in words.
     Crashed(String),
 }
@@ -95,4 +101,10 @@ pub trait Target {
     /// How the machine ended, given the exit status of its program (`None`
     /// where a signal ended it).
     fn verdict(&self, folder: &Path, status: Option<i32>) -> Verdict;
+
+    /// How many ticks the machine ran for before it ended by itself, where the
+    /// target counts them.
+    fn ticks(&self, _folder: &Path) -> Option<Ticks> {
+        None
+    }
 }

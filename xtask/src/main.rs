@@ -21,6 +21,7 @@ mod run;
 mod serial;
 mod setup;
 mod test;
+mod ticks;
 mod ui;
 
 use std::process::ExitCode;

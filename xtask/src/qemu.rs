@@ -100,6 +100,11 @@ impl Target for Qemu {
                 self.on()
             )));
         }
+        if machine.max_ticks.is_some() {
+            return Err(fail::usage(
+                "--ticks: only Bochs counts them; use --timeout",
+            ));
+        }
         Ok(())
     }
 

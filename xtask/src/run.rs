@@ -19,7 +19,7 @@ use crate::iso::Starts;
 use crate::kernel::{self, Kind};
 use crate::machine::{Firmware, MAX_MEM_MB, MIN_MEM_MB, Machine, Target, Verdict, mhz};
 use crate::qemu::Qemu;
-use crate::ui::Step;
+use crate::ui::{self, Step};
 use crate::{iso, packages, serial};
 
 /// A guest with its options, ready to be put on a CD image.
@@ -94,6 +94,9 @@ pub fn run(args: &RunArgs) -> Result<()> {
         },
     };
     let ending = console::follow(&mut child, &serial, watch, print_line)?;
+    if let (Ending::Exited(_), Some(ticks)) = (&ending, target.ticks(&folder.path)) {
+        ui::note(format!("the machine ran for {ticks}"));
+    }
     conclude(ending, args.timeout, |status| {
         target.verdict(&folder.path, status)
     })
@@ -136,6 +139,10 @@ fn conclude(
         Ending::Until => return Ok(()),
         Ending::Exited(status) => match verdict(status) {
             Verdict::SwitchedOff => return Ok(()),
+            Verdict::OutOfTicks => (
+                fail::TIMED_OUT,
+                "timed out: its ticks are over (--ticks)".to_owned(),
+            ),
             Verdict::Crashed(reason) => (fail::CRASHED, reason),
         },
         Ending::LastWords(line) => (fail::CRASHED, line),
@@ -163,6 +170,7 @@ fn machine(args: &RunArgs) -> Result<Machine> {
         cpu_model: args.cpu_model.clone(),
         mhz: mhz(guests::is_recipe(&args.what.guest), args.what.depth),
         firmware: args.firmware,
+        max_ticks: args.ticks,
     })
 }
 
@@ -333,6 +341,7 @@ mod tests {
         assert_eq!(status(Ending::Exited(Some(1)), off()), 0);
         assert_eq!(status(Ending::Until, crash()), 0);
         assert_eq!(status(Ending::TimedOut, off()), 3);
+        assert_eq!(status(Ending::Exited(Some(0)), Verdict::OutOfTicks), 3);
         assert_eq!(status(Ending::Reset, off()), 4);
         assert_eq!(status(Ending::Exited(Some(0)), crash()), 4);
         assert_eq!(

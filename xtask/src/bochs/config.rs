@@ -90,6 +90,8 @@ pub fn bochsrc(machine: &Machine, image: &Path, roms: &Roms, serial: &Path, log:
         cpu_model,
         mhz,
         firmware,
+        // Given on Bochs's command line.
+        max_ticks: _,
     } = machine;
     // How many instructions make a second of the machine's time, for which a
     // CPU advances its TSC by as many ticks.
@@ -139,6 +141,7 @@ mod tests {
                 cpu_model: "ryzen".into(),
                 mhz: 100,
                 firmware: Firmware::Uefi,
+                max_ticks: None,
             },
             Path::new("/i.iso"),
             &Roms {

@@ -13,6 +13,7 @@ pub use install::setup;
 
 use crate::fail;
 use crate::machine::{Firmware, Machine, ResetMark, Target, Verdict};
+use crate::ticks::Ticks;
 
 /// Bochs as a machine to run on.
 pub struct Bochs {
@@ -95,6 +96,9 @@ impl Target for Bochs {
         )?;
         let mut command = Command::new(&self.program);
         command.arg("-q").arg("-f").arg(&file);
+        if let Some(ticks) = machine.max_ticks {
+            command.args(["-benchmark", &ticks.millions().to_string()]);
+        }
         if self.has_debugger()? {
             let script = folder.join("debugger-script");
             std::fs::write(&script, "c\n")?;
@@ -121,6 +125,17 @@ impl Target for Bochs {
             Err(error) => Verdict::Crashed(format!("Bochs left no log: {error}")),
         }
     }
+
+    fn ticks(&self, folder: &Path) -> Option<Ticks> {
+        ticks(folder)
+    }
+}
+
+/// How many ticks a machine ran for before it ended by itself, from what Bochs
+/// left in the `folder` of the run.
+pub fn ticks(folder: &Path) -> Option<Ticks> {
+    let log = std::fs::read(folder.join(LOG)).ok()?;
+    verdict::ticks(&String::from_utf8_lossy(&log))
 }
 
 /// Reads what `bochs -help cpu` prints: the names stand alone, one a line,

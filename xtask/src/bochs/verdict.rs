@@ -4,6 +4,7 @@
 //! or crashed; the last panic in its log tells them apart.
 
 use crate::machine::Verdict;
+use crate::ticks::Ticks;
 
 /// What Bochs says when the guest switches the machine off through ACPI, and
 /// when it writes `Shutdown` to port 0x8900.
@@ -12,11 +13,17 @@ const SWITCHED_OFF: [&str; 2] = [
     "Shutdown port: shutdown requested",
 ];
 
+/// What Bochs says, as `bochs-3.0-vmx.diff` mends it, when its ticks are over.
+const OUT_OF_TICKS: &str = "benchmark: out of ticks";
+
 /// Reads the verdict from the text of the log.
 pub fn read(log: &str) -> Verdict {
     let Some(panic) = log.lines().rev().find_map(panic_of) else {
         return Verdict::Crashed("Bochs ended without a reason in its log".to_owned());
     };
+    if panic.message.contains(OUT_OF_TICKS) {
+        return Verdict::OutOfTicks;
+    }
     if SWITCHED_OFF.iter().any(|text| panic.message.contains(text)) {
         return Verdict::SwitchedOff;
     }
@@ -28,7 +35,14 @@ pub fn read(log: &str) -> Verdict {
     Verdict::Crashed(reason)
 }
 
+/// The ticks at which the machine ended: those of the last panic.
+pub fn ticks(log: &str) -> Option<Ticks> {
+    log.lines().rev().find_map(panic_of)?.ticks.map(Ticks)
+}
+
 struct Panic<'a> {
+    /// When, since the machine was switched on.
+    ticks: Option<u64>,
     /// `CPU0`, `ACPI` and the like.
     device: &'a str,
     message: &'a str,
@@ -37,8 +51,11 @@ struct Panic<'a> {
 /// Takes a line such as `00123p[CPU0  ] >>PANIC<< message` apart.
 fn panic_of(line: &str) -> Option<Panic<'_>> {
     let (head, message) = line.split_once(">>PANIC<< ")?;
-    let device = head.rsplit_once('[')?.1.split_once(']')?.0;
+    let (time, device) = head.rsplit_once('[')?;
+    let device = device.split_once(']')?.0;
+    let digits: String = time.chars().take_while(char::is_ascii_digit).collect();
     Some(Panic {
+        ticks: digits.parse().ok(),
         device: device.trim(),
         message: message.trim(),
     })
@@ -88,6 +105,21 @@ mod tests {
         ] {
             assert_eq!(read(text), Verdict::SwitchedOff);
         }
+    }
+
+    #[test]
+    fn the_end_is_dated_in_ticks() {
+        let log = "00000000000i[SYS   ] Reset\n\
+            07192571202p[UNMAP ] >>PANIC<< Shutdown port: shutdown requested\n\
+            07192571202i[CPU0  ] CPU is in long mode\n";
+        assert_eq!(ticks(log), Some(Ticks(7_192_571_202)));
+        assert_eq!(ticks(""), None);
+    }
+
+    #[test]
+    fn running_out_of_ticks_is_no_crash() {
+        let log = "01000000000p[SYS   ] >>PANIC<< benchmark: out of ticks\n";
+        assert_eq!(read(log), Verdict::OutOfTicks);
     }
 
     #[test]
