@@ -107,8 +107,12 @@ pub fn l2_exit(cpu: &mut Cpu, nested: &mut Nested, outcome: Outcome) {
         Outcome::Exited => {}
         Outcome::VmFailValid => {
             let error = vmx::instruction_error();
-            nested.l2_vmfail(cpu, error);
-            skip_instruction();
+            match nested.l2_vmfail(cpu, error) {
+                None => skip_instruction(),
+                Some(L2Done::Abort(indicator)) => vmx_abort(cpu, indicator),
+                Some(L2Done::Reflected) => separate_predictions(),
+                Some(L2Done::Resume) => {}
+            }
             return;
         }
         Outcome::VmFailInvalid => fatal(format_args!(

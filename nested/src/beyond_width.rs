@@ -107,7 +107,7 @@ impl Nested {
                 hw.set_cr2(linear);
             }
             self.inject_fault(hw, id, fault);
-            self.continue_timer(hw);
+            self.continue_l2(hw);
             return L2Done::Resume;
         }
         // A double fault that exits is no longer the delivery of what led to it.

@@ -11,6 +11,7 @@ use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field::{self, Field};
 
 use crate::bits::*;
+use crate::event::{TYPE_OTHER, kind};
 use crate::host_state::LeftByL2;
 use crate::hw::{Current, Memory, Msrs, Translations, VmcsAccess};
 use crate::insn::Done;
@@ -63,15 +64,42 @@ impl Nested {
         // Counted from here: the list may have loaded the TSC.
         let timer_end = self.start_timer(hw, id);
         self.slots.get(id).set_launched(true);
-        if self.begin_l2(id, timer_end) {
-            // Blocked in VMX root operation, an INIT exits at once in VMX
-            // non-root operation.
-            return match self.reflect_unrun(hw, id, Reason::Init) {
-                crate::L2Done::Abort(indicator) => Done::Abort(indicator),
-                _ => Done::Switched,
-            };
+        self.begin_l2(id, timer_end);
+        self.release_init(hw, id)
+    }
+
+    /// Blocked in VMX root operation, an INIT exits at once in VMX non-root
+    /// operation, but for the wait-for-SIPI state. An event that the VM entry
+    /// injects is delivered first: monitor trap flag ends L2's run behind it. A
+    /// pending MTF exit comes after INIT, and is lost. SDM "Event Injection",
+    /// "Monitor Trap Flag".
+    fn release_init(
+        &mut self,
+        hw: &mut (impl VmcsAccess + Memory + Msrs + Translations),
+        id: SlotId,
+    ) -> Done {
+        const WAIT_FOR_SIPI: u64 = 3;
+
+        if !self.non_root().init_waits || hw.read(field::GUEST_ACTIVITY_STATE) == WAIT_FOR_SIPI {
+            return Done::Switched;
         }
-        Done::Switched
+        let event = hw.read(field::VM_ENTRY_INTERRUPTION_INFORMATION);
+        if event & INFO_VALID != 0 && kind(event) != TYPE_OTHER {
+            let slot = self.slots.get(id);
+            slot.l0_overwrites(hw, field::PRIMARY_PROCESSOR_BASED_CONTROLS);
+            let controls = hw.read(field::PRIMARY_PROCESSOR_BASED_CONTROLS);
+            let trap = u64::from(Proc::MONITOR_TRAP_FLAG.bits());
+            hw.write(field::PRIMARY_PROCESSOR_BASED_CONTROLS, controls | trap);
+            return Done::Switched;
+        }
+        self.non_root().init_waits = false;
+        // No CPU has cleared it.
+        hw.write(field::VM_ENTRY_INTERRUPTION_INFORMATION, 0);
+        self.note_exit_without_event(id, 0);
+        match self.reflect_event(hw, Reason::Init as u32) {
+            crate::L2Done::Abort(indicator) => Done::Abort(indicator),
+            _ => Done::Switched,
+        }
     }
 
     /// L1's own registers, as far as vmcs12 does not load them. vmcs01 is
@@ -252,8 +280,10 @@ impl Nested {
         Some(now.wrapping_add(value))
     }
 
-    /// Before L0 resumes L2 by itself: the timer has gone on meanwhile.
-    pub(crate) fn continue_timer(&mut self, hw: &mut (impl VmcsAccess + Msrs)) {
+    /// Before L0 resumes L2 by itself: the timer has gone on meanwhile, and VTPR
+    /// may have fallen.
+    pub(crate) fn continue_l2(&mut self, hw: &mut (impl VmcsAccess + Memory + Msrs)) {
+        self.fit_tpr_threshold(hw);
         if let Some(end) = self.non_root().timer_end {
             let now = hw.tsc() >> (self.caps.misc & 0x1f);
             hw.write(

@@ -21,6 +21,9 @@ const TYPE_SOFTWARE_INTERRUPT: u64 = 4;
 const TYPE_PRIVILEGED_SOFTWARE_EXCEPTION: u64 = 5;
 const TYPE_SOFTWARE_EXCEPTION: u64 = 6;
 
+/// "Other event": a pending MTF exit.
+pub(crate) const TYPE_OTHER: u64 = 7;
+
 /// The type of an event.
 pub(crate) const fn kind(info: u64) -> u64 {
     info >> 8 & 7
@@ -36,7 +39,7 @@ impl Nested {
     /// Before L0 resumes L2 after an exit of its own: the event that was being
     /// delivered is injected again, NMI blocking is put right, and the
     /// preemption timer has gone on. vmcs02 is current.
-    pub(crate) fn resume_l2(&mut self, hw: &mut (impl VmcsAccess + Msrs), id: SlotId) {
+    pub(crate) fn resume_l2(&mut self, hw: &mut (impl VmcsAccess + Memory + Msrs), id: SlotId) {
         let policy = self.nmi_policy(id);
         let idt = hw.read(field::IDT_VECTORING_INFORMATION) as u32;
         let now = Interruptibility(hw.read(field::GUEST_INTERRUPTIBILITY_STATE) as u32);
@@ -57,7 +60,7 @@ impl Nested {
         if after != now {
             hw.write(field::GUEST_INTERRUPTIBILITY_STATE, u64::from(after.0));
         }
-        self.continue_timer(hw);
+        self.continue_l2(hw);
     }
 
     /// An EPT violation that no event delivery met saves RF set, like any fault.
@@ -116,9 +119,10 @@ impl Nested {
     }
 
     /// Before L0 enters L2 again after an exit that was for an NMI of L0's alone.
-    pub fn after_own_exit(&mut self, hw: &mut (impl VmcsAccess + Msrs)) {
+    pub fn after_own_exit(&mut self, hw: &mut (impl VmcsAccess + Memory + Msrs)) {
         if self.in_l2() {
-            self.continue_timer(hw);
+            self.non_root().has_run = true;
+            self.continue_l2(hw);
         }
     }
 

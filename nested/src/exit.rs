@@ -87,7 +87,16 @@ impl Nested {
         if raw & ENTRY_FAILURE != 0 {
             return self.l2_entry_failed(hw, id, raw);
         }
+        self.non_root().has_run = true;
         match Reason::from_number(raw as u16) {
+            Some(Reason::MonitorTrapFlag) if core::mem::take(&mut self.non_root().init_waits) => {
+                self.reflect(hw, Reason::Init as u32)
+            }
+            Some(Reason::CrAccess)
+                if self.is_own_cr8_load(id, hw.read(field::EXIT_QUALIFICATION)) =>
+            {
+                self.l2_cr8_load(hw, id)
+            }
             Some(Reason::EptViolation) => self.l2_ept_violation(hw, id),
             Some(Reason::EptMisconfiguration) => self.l2_ept_violation(hw, id),
             Some(Reason::Rdmsr) => self.l2_msr(hw, id, false),
@@ -107,8 +116,11 @@ impl Nested {
         id: SlotId,
         raw: u32,
     ) -> L2Done {
-        let qualification = hw.read(field::EXIT_QUALIFICATION);
         let reason = Reason::from_number(raw as u16).unwrap_or(Reason::EntryGuestState);
+        if self.non_root().has_run && reason != Reason::EntryMachineCheck {
+            return self.l2_cannot_go_on(hw, id);
+        }
+        let qualification = hw.read(field::EXIT_QUALIFICATION);
         self.slots.get(id).distrust_vmcs02();
         self.end_l2();
         hw.switch_to(Current::Vmcs01);
@@ -126,11 +138,33 @@ impl Nested {
         }
     }
 
+    /// The CPU takes L2 no further, and the VM entry of L1 lies behind: what a
+    /// guest ends in that cannot go on.
+    fn l2_cannot_go_on(
+        &mut self,
+        hw: &mut (impl VmcsAccess + Memory + Msrs + Translations),
+        id: SlotId,
+    ) -> L2Done {
+        self.note_exit_without_event(id, 0);
+        self.reflect_event(hw, Reason::TripleFault as u32)
+    }
+
     /// VMLAUNCH or VMRESUME of vmcs02 ended in VMfailValid with this error:
     /// like [`l2_exit`](Self::l2_exit) for a vmcs12 that the rules let through
-    /// and the CPU does not. L1's instruction ends in the same failure.
-    pub fn l2_vmfail(&mut self, hw: &mut impl VmcsAccess, error: u32) {
+    /// and the CPU does not. L1's instruction ends in the same failure, and the
+    /// caller moves L1 behind it (`None`), unless L2 has run since.
+    pub fn l2_vmfail(
+        &mut self,
+        hw: &mut (impl VmcsAccess + Memory + Msrs + Translations),
+        error: u32,
+    ) -> Option<L2Done> {
         let id = self.non_root().current;
+        if self.non_root().has_run {
+            return Some(match self.retry_own_entry(hw) {
+                true => L2Done::Resume,
+                false => self.l2_cannot_go_on(hw, id),
+            });
+        }
         self.end_l2();
         let slot = self.slots.get(id);
         slot.distrust_vmcs02();
@@ -139,6 +173,7 @@ impl Nested {
         self.undo_launch(hw, id);
         let rflags = hw.read(field::GUEST_RFLAGS) & !RFLAGS_STATUS;
         hw.write(field::GUEST_RFLAGS, rflags | RFLAGS_ZF);
+        None
     }
 
     /// RDMSR or WRMSR of L2: L1's if its bitmap says so; else L0 intercepts
@@ -183,7 +218,7 @@ impl Nested {
                 if !self.raise_in_l2(hw, id, Fault::GP) {
                     return self.reflect_event(hw, Reason::ExceptionOrNmi as u32);
                 }
-                self.continue_timer(hw);
+                self.continue_l2(hw);
                 L2Done::Resume
             }
         }
@@ -202,32 +237,8 @@ impl Nested {
             self.note_exit_without_event(id, 0);
             return self.reflect_event(hw, Reason::MonitorTrapFlag as u32);
         }
-        self.continue_timer(hw);
+        self.continue_l2(hw);
         L2Done::Resume
-    }
-
-    /// An exit that L2 has before its first instruction. The event that the
-    /// entry would have injected counts as one whose delivery was interrupted,
-    /// so that L1 injects it again.
-    pub(crate) fn reflect_unrun(
-        &mut self,
-        hw: &mut (impl VmcsAccess + Memory + Msrs + Translations),
-        id: SlotId,
-        reason: Reason,
-    ) -> L2Done {
-        let event = hw.read(field::VM_ENTRY_INTERRUPTION_INFORMATION);
-        let event = if event & INFO_VALID != 0 { event } else { 0 };
-        self.note_exit_without_event(id, event);
-        if event != 0 {
-            let slot = self.slots.get(id);
-            let code = slot.get(field::VM_ENTRY_EXCEPTION_ERROR_CODE);
-            let length = slot.get(field::VM_ENTRY_INSTRUCTION_LENGTH);
-            slot.l0_records(field::IDT_VECTORING_ERROR_CODE, code);
-            slot.l0_records(field::VM_EXIT_INSTRUCTION_LENGTH, length);
-            // No CPU has cleared it.
-            hw.write(field::VM_ENTRY_INTERRUPTION_INFORMATION, 0);
-        }
-        self.reflect_event(hw, reason as u32)
     }
 
     /// The information of an exit that no CPU recorded and that is no event.

@@ -88,7 +88,7 @@ impl Nested {
         let qualification = violation.qualification(hardware);
         if violation.convertible && self.convert_to_ve(hw, id, qualification) {
             if self.raise_in_l2(hw, id, VE) {
-                self.continue_timer(hw);
+                self.continue_l2(hw);
                 return L2Done::Resume;
             }
             return self.reflect_event(hw, Reason::ExceptionOrNmi as u32);

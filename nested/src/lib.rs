@@ -26,6 +26,7 @@ pub mod paging;
 pub mod slots;
 pub mod state;
 mod vmfunc;
+mod vtpr;
 mod wants;
 
 pub use exit::L2Done;

@@ -44,6 +44,11 @@ pub(crate) struct NonRoot {
     pub timer_end: Option<u64>,
     /// The CPU has stored its TSC at the exit of L2 that is being dealt with.
     pub has_exit_tsc: bool,
+    /// L2 has run since L1's VM entry: what follows is not that entry any more.
+    pub has_run: bool,
+    /// An INIT that root operation had blocked waits for the event of the VM entry
+    /// to be delivered, or for the end of the wait-for-SIPI state.
+    pub init_waits: bool,
 }
 
 /// One CPU's nested-VMX state.
@@ -123,26 +128,33 @@ impl Nested {
         }
     }
 
-    /// L2 of this slot runs from now on. Gives whether an INIT waited for that.
-    pub(crate) fn begin_l2(&mut self, current: SlotId, timer_end: Option<u64>) -> bool {
+    /// L2 of this slot runs from now on.
+    pub(crate) fn begin_l2(&mut self, current: SlotId, timer_end: Option<u64>) {
         let root = self.root();
-        let (vmxon, init_latched) = (root.vmxon, root.init_latched);
+        let (vmxon, init_waits) = (root.vmxon, root.init_latched);
         self.vmx = Vmx::NonRoot(NonRoot {
             vmxon,
             current,
             timer_end,
             has_exit_tsc: false,
+            has_run: false,
+            init_waits,
         });
-        init_latched
     }
 
     /// L1 runs from now on, L2 having exited.
     pub(crate) fn end_l2(&mut self) {
-        let NonRoot { vmxon, current, .. } = *self.non_root();
+        let NonRoot {
+            vmxon,
+            current,
+            init_waits,
+            ..
+        } = *self.non_root();
         self.vmx = Vmx::Root(Root {
             vmxon,
             current: Some(current),
-            init_latched: false,
+            // Blocked again.
+            init_latched: init_waits,
         });
     }
 

@@ -5,6 +5,7 @@ mod model;
 use model::*;
 use umbra_nested::{Done, L2Done, Nested};
 use umbra_vmcs::Field;
+use umbra_vmcs::controls::Proc;
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;
 
@@ -333,9 +334,9 @@ fn an_instruction_carried_out_for_l2_ends_as_on_a_cpu() {
 }
 
 /// An INIT that VMX root operation blocked exits before L2's first
-/// instruction; the event of the entry is not lost and not doubled.
+/// instruction, and behind the event of the entry, which is delivered.
 #[test]
-fn a_blocked_init_exits_at_once_and_keeps_the_event() {
+fn a_blocked_init_exits_at_once_behind_the_event() {
     let (mut hw, mut nested) = launched(&[]);
     let junk = [
         (field::EXIT_QUALIFICATION, 0x1234),
@@ -350,31 +351,155 @@ fn a_blocked_init_exits_at_once_and_keeps_the_event() {
     ];
     write(&mut hw, &mut nested, &event);
     nested.latch_init();
-    assert_eq!(
-        nested.instruction(&mut hw, Reason::Vmresume),
-        Done::Switched
-    );
-    assert!(!nested.in_l2());
+    let trap = u64::from(Proc::MONITOR_TRAP_FLAG.bits());
+    let controls = |hw: &mut Machine| hw.read(field::PRIMARY_PROCESSOR_BASED_CONTROLS);
+    run(&mut hw, &mut nested, Reason::Vmresume);
+    let injected = hw.read(field::VM_ENTRY_INTERRUPTION_INFORMATION);
+    assert_eq!((injected, controls(&mut hw) & trap), (0x8000_0b0e, trap));
+    // The delivery exits to L1 first: INIT stays blocked.
+    let vectoring = [(field::IDT_VECTORING_INFORMATION, 0x8000_0b0e)];
+    exit_from_l2(&mut hw, Reason::Cpuid as u32, &vectoring);
+    assert_eq!(nested.l2_exit(&mut hw), L2Done::Reflected);
+    write(&mut hw, &mut nested, &event);
+    run(&mut hw, &mut nested, Reason::Vmresume);
+    assert_eq!(controls(&mut hw) & trap, trap);
+    let delivered = [
+        (field::IDT_VECTORING_INFORMATION, 0),
+        (field::VM_ENTRY_INTERRUPTION_INFORMATION, 0xb0e),
+    ];
+    exit_from_l2(&mut hw, Reason::MonitorTrapFlag as u32, &delivered);
+    assert_eq!(nested.l2_exit(&mut hw), L2Done::Reflected);
     for (f, value) in [
         (field::EXIT_REASON, Reason::Init as u64),
-        (field::EXIT_QUALIFICATION, 0),
         (field::VM_EXIT_INTERRUPTION_INFORMATION, 0),
-        (field::IDT_VECTORING_INFORMATION, 0x8000_0b0e),
-        (field::IDT_VECTORING_ERROR_CODE, 6),
+        (field::IDT_VECTORING_INFORMATION, 0),
         (field::VM_ENTRY_INTERRUPTION_INFORMATION, 0xb0e),
     ] {
         assert_eq!(vmread(&mut hw, &mut nested, enc(f)), value, "{f:?}");
     }
     run(&mut hw, &mut nested, Reason::Vmresume);
     let left = hw.read(field::VM_ENTRY_INTERRUPTION_INFORMATION);
-    assert_eq!(left & 1 << 31, 0);
+    assert_eq!((left & 1 << 31, controls(&mut hw) & trap), (0, 0));
+}
+
+/// Without an event, or with a pending MTF exit, which comes after it, a blocked
+/// INIT exits at once, and not from the wait-for-SIPI state.
+#[test]
+fn a_blocked_init_exits_before_a_pending_mtf_exit() {
+    for event in [0, 0x8000_0700] {
+        let (mut hw, mut nested) = launched(&[]);
+        exit_from_l2(&mut hw, Reason::Cpuid as u32, &[]);
+        nested.l2_exit(&mut hw);
+        write(
+            &mut hw,
+            &mut nested,
+            &[(field::VM_ENTRY_INTERRUPTION_INFORMATION, event)],
+        );
+        nested.latch_init();
+        assert_eq!(
+            nested.instruction(&mut hw, Reason::Vmresume),
+            Done::Switched
+        );
+        assert!(!nested.in_l2());
+        for (f, value) in [
+            (field::EXIT_REASON, Reason::Init as u64),
+            (field::IDT_VECTORING_INFORMATION, 0),
+            (
+                field::VM_ENTRY_INTERRUPTION_INFORMATION,
+                event & 0x7fff_ffff,
+            ),
+        ] {
+            assert_eq!(vmread(&mut hw, &mut nested, enc(f)), value, "{f:?}");
+        }
+    }
+    let (mut hw, mut nested) = launched(&[]);
+    exit_from_l2(&mut hw, Reason::Cpuid as u32, &[]);
+    nested.l2_exit(&mut hw);
+    write(&mut hw, &mut nested, &[(field::GUEST_ACTIVITY_STATE, 3)]);
+    nested.latch_init();
+    run(&mut hw, &mut nested, Reason::Vmresume);
+}
+
+/// VTPR may fall while L2 runs: an entry that L1 did not ask for is not refused
+/// for it, L2's next MOV to CR8 exits as it would have, and L1's next entry has
+/// its own threshold.
+#[test]
+fn l0_resumes_l2_below_the_tpr_threshold() {
+    const PAGE: u64 = 0x9000;
+    const CR8_LOAD: u64 = Proc::CR8_LOAD_EXITING.bits() as u64;
+    let below = || {
+        let (mut hw, mut nested) = with_valid_vmcs();
+        hw.write_l1(PAGE + 0x80, &[0x50]);
+        let proc = vmread(
+            &mut hw,
+            &mut nested,
+            enc(field::PRIMARY_PROCESSOR_BASED_CONTROLS),
+        );
+        let fields = [
+            (
+                field::PRIMARY_PROCESSOR_BASED_CONTROLS,
+                proc | u64::from(Proc::USE_TPR_SHADOW.bits()),
+            ),
+            (field::VIRTUAL_APIC_ADDRESS, PAGE),
+            (field::TPR_THRESHOLD, 5),
+        ];
+        write(&mut hw, &mut nested, &fields);
+        run(&mut hw, &mut nested, Reason::Vmlaunch);
+        assert_eq!(hw.read(field::TPR_THRESHOLD), 5);
+        hw.write_l1(PAGE + 0x80, &[0x20]);
+        nested.after_own_exit(&mut hw);
+        assert_eq!(hw.read(field::TPR_THRESHOLD), 2);
+        let controls = hw.read(field::PRIMARY_PROCESSOR_BASED_CONTROLS);
+        assert_eq!(controls & CR8_LOAD, CR8_LOAD);
+        (hw, nested)
+    };
+    // MOV CR8, RCX.
+    let cr8 = [
+        (field::EXIT_QUALIFICATION, 0x108),
+        (field::VM_EXIT_INSTRUCTION_LENGTH, 4),
+    ];
+    for (value, done) in [(4, L2Done::Reflected), (5, L2Done::Resume)] {
+        let (mut hw, mut nested) = below();
+        hw.gprs[1] = value;
+        let rip = hw.read(field::GUEST_RIP);
+        exit_from_l2(&mut hw, Reason::CrAccess as u32, &cr8);
+        assert_eq!(nested.l2_exit(&mut hw), done);
+        let mut vtpr = [0; 4];
+        hw.read_l1(PAGE + 0x80, &mut vtpr);
+        assert_eq!(u32::from_le_bytes(vtpr), (value as u32) << 4);
+        if done == L2Done::Resume {
+            assert_eq!(hw.read(field::GUEST_RIP), rip + 4);
+            let controls = hw.read(field::PRIMARY_PROCESSOR_BASED_CONTROLS);
+            assert_eq!((hw.read(field::TPR_THRESHOLD), controls & CR8_LOAD), (5, 0));
+        } else {
+            let reason = vmread(&mut hw, &mut nested, enc(field::EXIT_REASON));
+            assert_eq!(reason, Reason::TprBelowThreshold as u64);
+            assert_eq!(vmread(&mut hw, &mut nested, enc(field::GUEST_RIP)), rip + 4);
+            hw.write_l1(PAGE + 0x80, &[0x60]);
+            run(&mut hw, &mut nested, Reason::Vmresume);
+            assert_eq!(hw.read(field::TPR_THRESHOLD), 5);
+        }
+    }
+    let (mut hw, mut nested) = below();
+    hw.gprs[1] = 0x10;
+    exit_from_l2(&mut hw, Reason::CrAccess as u32, &cr8);
+    assert_eq!(nested.l2_exit(&mut hw), L2Done::Resume);
+    let event = hw.read(field::VM_ENTRY_INTERRUPTION_INFORMATION);
+    assert_eq!(event, 0x8000_0b0d);
+    // It fell after the look at it: once more, with no threshold.
+    assert_eq!(nested.l2_vmfail(&mut hw, 7), Some(L2Done::Resume));
+    assert_eq!(hw.read(field::TPR_THRESHOLD), 0);
+    // And for no reason that L0 knows of: L2 is at its end, L1's instruction is not.
+    assert_eq!(nested.l2_vmfail(&mut hw, 7), Some(L2Done::Reflected));
+    let reason = vmread(&mut hw, &mut nested, enc(field::EXIT_REASON));
+    assert_eq!(reason, Reason::TripleFault as u64);
 }
 
 /// A VMLAUNCH that only the CPU refuses leaves the VMCS clear.
 #[test]
 fn a_refused_launch_can_be_launched_again() {
     let refused: [fn(&mut Machine, &mut Nested); 2] = [
-        |hw, nested| nested.l2_vmfail(hw, 7),
+        |hw, nested| assert_eq!(nested.l2_vmfail(hw, 7), None),
         |hw, nested| {
             exit_from_l2(hw, 1 << 31 | 33, &[]);
             assert_eq!(nested.l2_exit(hw), L2Done::Reflected);

@@ -13,6 +13,7 @@ mod events;
 mod exceptions;
 mod invalidation;
 mod io;
+mod late;
 mod lists;
 mod modes;
 mod msr;
@@ -48,9 +49,10 @@ const BY_MODE: [Family; 7] = [
 ];
 
 /// Families that choose their modes themselves and run once with and once without EPT.
-const ONCE: [Family; 13] = [
+const ONCE: [Family; 14] = [
     ("timing", timing::run),
     ("apic", virtual_apic::run),
+    ("late", late::run),
     ("lists", lists::run),
     ("errors", errors::run),
     ("invalidation", invalidation::run),
