@@ -6,6 +6,7 @@
 #![no_main]
 #![deny(clippy::multiple_unsafe_ops_per_block)]
 
+mod action;
 mod arch;
 mod boot;
 mod console;

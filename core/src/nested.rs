@@ -8,14 +8,15 @@ use umbra_vmcs::field;
 use umbra_vmcs::rules::CpuFacts;
 use umbra_vmcs::rules::CpuidLeaf;
 
+use crate::action::Action;
 use crate::arch::{cpuid, halt_forever, msr, vmx};
 use crate::current::read;
-use crate::l1::{self, init_sipi};
+use crate::l1::instruction::skip_instruction;
+use crate::l1::{cpuid as l1_cpuid, init_sipi};
 use crate::ledger::{Level, Why};
 use crate::machine::machine;
 use crate::panic::fatal;
 use crate::percpu::{self, Cpu};
-use crate::run::{Action, skip_instruction};
 use crate::stop;
 use crate::vmcs01;
 use crate::vmentry::Outcome;
@@ -46,7 +47,7 @@ pub fn set_up(cpu: &mut Cpu) {
         // What L1 is not shown, its own VMCSs cannot use either. None of the
         // facts depends on CR4.
         |leaf, subleaf| {
-            let [eax, ebx, ecx, edx] = l1::cpuid::answer(leaf, subleaf, 0);
+            let [eax, ebx, ecx, edx] = l1_cpuid::answer(leaf, subleaf, 0);
             CpuidLeaf { eax, ebx, ecx, edx }
         },
         perf,

@@ -1,10 +1,10 @@
 //! CPUID.
 
+use crate::action::Action;
 use crate::arch::cpuid;
 use crate::current::read;
 use crate::machine::machine;
 use crate::percpu::Cpu;
-use crate::run::Action;
 use crate::vmentry::gpr;
 use umbra_vmcs::field;
 

@@ -1,6 +1,7 @@
 //! MOV to and from control registers, CLTS and LMSW, where bits that L0 owns
 //! are touched.
 
+use crate::action::{Action, Event};
 use crate::arch::cr as own;
 use crate::arch::vmx::{InvvpidType, invvpid};
 use crate::current::{read, write};
@@ -8,7 +9,6 @@ use crate::exit::CrAccess;
 use crate::machine::machine;
 use crate::mem::L1Physical;
 use crate::percpu::Cpu;
-use crate::run::{Action, Event};
 use crate::vmcs01::{self, CR0_IN_VMX, L1_VPID};
 use crate::vmentry::gpr;
 use umbra_core::control_registers::{

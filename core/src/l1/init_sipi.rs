@@ -1,10 +1,10 @@
 //! INIT signals and start-up IPIs. SDM "Processor State After Reset or INIT",
 //! "MP Initialization Protocol Algorithm".
 
+use crate::action::Action;
 use crate::arch::{cpuid, cr, msr};
 use crate::current::{read, write};
 use crate::percpu::Cpu;
-use crate::run::Action;
 use crate::vmcs01;
 use crate::vmentry::{Registers, gpr};
 use umbra_core::control_registers::cr0;

@@ -1,12 +1,12 @@
 //! Port I/O that exits: it goes out as L1 meant it, and L0 takes note of where
 //! L1 stands on the serial line and whether it is ending the run.
 
+use crate::action::Action;
 use crate::arch::io;
 use crate::console::{self, COM1};
 use crate::exit::IoAccess;
 use crate::ledger;
 use crate::percpu::Cpu;
-use crate::run::Action;
 use crate::vmentry::gpr;
 use umbra_core::line::register;
 

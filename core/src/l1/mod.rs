@@ -4,6 +4,7 @@ pub mod cpuid;
 mod cr;
 mod ept;
 pub mod init_sipi;
+pub mod instruction;
 mod io;
 mod msr;
 mod stop;
@@ -11,9 +12,9 @@ mod string_io;
 mod task;
 mod xsetbv;
 
+use crate::action::{Action, Event};
 use crate::exit::Exit;
 use crate::percpu::Cpu;
-use crate::run::{Action, Event};
 use umbra_nested::Nested;
 
 /// Handles one exit.

@@ -1,8 +1,8 @@
 //! RDMSR and WRMSR.
 
+use crate::action::{Action, Event};
 use crate::percpu::Cpu;
 use crate::platform::msr_policy;
-use crate::run::{Action, Event};
 use crate::vmentry::gpr;
 
 /// RDMSR.

@@ -2,11 +2,12 @@
 //! instruction comes back for the next one, as it would after an interrupt.
 
 use super::io;
+use crate::action::Action;
 use crate::current::{change, read};
 use crate::exit::IoAccess;
+use crate::l1::instruction::end_of_instruction;
 use crate::machine::machine;
 use crate::percpu::Cpu;
-use crate::run::{self, Action};
 use crate::vmentry::gpr;
 use umbra_core::control_registers::efer;
 use umbra_core::string_operand::{AddressSize, Operand, SegmentFault};
@@ -74,7 +75,7 @@ pub fn handle(cpu: &mut Cpu, access: IoAccess) -> Action {
             if is_last {
                 return Action::Skip;
             }
-            run::end_of_instruction();
+            end_of_instruction();
             // Between two turns the instruction is under way: a breakpoint on
             // it is not met again. SDM "Instruction-Breakpoint Exception
             // Condition".

@@ -1,11 +1,11 @@
 //! Hardware task switches of L1. `umbra_core::task_switch` does them; here the
 //! registers come and go.
 
+use crate::action::{Action, Event};
 use crate::arch::cr as own;
 use crate::current::{change, read, write};
 use crate::machine::machine;
 use crate::percpu::Cpu;
-use crate::run::{Action, Event};
 use crate::vmentry::gpr;
 use umbra_arch::qualification::TaskSwitch;
 use umbra_core::control_registers::{GeneralProtection, cr0, cr4};

@@ -1,9 +1,9 @@
 //! XSETBV. The CPU has checked CPL and CR4.OSXSAVE before the exit.
 
+use crate::action::{Action, Event};
 use crate::arch::cr;
 use crate::machine::machine;
 use crate::percpu::Cpu;
-use crate::run::{Action, Event};
 use crate::vmentry::gpr;
 
 /// L0 executes it: XCR0 is L1's, and the CPU knows best what it takes.
