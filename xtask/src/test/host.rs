@@ -114,6 +114,7 @@ impl HostStep {
                 (true, passed) => Outcome {
                     passed,
                     failed,
+                    ticks: None,
                     report: Vec::new(),
                 },
                 (false, _) => Outcome::passed(),
@@ -126,6 +127,7 @@ impl HostStep {
             passed,
             // It may have failed before any test was run.
             failed: failed.max(1),
+            ticks: None,
             report: lines.iter().skip(from).map(|&l| l.to_owned()).collect(),
         }
     }

@@ -11,7 +11,8 @@ use regex::Regex;
 use super::Outcome;
 use super::declared::{Expect, Test};
 use super::transcript;
-use crate::{bench, fail, images, serial};
+use crate::ticks::Ticks;
+use crate::{bench, bochs, fail, images, serial};
 
 /// Where the logs of failed tests stay, from the top of the checkout.
 const LOGS: &str = ".x/test";
@@ -58,14 +59,28 @@ impl Runs {
 /// Runs one test.
 pub fn run(test: &Test, runs: &Runs) -> Outcome {
     match judge(test, runs) {
-        Ok(report) if report.is_empty() => Outcome::passed(),
-        Ok(report) => Outcome::failed(report),
+        Ok(judged) => Outcome {
+            ticks: judged.ticks,
+            ..if judged.report.is_empty() {
+                Outcome::passed()
+            } else {
+                Outcome::failed(judged.report)
+            }
+        },
         Err(error) => Outcome::failed(vec![format!("{error:#}")]),
     }
 }
 
-/// What is wrong with the runs of `test`, as lines; nothing where all is well.
-fn judge(test: &Test, runs: &Runs) -> Result<Vec<String>> {
+/// What there is to say of a test's runs.
+struct Judged {
+    /// What is wrong, as lines; nothing where all is well.
+    report: Vec<String>,
+    /// How long the longest of the runs was.
+    ticks: Option<Ticks>,
+}
+
+/// Makes the runs of `test`, where they are not made yet, and judges them.
+fn judge(test: &Test, runs: &Runs) -> Result<Judged> {
     let mut words = vec![test.guest.clone()];
     words.extend(test.options.iter().cloned());
     let name = test.name.replace('/', "-");
@@ -200,13 +215,14 @@ fn missing_lines(ran: &Ran, expected: &[Regex]) -> Vec<String> {
 }
 
 /// Adds to a report where the logs are; without a report they are not kept.
-fn close(mut report: Vec<String>, ran: &[&Ran]) -> Vec<String> {
+fn close(mut report: Vec<String>, ran: &[&Ran]) -> Judged {
     if !report.is_empty() {
         for ran in ran {
             report.push(format!("logs: {}", shown(&ran.folder)));
         }
     }
-    report
+    let ticks = ran.iter().filter_map(|ran| bochs::ticks(&ran.folder)).max();
+    Judged { report, ticks }
 }
 
 /// A path as it is from the top of the checkout.

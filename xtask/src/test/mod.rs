@@ -15,6 +15,7 @@ use anyhow::Result;
 use crate::cli::TestArgs;
 use crate::fail::{self, Fail};
 use crate::images::Image;
+use crate::ticks::Ticks;
 use crate::{bochs, guests, packages, ui};
 
 use self::machine::Runs;
@@ -30,6 +31,8 @@ struct Outcome {
     /// How many tests this counts for: `cargo test` is many.
     passed: usize,
     failed: usize,
+    /// How long the machine ran, where it is known.
+    ticks: Option<Ticks>,
     /// What a person needs to see of a failure, as lines.
     report: Vec<String>,
 }
@@ -39,6 +42,7 @@ impl Outcome {
         Self {
             passed: 1,
             failed: 0,
+            ticks: None,
             report: Vec::new(),
         }
     }
@@ -47,6 +51,7 @@ impl Outcome {
         Self {
             passed: 0,
             failed: 1,
+            ticks: None,
             report,
         }
     }
@@ -66,14 +71,14 @@ struct Sums {
 /// failed.
 pub fn test(args: &TestArgs) -> Result<()> {
     let filter = args.filter.as_deref();
-    let host: Vec<_> = host::steps()?
-        .into_iter()
-        .filter(|step| matches(filter, host::GROUP, &step.name))
+    let mut host = host::steps()?;
+    let mut machine = declared::read()?;
+    let groups: BTreeSet<String> = std::iter::once(host::GROUP.to_owned())
+        .chain(machine.iter().map(|test| test.group.clone()))
         .collect();
-    let mut machine: Vec<_> = declared::read()?
-        .into_iter()
-        .filter(|test| matches(filter, &test.group, &test.name))
-        .collect();
+    let meant = |group: &str, name: &str| matches(filter, &groups, group, name);
+    host.retain(|step| meant(host::GROUP, &step.name));
+    machine.retain(|test| meant(&test.group, &test.name));
     let all = machine.len();
     if filter.is_none() && !args.list {
         machine.retain(|test| !test.only_by_name);
@@ -121,10 +126,17 @@ pub fn test(args: &TestArgs) -> Result<()> {
     }
 }
 
-/// Whether the test `name` of `group` is meant by `filter`: the group's name,
-/// or any part of the test's.
-fn matches(filter: Option<&str>, group: &str, name: &str) -> bool {
-    filter.is_none_or(|filter| group == filter || name.contains(filter))
+/// Whether the test `name` of `group` is meant by `filter`: the name of one of
+/// the `groups` means that group and no other test; anything else is a part of
+/// the test's own name.
+fn matches(filter: Option<&str>, groups: &BTreeSet<String>, group: &str, name: &str) -> bool {
+    filter.is_none_or(|filter| {
+        if groups.contains(filter) {
+            group == filter
+        } else {
+            name.contains(filter)
+        }
+    })
 }
 
 /// Runs machine tests, a few at a time, in the order of their declaration.
@@ -133,6 +145,7 @@ fn run_machines(tests: &[declared::Test]) -> Sums {
         let outcome = Outcome {
             passed: 0,
             failed: tests.len(),
+            ticks: None,
             report: vec![format!("{error:#}")],
         };
         show("making ready", Duration::ZERO, &outcome);
@@ -197,7 +210,11 @@ fn show(name: &str, took: Duration, outcome: &Outcome) {
         0 | 1 => String::new(),
         many => format!(" ({many} tests)"),
     };
-    println!("{verdict} {name}{count}, {:.1} s", took.as_secs_f64());
+    let ticks = outcome.ticks.map_or(String::new(), |t| format!(", {t}"));
+    println!(
+        "{verdict} {name}{count}, {:.1} s{ticks}",
+        took.as_secs_f64()
+    );
     for line in &outcome.report {
         println!("     {line}");
     }
@@ -223,11 +240,18 @@ mod tests {
 
     #[test]
     fn a_filter_is_a_group_or_a_part_of_a_name() {
+        let groups = BTreeSet::from(["ept".to_owned(), "host".to_owned()]);
+        let matches = |filter, group, name| super::matches(filter, &groups, group, name);
         assert!(matches(None, "ept", "lhv"));
         assert!(matches(Some("ept"), "ept", "lhv"));
         assert!(!matches(Some("ep"), "ept", "lhv"), "groups match whole");
         assert!(matches(Some("lh"), "ept", "lhv@haswell"));
         assert!(!matches(Some("smp"), "ept", "lhv"));
+        assert!(matches(Some("host"), "host", "host/fmt"));
+        assert!(
+            !matches(Some("host"), "hostile", "hostile"),
+            "another group"
+        );
     }
 
     #[test]
@@ -238,6 +262,7 @@ mod tests {
         sums.add(&Outcome {
             passed: 40,
             failed: 2,
+            ticks: None,
             report: Vec::new(),
         });
         assert_eq!(
