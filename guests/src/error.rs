@@ -132,6 +132,10 @@ pub enum Error {
         last: u64,
     },
 
+    /// A boot sector's drive that is no number.
+    #[error("the boot sector's `drive=` is no number from 0 to 255 (the first hard disk is 0x80)")]
+    BadDrive,
+
     /// A boot sector on a machine that UEFI started.
     #[error(
         "the kernel is a BIOS boot sector, and this machine was started by UEFI firmware, without a BIOS"

@@ -157,6 +157,17 @@ fn boot_sectors_have_512_bytes_and_a_mark() {
     let map = pc_map(8, 2);
     let mut ram = Ram::new(8 * MIB);
     let kernel = ram.put(3 * MIB, &sector);
+    let with = |ram: &mut Ram, command_line: &'static [u8]| {
+        let mut handover = Handover::new(&map, kernel);
+        handover.command_line = command_line;
+        start(ram, &handover).map(|(_, state)| state.gpr.rdx)
+    };
+    assert_eq!(with(&mut ram, b""), Ok(0x80));
+    assert_eq!(with(&mut ram, b"drive=0x81"), Ok(0x81));
+    assert_eq!(with(&mut ram, b"x=1 drive=0"), Ok(0));
+    for wrong in [&b"drive="[..], b"drive=256", b"drive=0x", b"drive=\xff"] {
+        assert_eq!(with(&mut ram, wrong), Err(Error::BadDrive));
+    }
     let (_, state) = start(&mut ram, &Handover::new(&map, kernel)).unwrap();
     assert_eq!(ram.bytes(0x7c00, 512), &sector[..]);
     assert_eq!(

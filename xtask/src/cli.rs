@@ -70,11 +70,13 @@ pub enum Verb {
     /// Measure what things cost, and write the table below docs/
     Bench(BenchArgs),
     /// Write a bootable CD image of Umbra and a guest
-    Iso(IsoArgs),
+    Iso(ImageArgs),
+    /// Write a bootable disk image of Umbra and a guest
+    Disk(ImageArgs),
 }
 
 /// What to boot.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct WhatArgs {
     /// What to boot as L1: `lhv` or another folder of testvms/, `kvm` (Debian
     /// with KVM and QEMU), or the path of a multiboot, multiboot2 or Linux
@@ -115,6 +117,8 @@ Examples:
   ./x run kvm --append kvm_intel.ept=0   the same with KVM's shadow paging
   ./x run lhv --depth 2                  Umbra under Umbra
   ./x run kvm --firmware uefi            the machine is started by UEFI
+  ./x run kvm --boot disk                the guest's own GRUB starts it from a disk
+  ./x run --disk pc.img --boot disk      Umbra below the system on that disk
   ./x run bzImage --module initrd.gz --append 'console=ttyS0' --until 'login:'
 
 The serial console goes to stdout, everything else to stderr. Lines that Umbra
@@ -136,6 +140,14 @@ pub struct RunArgs {
     /// What starts the machine
     #[arg(long, value_name = "NAME", value_enum, default_value_t = Firmware::Bios)]
     pub firmware: Firmware,
+    /// Give the machine a disk with this content, to which nothing is written;
+    /// may be repeated
+    #[arg(long, value_name = "IMG")]
+    pub disk: Vec<PathBuf>,
+    /// What starts as L1: the guest from a CD, or the first disk's own boot
+    /// loader. Without --disk, a disk is made on which the guest is installed
+    #[arg(long, value_name = "FROM", value_enum, default_value_t = BootFrom::Cd)]
+    pub boot: BootFrom,
     /// Stop when a line of the serial console matches
     #[arg(long, value_name = "REGEX")]
     pub until: Option<String>,
@@ -165,6 +177,15 @@ pub struct RunArgs {
     pub iommu: Option<String>,
 }
 
+/// What starts as L1.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum BootFrom {
+    /// The guest; with Umbra on a CD.
+    Cd,
+    /// What the first disk's boot sector loads.
+    Disk,
+}
+
 /// What to run on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum On {
@@ -176,9 +197,11 @@ pub enum On {
     Tcg,
 }
 
-/// `./x iso`.
+/// `./x iso` and `./x disk`.
 #[derive(Args, Debug)]
-pub struct IsoArgs {
+#[command(after_help = "\
+The image starts by BIOS and by UEFI; on a USB stick either kind does.")]
+pub struct ImageArgs {
     /// What to boot.
     #[command(flatten)]
     pub what: WhatArgs,

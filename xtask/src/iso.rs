@@ -56,12 +56,11 @@ pub struct Contents<'a> {
     pub modules: &'a [Module],
 }
 
-/// Writes the CD image `target`, with `work` (an empty folder) as the place
-/// for its parts.
+/// Puts GRUB's configuration and all that it names into the folder `work`.
 ///
 /// # Errors
-/// A file that cannot be read or written, or grub-mkrescue fails.
-pub fn write(contents: &Contents<'_>, work: &Path, target: &Path) -> Result<()> {
+/// A file that cannot be read or written, or arguments that GRUB cannot hand on.
+pub fn fill(contents: &Contents<'_>, work: &Path) -> Result<()> {
     let boot = work.join("boot");
     fs::create_dir_all(boot.join("grub"))?;
     fs::write(boot.join("grub/grub.cfg"), grub_cfg(contents)?)?;
@@ -82,6 +81,16 @@ pub fn write(contents: &Contents<'_>, work: &Path, target: &Path) -> Result<()> 
             fs::write(boot.join(name), table)?;
         }
     }
+    Ok(())
+}
+
+/// Writes the CD image `target`, with `work` (an empty folder) as the place
+/// for its parts.
+///
+/// # Errors
+/// A file that cannot be read or written, or grub-mkrescue fails.
+pub fn write(contents: &Contents<'_>, work: &Path, target: &Path) -> Result<()> {
+    fill(contents, work)?;
     let mut command = Command::new("grub-mkrescue");
     match contents.starts {
         Starts::Bios => command

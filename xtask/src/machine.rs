@@ -42,7 +42,14 @@ pub struct Machine {
     pub firmware: Firmware,
     /// It is switched off after this many ticks, where the target counts them.
     pub max_ticks: Option<Ticks>,
+    /// Images of its disks, which the machine does not write to.
+    pub disks: Vec<PathBuf>,
+    /// Whether it starts from the first of them, and has no CD.
+    pub starts_from_disk: bool,
 }
+
+/// The most disks that are offered.
+pub const MAX_DISKS: usize = 3;
 
 /// The speed of the CPU that suits a guest at this depth, in MHz.
 ///

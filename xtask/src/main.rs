@@ -9,6 +9,7 @@ mod cli;
 mod cmd;
 mod console;
 mod debs;
+mod disk;
 mod fail;
 mod guests;
 mod images;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         Verb::Setup => setup::setup(),
         Verb::Run(args) => run::run(args),
         Verb::Iso(args) => run::iso(args),
+        Verb::Disk(args) => run::disk(args),
         Verb::Test(args) => test::test(args),
         Verb::Bench(args) => bench::bench(args),
     };
@@ -121,7 +123,7 @@ mod tests {
         }
         let help = command.render_help().to_string();
         for word in [
-            "setup", "run", "test", "bench", "iso", "  0 ", "  2 ", "  3 ", "  4 ",
+            "setup", "run", "test", "bench", "iso", "disk", "  0 ", "  2 ", "  3 ", "  4 ",
         ] {
             assert!(help.contains(word), "{word}\n{help}");
         }

@@ -126,15 +126,22 @@ impl Target for Qemu {
         if machine.firmware == Firmware::Uefi {
             command.arg("-bios").arg(bochs::config::ovmf()?);
         }
+        for disk in &machine.disks {
+            command
+                .args(["-snapshot", "-drive"])
+                .arg(format!("format=raw,file={}", disk.display()));
+        }
         command
             .args(["-smp", &machine.cpus.to_string()])
             .args(["-m", &machine.mem_mb.to_string()])
-            .args(["-display", "none", "-no-reboot", "-boot", "d"])
+            .args(["-display", "none", "-no-reboot"])
+            .args(["-boot", if machine.starts_from_disk { "c" } else { "d" }])
             .args(["-device", SWITCH])
             .arg("-serial")
-            .arg(format!("file:{}", self.serial(folder).display()))
-            .arg("-cdrom")
-            .arg(image);
+            .arg(format!("file:{}", self.serial(folder).display()));
+        if !machine.starts_from_disk {
+            command.arg("-cdrom").arg(image);
+        }
         Ok(command)
     }
 

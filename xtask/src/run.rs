@@ -10,17 +10,17 @@ use anyhow::{Context, Result};
 use regex::Regex;
 
 use crate::bochs::Bochs;
-use crate::cli::{IsoArgs, On, RunArgs, WhatArgs};
+use crate::cli::{BootFrom, ImageArgs, On, RunArgs, WhatArgs};
 use crate::console::{self, Ending, Watch};
 use crate::fail::{self, Fail};
 use crate::guests::{self, Guest, Module};
 use crate::images::Image;
 use crate::iso::Starts;
 use crate::kernel::{self, Kind};
-use crate::machine::{Firmware, MAX_MEM_MB, MIN_MEM_MB, Machine, Target, Verdict, mhz};
+use crate::machine::{Firmware, MAX_DISKS, MAX_MEM_MB, MIN_MEM_MB, Machine, Target, Verdict, mhz};
 use crate::qemu::Qemu;
 use crate::ui::{self, Step};
-use crate::{iso, packages, serial};
+use crate::{disk, iso, packages, serial};
 
 /// A guest with its options, ready to be put on a CD image.
 struct Prepared {
@@ -43,7 +43,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
             "--iommu: only the machine of --on tcg has an IOMMU to choose",
         ));
     }
-    let machine = machine(args)?;
+    let mut machine = machine(args)?;
     let until = args.until.as_deref().map(parse_until).transpose()?;
     let log = args.log.as_deref().map(create_log).transpose()?;
     let folder = RunFolder::new(args.keep.as_deref())?;
@@ -54,7 +54,6 @@ pub fn run(args: &RunArgs) -> Result<()> {
         On::Tcg => Box::new(Qemu::emulator(args.iommu.as_deref())?),
     };
     target.check(&machine)?;
-    let prepared = prepare(&args.what, Some(args.on))?;
     let image = folder.path.join("image.iso");
     let starts = match args.firmware {
         Firmware::Bios => Starts::Bios,
@@ -63,7 +62,28 @@ pub fn run(args: &RunArgs) -> Result<()> {
             acpi_cpus: (args.on == On::Bochs).then_some(args.cpus),
         },
     };
-    write_image(&prepared, starts, &folder.path, &image)?;
+    if args.boot == BootFrom::Disk && machine.disks.is_empty() {
+        let installed = folder.path.join("disk.img");
+        let what = WhatArgs {
+            native: true,
+            ..args.what.clone()
+        };
+        write_disk(
+            &prepare(&what, Some(args.on))?,
+            starts,
+            &folder.path,
+            &installed,
+        )?;
+        machine.disks.push(installed);
+    }
+    let prepared = match args.boot {
+        BootFrom::Cd => Some(prepare(&args.what, Some(args.on))?),
+        BootFrom::Disk => prepare_disk(&args.what, &machine)?,
+    };
+    match &prepared {
+        Some(prepared) => write_image(prepared, starts, &folder.path, &image)?,
+        None => machine.starts_from_disk = true,
+    }
 
     // A folder that is kept may hold the serial line of an earlier run, which
     // would be read until the machine's program starts it anew.
@@ -106,7 +126,22 @@ pub fn run(args: &RunArgs) -> Result<()> {
 ///
 /// # Errors
 /// A usage error, or what went wrong while building.
-pub fn iso(args: &IsoArgs) -> Result<()> {
+pub fn iso(args: &ImageArgs) -> Result<()> {
+    let (prepared, folder) = prepare_image(args)?;
+    write_image(&prepared, Starts::Any, &folder.path, &args.output)
+}
+
+/// `./x disk`.
+///
+/// # Errors
+/// A usage error, or what went wrong while building.
+pub fn disk(args: &ImageArgs) -> Result<()> {
+    let (prepared, folder) = prepare_image(args)?;
+    write_disk(&prepared, Starts::Any, &folder.path, &args.output)
+}
+
+/// What `./x iso` and `./x disk` put on their images.
+fn prepare_image(args: &ImageArgs) -> Result<(Prepared, RunFolder)> {
     check_what(&args.what)?;
     let parent = args.output.parent().unwrap_or(Path::new(""));
     if !parent.as_os_str().is_empty() && !parent.is_dir() {
@@ -117,8 +152,7 @@ pub fn iso(args: &IsoArgs) -> Result<()> {
         )));
     }
     let prepared = prepare(&args.what, None)?;
-    let folder = RunFolder::new(None)?;
-    write_image(&prepared, Starts::Any, &folder.path, &args.output)
+    Ok((prepared, RunFolder::new(None)?))
 }
 
 /// Prints one line of the serial console.
@@ -171,7 +205,28 @@ fn machine(args: &RunArgs) -> Result<Machine> {
         mhz: mhz(guests::is_recipe(&args.what.guest), args.what.depth),
         firmware: args.firmware,
         max_ticks: args.ticks,
+        disks: disks(&args.disk)?,
+        starts_from_disk: false,
     })
+}
+
+/// The disks asked for, by their whole paths.
+fn disks(images: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    if images.len() > MAX_DISKS {
+        return Err(fail::usage(format!(
+            "--disk: the machine can have {MAX_DISKS} disks"
+        )));
+    }
+    images
+        .iter()
+        .map(|image| match image.canonicalize() {
+            Ok(path) if path.is_file() => Ok(path),
+            _ => Err(fail::usage(format!(
+                "--disk {}: there is no such file",
+                image.display()
+            ))),
+        })
+        .collect()
 }
 
 fn parse_until(text: &str) -> Result<Regex> {
@@ -234,6 +289,37 @@ fn prepare(what: &WhatArgs, on: Option<On>) -> Result<Prepared> {
     })
 }
 
+/// Umbra below what the first disk's boot sector loads; nothing where the machine
+/// starts from the disk by itself.
+fn prepare_disk(what: &WhatArgs, machine: &Machine) -> Result<Option<Prepared>> {
+    if what.native {
+        return Ok(None);
+    }
+    if machine.firmware == Firmware::Uefi {
+        return Err(fail::usage(
+            "--boot disk: with --firmware uefi only the bare machine (--native) starts from it",
+        ));
+    }
+    let Some(first) = machine.disks.first() else {
+        return Ok(None);
+    };
+    let sector = disk::boot_sector(first)?;
+    Ok(Some(Prepared {
+        guest: Guest {
+            name: "disk".to_owned(),
+            kernel: first.clone(),
+            cmdline: "drive=0x80".to_owned(),
+            cmdline_on_bochs: String::new(),
+            modules: Vec::new(),
+        },
+        kind: Kind::BootSector,
+        kernel: sector,
+        umbra: Some(Image::Umbra.build()?),
+        depth: what.depth,
+        umbra_cmdline: what.umbra.clone().unwrap_or_default(),
+    }))
+}
+
 /// Writes the CD image, with its parts below `folder`.
 fn write_image(prepared: &Prepared, starts: Starts, folder: &Path, image: &Path) -> Result<()> {
     packages::need(match starts {
@@ -243,30 +329,53 @@ fn write_image(prepared: &Prepared, starts: Starts, folder: &Path, image: &Path)
     let step = Step::start_quietly("making the CD image");
     let work = folder.join("cd");
     fs::create_dir_all(&work)?;
+    with_contents(prepared, starts, folder, |contents| {
+        iso::write(contents, &work, image)
+    })?;
+    // The image holds it all; the parts can be large.
+    fs::remove_dir_all(&work)?;
+    step.done();
+    Ok(())
+}
+
+/// Writes a disk image, with its parts below `folder`.
+fn write_disk(prepared: &Prepared, starts: Starts, folder: &Path, image: &Path) -> Result<()> {
+    packages::need(packages::FOR_UEFI_IMAGES)?;
+    let step = Step::start_quietly("making the disk image");
+    let work = folder.join("disk");
+    fs::create_dir_all(&work)?;
+    with_contents(prepared, starts, folder, |contents| {
+        iso::fill(contents, &work)
+    })?;
+    disk::write(&work, folder, image)?;
+    fs::remove_dir_all(&work)?;
+    step.done();
+    Ok(())
+}
+
+/// Calls `write` with all that the image of `prepared` holds.
+fn with_contents(
+    prepared: &Prepared,
+    starts: Starts,
+    folder: &Path,
+    write: impl FnOnce(&iso::Contents<'_>) -> Result<()>,
+) -> Result<()> {
     let modules = match prepared.kind {
         Kind::Linux => one_initramfs(&prepared.guest.modules, folder)?,
         Kind::Multiboot1 | Kind::Multiboot2 => prepared.guest.modules.clone(),
         Kind::BootSector if prepared.guest.modules.is_empty() => Vec::new(),
         Kind::BootSector => return Err(fail::usage("a boot sector takes no --module")),
     };
-    iso::write(
-        &iso::Contents {
-            starts,
-            depth: prepared.depth,
-            umbra: prepared.umbra.as_deref(),
-            umbra_cmdline: &prepared.umbra_cmdline,
-            kind: prepared.kind,
-            kernel: &prepared.kernel,
-            cmdline: &prepared.guest.cmdline,
-            modules: &modules,
-        },
-        &work,
-        image,
-    )?;
-    // The image holds it all; the parts can be large.
-    fs::remove_dir_all(&work)?;
-    step.done();
-    Ok(())
+    write(&iso::Contents {
+        starts,
+        depth: prepared.depth,
+        umbra: prepared.umbra.as_deref(),
+        umbra_cmdline: &prepared.umbra_cmdline,
+        kind: prepared.kind,
+        kernel: &prepared.kernel,
+        cmdline: &prepared.guest.cmdline,
+        modules: &modules,
+    })
 }
 
 /// Linux takes a single initramfs, which may be several archives one after

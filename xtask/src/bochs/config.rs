@@ -92,6 +92,8 @@ pub fn bochsrc(machine: &Machine, image: &Path, roms: &Roms, serial: &Path, log:
         firmware,
         // Given on Bochs's command line.
         max_ticks: _,
+        disks,
+        starts_from_disk,
     } = machine;
     // How many instructions make a second of the machine's time, for which a
     // CPU advances its TSC by as many ticks.
@@ -104,11 +106,6 @@ pub fn bochsrc(machine: &Machine, image: &Path, roms: &Roms, serial: &Path, log:
         format!("memory: guest={mem_mb}, host={mem_mb}"),
         format!("romimage: file={}", roms.firmware.display()),
         format!("vgaromimage: file={}", roms.vga.display()),
-        format!(
-            "ata0-master: type=cdrom, path={}, status=inserted",
-            image.display()
-        ),
-        "boot: cdrom".to_owned(),
         format!("com1: enabled=1, mode=file, dev={}", serial.display()),
         "display_library: nogui".to_owned(),
         "clock: sync=none, time0=1".to_owned(),
@@ -119,6 +116,29 @@ pub fn bochsrc(machine: &Machine, image: &Path, roms: &Roms, serial: &Path, log:
         "debug: action=ignore".to_owned(),
         format!("log: {}", log.display()),
     ];
+    // The disks come first, so that the first is the BIOS's drive 80h.
+    let places = ["ata0-master", "ata0-slave", "ata1-master", "ata1-slave"];
+    for (index, disk) in disks.iter().enumerate() {
+        lines.push(format!(
+            "{}: type=disk, path={}, mode=volatile, journal={}, cylinders=0",
+            places[index],
+            disk.display(),
+            log.with_file_name(format!("disk{index}.journal")).display()
+        ));
+    }
+    if *starts_from_disk {
+        lines.push("boot: disk".to_owned());
+    } else {
+        lines.push(format!(
+            "{}: type=cdrom, path={}, status=inserted",
+            places[disks.len()],
+            image.display()
+        ));
+        lines.push("boot: cdrom".to_owned());
+    }
+    if disks.len() > 1 {
+        lines.push("ata1: enabled=1, ioaddr1=0x170, ioaddr2=0x370, irq=15".to_owned());
+    }
     if *firmware == Firmware::Uefi {
         // What OVMF knows.
         lines.push("pci: enabled=1, chipset=i440fx".to_owned());
@@ -142,6 +162,8 @@ mod tests {
                 mhz: 100,
                 firmware: Firmware::Uefi,
                 max_ticks: None,
+                disks: vec!["/d".into()],
+                starts_from_disk: false,
             },
             Path::new("/i.iso"),
             &Roms {
@@ -160,7 +182,8 @@ mod tests {
         has("romimage: file=/b");
         has("pci: enabled=1, chipset=i440fx");
         has("vgaromimage: file=/v");
-        has("ata0-master: type=cdrom, path=/i.iso, status=inserted");
+        has("ata0-master: type=disk, path=/d, mode=volatile, journal=/disk0.journal, cylinders=0");
+        has("ata0-slave: type=cdrom, path=/i.iso, status=inserted");
         has("com1: enabled=1, mode=file, dev=/s");
         has("info: action=ignore, pc_system=report");
         has("log: /l");
