@@ -10,13 +10,13 @@ use umbra_vmcs::rules::CpuidLeaf;
 
 use crate::action::Action;
 use crate::arch::{cpuid, halt_forever, msr, vmx};
+use crate::cpu::counters::{Level, Why};
+use crate::cpu::percpu::{self, Cpu};
 use crate::current::read;
 use crate::l1::instruction::skip_instruction;
 use crate::l1::{cpuid as l1_cpuid, init_sipi};
-use crate::ledger::{Level, Why};
 use crate::machine::machine;
 use crate::panic::fatal;
-use crate::percpu::{self, Cpu};
 use crate::stop;
 use crate::vmcs01;
 use crate::vmentry::Outcome;

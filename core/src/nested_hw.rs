@@ -10,52 +10,18 @@ use umbra_nested::{Current, Memory, MsrFault, Msrs, Registers, SlotId, Translati
 use umbra_vmcs::Field;
 
 use crate::arch::{cr, vmx};
-use crate::mem::{L1Physical, PAGE_BYTES, layout, pointer};
-use crate::percpu::{Cpu, Tables, VMCS02_PAGES};
+use crate::cpu::percpu::{Cpu, VMCS02_PAGES};
+use crate::mem::{L1Physical, PAGE_BYTES, Tables, layout, pointer};
 use crate::platform::msr_policy::settle;
 use crate::{current, vmcs01};
 
 // Each slot of `nested` has a vmcs02 of its own.
 const _: () = assert!(SLOTS as u64 <= VMCS02_PAGES);
 
-/// Which VMCS the CPU has current, and which vmcs02s were launched.
-#[derive(Debug)]
-pub struct VmcsState {
-    current: Current,
-    is_launched: [bool; SLOTS],
-}
-
-impl VmcsState {
-    /// vmcs01 is current.
-    pub const fn new() -> Self {
-        Self {
-            current: Current::Vmcs01,
-            is_launched: [false; SLOTS],
-        }
-    }
-}
-
 /// The time-stamp counter as an MSR.
 const IA32_TSC: u32 = 0x10;
 
 impl Cpu {
-    fn launch_state(&mut self) -> &mut bool {
-        match self.vmcs.current {
-            Current::Vmcs01 => &mut self.is_vmcs01_launched,
-            Current::Vmcs02(slot) => &mut self.vmcs.is_launched[slot.number()],
-        }
-    }
-
-    /// Whether the next VM entry is a VMLAUNCH.
-    pub fn next_entry_launches(&mut self) -> bool {
-        !*self.launch_state()
-    }
-
-    /// The current VMCS has been entered.
-    pub fn note_launch(&mut self) {
-        *self.launch_state() = true;
-    }
-
     fn vmcs02(&self, slot: SlotId) -> u64 {
         self.pages.vmcs02.base() + slot.number() as u64 * PAGE_BYTES
     }
@@ -126,7 +92,7 @@ impl VmcsAccess for Cpu {
     }
 
     fn switch_to(&mut self, which: Current) {
-        if self.vmcs.current == which {
+        if self.vmcs.current() == which {
             return;
         }
         let region = match which {
@@ -138,14 +104,13 @@ impl VmcsAccess for Cpu {
         if let Err(fail) = unsafe { vmx::vmptrld(region) } {
             panic!("VMPTRLD of {which:?}: {fail:?}");
         }
-        self.vmcs.current = which;
+        self.vmcs.switched_to(which);
     }
 
     fn reset_vmcs02(&mut self, slot: SlotId) {
         let region = self.vmcs02(slot);
         vmcs01::make_vmcs02(self, region);
-        self.vmcs.current = Current::Vmcs02(slot);
-        self.vmcs.is_launched[slot.number()] = false;
+        self.vmcs.made(Current::Vmcs02(slot));
     }
 }
 

@@ -1,8 +1,8 @@
 //! NMIs that arrived while L0 ran: `umbra-nmi` decides, this does it. See
 //! `docs/nmi.md`.
 
+use crate::cpu::percpu::Cpu;
 use crate::current::{change, read, write};
-use crate::percpu::Cpu;
 use umbra_nested::{L2Done, Nested};
 use umbra_nmi::{Action, Arm, ExitKind, Interruptibility, NMI_ENTRY_INFO, Policy, blocking};
 use umbra_vmcs::exit::Reason;

@@ -75,7 +75,7 @@ const DUMPED: [Field; 42] = [
 ];
 
 fn dump_current_vmcs() {
-    if !crate::percpu::is_vmx_on() {
+    if !crate::cpu::percpu::is_vmx_on() {
         return;
     }
     for shown in DUMPED {

@@ -2,12 +2,12 @@
 //! and goes out again with what this returns.
 
 use crate::action::Action;
+use crate::cpu::counters::{Level, Why};
+use crate::cpu::percpu::{self, Cpu, PerCpu};
 use crate::current::read;
 use crate::exit::Exit;
 use crate::l1::instruction::{deliver, raise, redeliver, skip_instruction};
-use crate::ledger::{Level, Why};
 use crate::panic::fatal;
-use crate::percpu::{self, Cpu, PerCpu};
 use crate::vmentry::{Outcome, umbra_first_entry};
 use crate::{l1, nmi, stop};
 use core::sync::atomic::Ordering;
@@ -39,7 +39,7 @@ fn leave(cpu: &mut Cpu, nested: &mut Nested) -> u64 {
     if let Err(indicator) = nmi::before_entry(cpu, nested) {
         crate::nested::vmx_abort(cpu, indicator);
     }
-    u64::from(cpu.next_entry_launches())
+    u64::from(cpu.vmcs.next_entry_launches())
 }
 
 /// Enters L1 for the first time.
@@ -56,7 +56,7 @@ fn handle(cpu: &mut Cpu, nested: &mut Nested, outcome: Outcome) {
     let number = raw as u16;
     if outcome == Outcome::Exited {
         if raw & ENTRY_FAILURE == 0 {
-            cpu.note_launch();
+            cpu.vmcs.note_launch();
         }
         if nmi::after_exit(cpu, number) {
             nested.after_own_exit(cpu);

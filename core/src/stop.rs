@@ -2,7 +2,7 @@
 //! itself. See `umbra_nmi::stop`.
 
 use crate::arch::halt_forever;
-use crate::percpu;
+use crate::cpu::percpu;
 use crate::platform::apic;
 use umbra_core::acpi::MAX_CPUS;
 use umbra_nmi::Stop;

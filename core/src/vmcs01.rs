@@ -6,15 +6,17 @@
 
 use crate::arch::{cr, desc, msr, vmx};
 use crate::cannot_start;
+use crate::cpu::percpu::{self, Cpu};
+use crate::cpu::registers::gpr;
 use crate::current::{write, write_host};
 use crate::machine::machine;
-use crate::percpu::{self, Cpu};
 use crate::platform::msr_policy;
-use crate::vmentry::{gpr, umbra_vm_exit};
+use crate::vmentry::umbra_vm_exit;
 use umbra_core::control_registers::{cr0, cr4, efer};
 use umbra_core::features;
 use umbra_core::line::register;
 use umbra_guests::{Segment, StartState};
+use umbra_nested::Current;
 use umbra_vmcs::controls::{Entry, Exit, Pin, Proc, Proc2};
 use umbra_vmcs::field::{self, FieldSet};
 
@@ -50,7 +52,7 @@ pub fn make(cpu: &mut Cpu) {
     if let Err(fail) = unsafe { vmx::vmptrld(region) } {
         panic!("VMPTRLD of vmcs01: {fail:?}");
     }
-    cpu.is_vmcs01_launched = false;
+    cpu.vmcs.made(Current::Vmcs01);
     cpu.present = present_fields();
     if let Err(missing) = features::check_fields(&cpu.present) {
         cannot_start!("this CPU has no {} in its VMCS", missing.name());
@@ -233,7 +235,7 @@ fn write_host_state(cpu: &Cpu) {
 /// given.
 pub fn write_start_state(cpu: &mut Cpu, state: &StartState) {
     let g = &state.gpr;
-    cpu.regs = crate::vmentry::Registers::default();
+    cpu.regs = crate::cpu::registers::Registers::default();
     let gprs = &mut cpu.regs.gprs;
     gprs[gpr::RAX] = g.rax;
     gprs[gpr::RBX] = g.rbx;

@@ -1,8 +1,8 @@
 //! VMX root operation.
 
 use crate::arch::{cr, vmx};
+use crate::cpu::percpu::Cpu;
 use crate::machine::machine;
-use crate::percpu::Cpu;
 use crate::platform::probe;
 use core::sync::atomic::Ordering;
 

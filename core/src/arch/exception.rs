@@ -1,6 +1,6 @@
 //! Exceptions in L0. See `exception.S`.
 
-use crate::percpu::PerCpu;
+use crate::cpu::percpu::PerCpu;
 use core::arch::global_asm;
 use core::mem::offset_of;
 

@@ -7,12 +7,13 @@ mod relocate;
 mod smp;
 
 use crate::arch::{cpuid, cr, desc, msr};
+use crate::cpu::percpu;
+use crate::cpu::percpu::Cpu;
 use crate::l1::init_sipi;
 use crate::machine::{Machine, machine};
 use crate::mem::L1Physical;
-use crate::percpu::Cpu;
 use crate::platform::{mtrr, probe};
-use crate::{cannot_start, console, machine as machine_facts, mem, percpu, say, vmcs01};
+use crate::{cannot_start, console, machine as machine_facts, mem, say, vmcs01};
 use core::arch::global_asm;
 use umbra_core::cpuid::{CPUID_HYPERVISOR, MAX_PHYSICAL_BITS};
 use umbra_core::{acpi, options};

@@ -3,10 +3,10 @@
 use super::{loader_regions, too_many_entries};
 use crate::arch::cpuid;
 use crate::cannot_start;
+use crate::cpu::percpu::{CPU_AREA_BYTES, fixed_pages};
 use crate::machine::machine;
 use crate::mem::paging::{PageSize, pages, tables_for};
 use crate::mem::{LOW_BYTES, PAGE_BYTES};
-use crate::percpu::{CPU_AREA_BYTES, fixed_pages};
 use crate::platform::ept01;
 use umbra_ept::mtrr::Mtrrs;
 use umbra_guests::{BootInfo, Kind, MemoryMap, Region};

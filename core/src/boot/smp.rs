@@ -3,13 +3,14 @@
 //! L1 would have found it.
 
 use super::plan::Plan;
+use crate::cannot_start;
+use crate::cpu::percpu;
 use crate::machine::machine;
 use crate::mem::paging::{Access, AddressSpace, PageSize};
 use crate::mem::{PAGE_BYTES, PagePool, pointer};
 use crate::platform::apic::{self, Ipi};
 use crate::platform::{mtrr, timer};
 use crate::sync::BootCell;
-use crate::{cannot_start, percpu};
 use core::arch::global_asm;
 use core::sync::atomic::Ordering;
 
@@ -132,8 +133,8 @@ extern "C" fn umbra_ap(index: u64) -> ! {
         // Not as on the first CPU: this one's ept01 follows its own. Nothing
         // has used it yet, so no INVEPT is owed.
         cpu.mtrrs = mtrrs;
-        let _ = cpu.ept01.retype(&mut percpu::Tables, &cpu.mtrrs);
-        cpu.ept01.invalidated(&mut percpu::Tables);
+        let _ = cpu.ept01.retype(&mut crate::mem::Tables, &cpu.mtrrs);
+        cpu.ept01.invalidated(&mut crate::mem::Tables);
     }
     super::enter_l1(cpu, None)
 }

@@ -4,13 +4,13 @@
 use crate::action::{Action, Event};
 use crate::arch::cr as own;
 use crate::arch::vmx::{InvvpidType, invvpid};
+use crate::cpu::percpu::Cpu;
+use crate::cpu::registers::gpr;
 use crate::current::{read, write};
 use crate::exit::CrAccess;
 use crate::machine::machine;
 use crate::mem::L1Physical;
-use crate::percpu::Cpu;
 use crate::vmcs01::{self, CR0_IN_VMX, L1_VPID};
-use crate::vmentry::gpr;
 use umbra_core::control_registers::{
     Effect, GeneralProtection, Mode, cr0, cr4, efer, lmsw, pdpte_is_valid, write_cr0, write_cr4,
 };

@@ -1,10 +1,10 @@
 //! EPT violations of L1.
 
 use crate::action::Action;
+use crate::cpu::percpu::Cpu;
 use crate::current::read;
 use crate::nested_hw::map_on_demand;
 use crate::nmi;
-use crate::percpu::Cpu;
 use umbra_nested::beyond_width;
 use umbra_vmcs::field;
 

@@ -3,10 +3,10 @@
 
 use crate::action::Action;
 use crate::arch::{cpuid, cr, msr};
+use crate::cpu::percpu::Cpu;
+use crate::cpu::registers::{Registers, gpr};
 use crate::current::{read, write};
-use crate::percpu::Cpu;
 use crate::vmcs01;
-use crate::vmentry::{Registers, gpr};
 use umbra_core::control_registers::cr0;
 use umbra_vmcs::field;
 

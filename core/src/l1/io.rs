@@ -4,10 +4,10 @@
 use crate::action::Action;
 use crate::arch::io;
 use crate::console::{self, COM1};
+use crate::cpu::percpu::Cpu;
+use crate::cpu::registers::gpr;
 use crate::exit::IoAccess;
-use crate::ledger;
-use crate::percpu::Cpu;
-use crate::vmentry::gpr;
+use crate::report;
 use umbra_core::line::register;
 
 /// Handles the access.
@@ -43,7 +43,7 @@ pub fn output(cpu: &mut Cpu, access: IoAccess, value: u32) {
     let bytes = value.to_le_bytes();
     let bytes = &bytes[..usize::from(access.bytes)];
     if cpu.watch.about_to_write(access.port, bytes).is_some() {
-        ledger::print();
+        report::print();
         console::flush();
     }
     let out = || match access.bytes {

@@ -13,8 +13,8 @@ mod task;
 mod xsetbv;
 
 use crate::action::{Action, Event};
+use crate::cpu::percpu::Cpu;
 use crate::exit::Exit;
-use crate::percpu::Cpu;
 use umbra_nested::Nested;
 
 /// Handles one exit.

@@ -1,9 +1,9 @@
 //! RDMSR and WRMSR.
 
 use crate::action::{Action, Event};
-use crate::percpu::Cpu;
+use crate::cpu::percpu::Cpu;
+use crate::cpu::registers::gpr;
 use crate::platform::msr_policy;
-use crate::vmentry::gpr;
 
 /// RDMSR.
 pub fn read(cpu: &mut Cpu) -> Action {

@@ -3,12 +3,12 @@
 
 use super::io;
 use crate::action::Action;
+use crate::cpu::percpu::Cpu;
+use crate::cpu::registers::gpr;
 use crate::current::{change, read};
 use crate::exit::IoAccess;
 use crate::l1::instruction::end_of_instruction;
 use crate::machine::machine;
-use crate::percpu::Cpu;
-use crate::vmentry::gpr;
 use umbra_core::control_registers::efer;
 use umbra_core::string_operand::{AddressSize, Operand, SegmentFault};
 use umbra_nested::linear::LinearForm;

@@ -3,10 +3,10 @@
 
 use crate::action::{Action, Event};
 use crate::arch::cr as own;
+use crate::cpu::percpu::Cpu;
+use crate::cpu::registers::gpr;
 use crate::current::{change, read, write};
 use crate::machine::machine;
-use crate::percpu::Cpu;
-use crate::vmentry::gpr;
 use umbra_arch::qualification::TaskSwitch;
 use umbra_core::control_registers::{GeneralProtection, cr0, cr4};
 use umbra_core::task_switch::{self, Exception, Linear, Segment, Source, Switch, Task};

@@ -2,9 +2,9 @@
 
 use crate::action::{Action, Event};
 use crate::arch::cr;
+use crate::cpu::percpu::Cpu;
+use crate::cpu::registers::gpr;
 use crate::machine::machine;
-use crate::percpu::Cpu;
-use crate::vmentry::gpr;
 
 /// L0 executes it: XCR0 is L1's, and the CPU knows best what it takes.
 pub fn handle(cpu: &mut Cpu) -> Action {

@@ -4,9 +4,11 @@
 pub mod l1;
 pub mod pages;
 pub mod paging;
+pub mod tables;
 
 pub use l1::L1Physical;
 pub use pages::{OwnedPages, PagePool};
+pub use tables::Tables;
 
 /// Bytes of the smallest page.
 pub const PAGE_BYTES: u64 = 4096;

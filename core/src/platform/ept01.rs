@@ -1,8 +1,8 @@
 //! ept01: one for each CPU, since each has MTRRs of its own.
 
 use crate::machine::machine;
+use crate::mem::Tables;
 use crate::mem::{LOW_BYTES, PagePool, layout};
-use crate::percpu::Tables;
 use umbra_ept::ept01::{Config, Ept01, MAX_SMALL, Range, pages_needed};
 use umbra_ept::mem::TablePages;
 use umbra_ept::mtrr::Mtrrs;

@@ -4,8 +4,9 @@
 //! L0 has no use for it. One outside the bitmap's two ranges always exits.
 
 use crate::arch::msr;
+use crate::cpu::percpu::Cpu;
 use crate::machine::machine;
-use crate::percpu::{Cpu, Tables};
+use crate::mem::Tables;
 use umbra_core::features::feature_control;
 use umbra_ept::invalidate::Invalidate;
 use umbra_ept::mtrr::Mtrrs;

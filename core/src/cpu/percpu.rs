@@ -16,12 +16,12 @@
 //! ```
 
 use crate::arch::desc::{Gdt, TaskState};
-use crate::ledger::{Ept02Ledger, Ledger};
+use crate::cpu::counters::{Ept02Ledger, Ledger};
+use crate::cpu::registers::Registers;
+use crate::cpu::vmcs_state::VmcsState;
 use crate::machine::machine;
 use crate::mem::paging::{Access, AddressSpace, PageSize, pages};
-use crate::mem::{OwnedPages, PAGE_BYTES, PagePool, pointer};
-use crate::nested_hw::VmcsState;
-use crate::vmentry::Registers;
+use crate::mem::{OwnedPages, PAGE_BYTES, PagePool};
 use core::mem::offset_of;
 use core::sync::atomic::AtomicBool;
 use umbra_core::ending::Watch;
@@ -120,8 +120,6 @@ pub struct Cpu {
     pub index: u32,
     /// Its local APIC id.
     pub apic_id: u32,
-    /// Whether vmcs01 was launched since it was last cleared.
-    pub is_vmcs01_launched: bool,
     /// Which VMCS is current.
     pub vmcs: VmcsState,
     /// The fields that this CPU's VMCSs have.
@@ -217,7 +215,6 @@ pub fn create(pool: &mut PagePool, space: &mut AddressSpace, index: u32, apic_id
             shared: &(*this).shared,
             index,
             apic_id,
-            is_vmcs01_launched: false,
             vmcs: VmcsState::new(),
             present: FieldSet::EMPTY,
             offered: VmxCaps::default(),
@@ -329,48 +326,4 @@ pub unsafe fn set_nested(index: u32, nested: Nested) {
     let part = unsafe { &raw mut (*of(index)).nested };
     // SAFETY: the caller's promise.
     unsafe { part.write(nested) };
-}
-
-/// L0's table pages, for the EPT builders.
-#[derive(Clone, Copy, Debug)]
-pub struct Tables;
-
-impl umbra_ept::mem::TableMemory for Tables {
-    fn read(&self, table_hpa: u64, index: usize) -> u64 {
-        assert!(index < 512);
-        // SAFETY: the EPT code only names pages that it was given, which are
-        // L0's, mapped and aligned.
-        unsafe {
-            pointer(table_hpa)
-                .cast::<u64>()
-                .wrapping_add(index)
-                .read_volatile()
-        }
-    }
-
-    fn write(&mut self, table_hpa: u64, index: usize, value: u64) {
-        assert!(index < 512);
-        // SAFETY: as `read`; a volatile store is one store, and x86 keeps
-        // stores in order.
-        unsafe {
-            pointer(table_hpa)
-                .cast::<u64>()
-                .wrapping_add(index)
-                .write_volatile(value)
-        }
-    }
-
-    fn fill(&mut self, table_hpa: u64, value: u64) {
-        // SAFETY: a whole page of L0's, as `read`; nothing can see the table
-        // before the entry that names it, which is written later.
-        unsafe {
-            core::arch::asm!(
-                "rep stosq",
-                inout("rcx") 512u64 => _,
-                inout("rdi") pointer(table_hpa) => _,
-                in("rax") value,
-                options(nostack, preserves_flags)
-            );
-        }
-    }
 }

@@ -1,10 +1,7 @@
 //! The ledger: every VM exit counted, by CPU, level, reason and why.
 
-use crate::percpu;
-use crate::say;
 use core::sync::atomic::{AtomicU64, Ordering};
 use umbra_ept::ept02::Counters;
-use umbra_vmcs::exit::Reason;
 
 /// Who was running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +28,7 @@ pub enum Why {
 const LEVELS: usize = 2;
 const WHYS: usize = 3;
 /// Reasons have numbers below this; the last row is for those that do not.
-const REASONS: usize = 81;
+pub const REASONS: usize = 81;
 
 /// One CPU's counters. Only that CPU writes them.
 #[derive(Debug)]
@@ -52,16 +49,18 @@ impl Ledger {
         );
     }
 
-    fn get(&self, level: Level, row: usize, why: Why) -> u64 {
+    /// How many there were; `row` is below [`REASONS`].
+    pub fn get(&self, level: Level, row: usize, why: Why) -> u64 {
         self.counts[level as usize][row][why as usize].load(Ordering::Relaxed)
     }
 }
 
 /// The counters of one CPU's ept02 caches, in the order of [`EPT02_NAMES`].
 #[derive(Debug)]
-pub struct Ept02Ledger([AtomicU64; 6]);
+pub struct Ept02Ledger([AtomicU64; EPT02_NAMES.len()]);
 
-const EPT02_NAMES: [&str; 6] = [
+/// Their names in a report.
+pub const EPT02_NAMES: [&str; 6] = [
     "ept02_hit",
     "ept02_miss",
     "ept02_evict",
@@ -85,36 +84,9 @@ impl Ept02Ledger {
             to.store(value, Ordering::Relaxed);
         }
     }
-}
 
-/// Prints one line for each combination that occurred, summed over all CPUs.
-pub fn print() {
-    for (level, level_name) in [(Level::L1, "L1"), (Level::L2, "L2")] {
-        for row in 0..REASONS {
-            for (why, why_name) in [
-                (Why::L1Asked, "l1-asked"),
-                (Why::L0Needs, "l0-needs"),
-                (Why::CacheMiss, "cache-miss"),
-            ] {
-                let sum: u64 = percpu::all()
-                    .map(|shared| shared.ledger.get(level, row, why))
-                    .sum();
-                if sum == 0 {
-                    continue;
-                }
-                match Reason::from_number(row as u16) {
-                    Some(reason) => say!("exits {level_name} {} {why_name} {sum}", reason.name()),
-                    None => say!("exits {level_name} reason-{row} {why_name} {sum}"),
-                }
-            }
-        }
-    }
-    for (row, name) in EPT02_NAMES.iter().enumerate() {
-        let sum: u64 = percpu::all()
-            .map(|shared| shared.ept02.0[row].load(Ordering::Relaxed))
-            .sum();
-        if sum != 0 {
-            say!("{name} {sum}");
-        }
+    /// One of them, by its place in [`EPT02_NAMES`].
+    pub fn get(&self, row: usize) -> u64 {
+        self.0[row].load(Ordering::Relaxed)
     }
 }

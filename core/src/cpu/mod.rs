@@ -1,0 +1,6 @@
+//! What belongs to one CPU: plain data, and the area that holds it.
+
+pub mod counters;
+pub mod percpu;
+pub mod registers;
+pub mod vmcs_state;
