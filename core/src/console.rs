@@ -165,11 +165,3 @@ macro_rules! say {
         $crate::console::print_line(format_args!($($argument)*))
     };
 }
-
-/// Says why Umbra cannot start, and stops.
-#[macro_export]
-macro_rules! cannot_start {
-    ($($argument:tt)*) => {
-        $crate::panic::cannot_start(format_args!($($argument)*))
-    };
-}

@@ -1,17 +1,11 @@
-//! The two ways in which Umbra stops by itself: it cannot start, or it found
-//! a bug of its own (or a machine in a state that leaves no way on).
+//! Umbra stops by itself: it found a bug of its own, or a machine in a state
+//! that leaves no way on. What it says when it cannot start is in `refusal.rs`.
 
 use crate::arch::halt_forever;
 use crate::console;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 use umbra_vmcs::field::{self, Field};
-
-/// Says in one line why Umbra cannot start, and stops.
-pub fn cannot_start(why: fmt::Arguments<'_>) -> ! {
-    console::print_line_now(format_args!("cannot start: {why}"));
-    halt_forever()
-}
 
 /// Set by the first CPU that fails: a failure while reporting one, or on a
 /// second CPU, says no more than its own line.

@@ -1,7 +1,6 @@
 //! Descriptor tables: a GDT and a TSS for each CPU, one IDT for all.
 //! SDM "Segment Descriptors", "64-Bit Mode IDT", "TSS Structure in 64-Bit Mode".
 
-use crate::arch::exception::{STUB_BYTES, exception_stubs, nmi_stub};
 use crate::sync::BootCell;
 use core::arch::asm;
 
@@ -123,15 +122,30 @@ struct Idt([Gate; VECTORS]);
 
 static IDT: BootCell<Idt> = BootCell::new();
 
+/// Where exceptions and NMIs go.
+#[derive(Clone, Copy, Debug)]
+pub struct Handlers {
+    /// The handler of vector 0; that of each further vector follows it.
+    pub exceptions: u64,
+    /// From one of those to the next, in bytes.
+    pub spacing_bytes: u64,
+    /// The handler of NMIs.
+    pub nmi: u64,
+}
+
 /// Fills the IDT. Once, by the first CPU.
-pub fn make_idt() {
-    let stubs = &raw const exception_stubs as u64;
+///
+/// # Safety
+/// The addresses are those of code that ends what the CPU began by delivering
+/// the exception or NMI.
+pub unsafe fn make_idt(handlers: Handlers) {
     let mut gates = [Gate::default(); VECTORS];
     for (gate, vector) in gates.iter_mut().zip(0u64..) {
+        let handler = handlers.exceptions + vector * handlers.spacing_bytes;
         *gate = match vector {
-            2 => Gate::new(&raw const nmi_stub as u64, IST_NMI),
-            8 | 18 => Gate::new(stubs + vector * STUB_BYTES, IST_FATAL),
-            _ => Gate::new(stubs + vector * STUB_BYTES, 0),
+            2 => Gate::new(handlers.nmi, IST_NMI),
+            8 | 18 => Gate::new(handler, IST_FATAL),
+            _ => Gate::new(handler, 0),
         };
     }
     IDT.set(Idt(gates));

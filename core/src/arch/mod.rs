@@ -4,7 +4,6 @@
 pub mod cpuid;
 pub mod cr;
 pub mod desc;
-pub mod exception;
 pub mod fixup;
 pub mod intrinsics;
 pub mod io;

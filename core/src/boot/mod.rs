@@ -6,14 +6,13 @@ mod plan;
 mod relocate;
 mod smp;
 
-use crate::arch::{cpuid, cr, desc, msr};
-use crate::cpu::percpu;
-use crate::cpu::percpu::Cpu;
+use crate::arch::{cpuid, cr, msr};
+use crate::cpu::percpu::{self, Cpu};
 use crate::l1::init_sipi;
 use crate::machine::{Machine, machine};
 use crate::mem::L1Physical;
 use crate::platform::{mtrr, probe};
-use crate::{cannot_start, console, machine as machine_facts, mem, say, vmcs01};
+use crate::{cannot_start, console, exception, machine as machine_facts, mem, say, vmcs01};
 use core::arch::global_asm;
 use umbra_core::cpuid::{CPUID_HYPERVISOR, MAX_PHYSICAL_BITS};
 use umbra_core::{acpi, options};
@@ -65,7 +64,7 @@ extern "C" fn umbra_boot(magic: u32, info_address: u64) -> ! {
     for (index, &apic_id) in (0u32..).zip(&machine().acpi.apic_ids) {
         percpu::create(&mut pool, &mut space, index, apic_id);
     }
-    desc::make_idt();
+    exception::take();
     // SAFETY: the area of CPU 0 was created just now; this is CPU 0.
     let cpu = unsafe { percpu::adopt(0) };
     say!(

@@ -1,5 +1,6 @@
 //! Exceptions in L0. See `exception.S`.
 
+use crate::arch::desc::{self, Handlers};
 use crate::cpu::percpu::PerCpu;
 use core::arch::global_asm;
 use core::mem::offset_of;
@@ -11,13 +12,13 @@ global_asm!(
 );
 
 /// Bytes from one stub to the next in `exception_stubs`.
-pub const STUB_BYTES: u64 = 16;
+const STUB_BYTES: u64 = 16;
 
 unsafe extern "C" {
     /// The first of 32 stubs, one a vector.
-    pub safe static exception_stubs: u8;
+    safe static exception_stubs: u8;
     /// The NMI's own.
-    pub safe static nmi_stub: u8;
+    safe static nmi_stub: u8;
 }
 
 /// What `exception_common` pushed, lowest address first.
@@ -44,4 +45,16 @@ extern "C" fn umbra_exception(frame: &Frame) -> ! {
         "exception {} in Umbra at {:#x}, error code {:#x}, RSP {:#x}, CR2 {:#x}",
         frame.vector, frame.rip, frame.error_code, frame.rsp, cr2
     ))
+}
+
+/// Has exceptions and NMIs come here, on every CPU that loads the IDT.
+pub fn take() {
+    // SAFETY: the stubs, 32 of them STUB_BYTES apart, and the NMI's own.
+    unsafe {
+        desc::make_idt(Handlers {
+            exceptions: &raw const exception_stubs as u64,
+            spacing_bytes: STUB_BYTES,
+            nmi: &raw const nmi_stub as u64,
+        });
+    }
 }
