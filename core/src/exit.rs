@@ -1,7 +1,7 @@
 //! VM exits of L1, decoded: one variant a family, each with what it needs.
 //! SDM "Basic VM-Exit Information", "Exit Qualification".
 
-use crate::current::read;
+use crate::vmcs::current::read;
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;
 

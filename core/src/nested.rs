@@ -12,13 +12,13 @@ use crate::action::Action;
 use crate::arch::{cpuid, halt_forever, msr, vmx};
 use crate::cpu::counters::{Level, Why};
 use crate::cpu::percpu::{self, Cpu};
-use crate::current::read;
 use crate::l1::instruction::skip_instruction;
 use crate::l1::{cpuid as l1_cpuid, init_sipi};
 use crate::machine::machine;
 use crate::panic::fatal;
 use crate::stop;
-use crate::vmcs01;
+use crate::vmcs::current::read;
+use crate::vmcs::vmcs01;
 use crate::vmentry::Outcome;
 
 /// IA32_PERF_CAPABILITIES; CPUID.1:ECX bit 15 says whether it is there.

@@ -13,7 +13,7 @@ use crate::arch::{cr, vmx};
 use crate::cpu::percpu::{Cpu, VMCS02_PAGES};
 use crate::mem::{L1Physical, PAGE_BYTES, Tables, layout, pointer};
 use crate::platform::msr_policy::settle;
-use crate::{current, vmcs01};
+use crate::vmcs::{current, vmcs02};
 
 // Each slot of `nested` has a vmcs02 of its own.
 const _: () = assert!(SLOTS as u64 <= VMCS02_PAGES);
@@ -100,7 +100,7 @@ impl VmcsAccess for Cpu {
             Current::Vmcs02(number) => self.vmcs02(number),
         };
         // SAFETY: the region is a page of this CPU's own, made a VMCS by
-        // `vmcs01::create` or `reset_vmcs02`.
+        // `vmcs01::make` or `vmcs02::make`.
         if let Err(fail) = unsafe { vmx::vmptrld(region) } {
             panic!("VMPTRLD of {which:?}: {fail:?}");
         }
@@ -109,7 +109,7 @@ impl VmcsAccess for Cpu {
 
     fn reset_vmcs02(&mut self, slot: SlotId) {
         let region = self.vmcs02(slot);
-        vmcs01::make_vmcs02(self, region);
+        vmcs02::make(self, region);
         self.vmcs.made(Current::Vmcs02(slot));
     }
 }

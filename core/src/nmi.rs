@@ -2,7 +2,7 @@
 //! `docs/nmi.md`.
 
 use crate::cpu::percpu::Cpu;
-use crate::current::{change, read, write};
+use crate::vmcs::current::{change, read, write};
 use umbra_nested::{L2Done, Nested};
 use umbra_nmi::{Action, Arm, ExitKind, Interruptibility, NMI_ENTRY_INFO, Policy, blocking};
 use umbra_vmcs::exit::Reason;

@@ -4,10 +4,10 @@
 use crate::action::Action;
 use crate::cpu::counters::{Level, Why};
 use crate::cpu::percpu::{self, Cpu, PerCpu};
-use crate::current::read;
 use crate::exit::Exit;
 use crate::l1::instruction::{deliver, raise, redeliver, skip_instruction};
 use crate::panic::fatal;
+use crate::vmcs::current::read;
 use crate::vmentry::{Outcome, umbra_first_entry};
 use crate::{l1, nmi, stop};
 use core::sync::atomic::Ordering;

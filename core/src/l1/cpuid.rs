@@ -4,8 +4,8 @@ use crate::action::Action;
 use crate::arch::cpuid;
 use crate::cpu::percpu::Cpu;
 use crate::cpu::registers::gpr;
-use crate::current::read;
 use crate::machine::machine;
+use crate::vmcs::current::read;
 use umbra_vmcs::field;
 
 /// The CPU answers, and what L1 could not use is taken out.

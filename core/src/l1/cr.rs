@@ -6,11 +6,11 @@ use crate::arch::cr as own;
 use crate::arch::vmx::{InvvpidType, invvpid};
 use crate::cpu::percpu::Cpu;
 use crate::cpu::registers::gpr;
-use crate::current::{read, write};
 use crate::exit::CrAccess;
 use crate::machine::machine;
 use crate::mem::L1Physical;
-use crate::vmcs01::{self, CR0_IN_VMX, L1_VPID};
+use crate::vmcs::current::{read, write};
+use crate::vmcs::vmcs01::{self, CR0_IN_VMX, L1_VPID};
 use umbra_core::control_registers::{
     Effect, GeneralProtection, Mode, cr0, cr4, efer, lmsw, pdpte_is_valid, write_cr0, write_cr4,
 };

@@ -2,9 +2,9 @@
 
 use crate::action::Action;
 use crate::cpu::percpu::Cpu;
-use crate::current::read;
 use crate::nested_hw::map_on_demand;
 use crate::nmi;
+use crate::vmcs::current::read;
 use umbra_nested::beyond_width;
 use umbra_vmcs::field;
 

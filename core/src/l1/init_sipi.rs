@@ -5,8 +5,8 @@ use crate::action::Action;
 use crate::arch::{cpuid, cr, msr};
 use crate::cpu::percpu::Cpu;
 use crate::cpu::registers::{Registers, gpr};
-use crate::current::{read, write};
-use crate::vmcs01;
+use crate::vmcs::current::{read, write};
+use crate::vmcs::vmcs01;
 use umbra_core::control_registers::cr0;
 use umbra_vmcs::field;
 

@@ -2,7 +2,7 @@
 //! raises a fault, or what it interrupted is delivered anew.
 
 use crate::action::Event;
-use crate::current::{read, write};
+use crate::vmcs::current::{read, write};
 use umbra_core::control_registers::cr0;
 use umbra_nmi::{Interruptibility, Policy, blocking};
 use umbra_vmcs::field;

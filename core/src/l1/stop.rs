@@ -1,8 +1,8 @@
 //! Exits after which there is no way on.
 
 use crate::cpu::percpu::Cpu;
-use crate::current::read;
 use crate::panic::fatal;
+use crate::vmcs::current::read;
 use umbra_vmcs::field;
 
 /// L1 is dead: a bare CPU would reset or stop.

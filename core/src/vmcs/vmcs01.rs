@@ -4,14 +4,14 @@
 //! External interrupts, NMIs, exceptions, HLT, CR3 and the like are L1's own
 //! and cause no exit. What does exit is in `l1/`.
 
-use crate::arch::{cr, desc, msr, vmx};
+use crate::arch::{msr, vmx};
 use crate::cannot_start;
-use crate::cpu::percpu::{self, Cpu};
+use crate::cpu::percpu::Cpu;
 use crate::cpu::registers::gpr;
-use crate::current::{write, write_host};
 use crate::machine::machine;
 use crate::platform::msr_policy;
-use crate::vmentry::umbra_vm_exit;
+use crate::vmcs::current::write;
+use crate::vmcs::host_state;
 use umbra_core::control_registers::{cr0, cr4, efer};
 use umbra_core::features;
 use umbra_core::line::register;
@@ -58,7 +58,7 @@ pub fn make(cpu: &mut Cpu) {
         cannot_start!("this CPU has no {} in its VMCS", missing.name());
     }
     write_controls(cpu);
-    write_host_state(cpu);
+    host_state::write(cpu);
     write(field::GUEST_IA32_PAT, msr::read(msr::IA32_PAT));
     write(field::GUEST_DR7, 0x400);
     write(field::VMCS_LINK_POINTER, u64::MAX);
@@ -164,73 +164,6 @@ fn fill_io_bitmaps(cpu: &mut Cpu) {
     }
 }
 
-/// Makes a fresh vmcs02 in the page at `region`, this CPU's own, and leaves it
-/// current: L0's host state, and zeros for what vmcs12 has no say in. The rest
-/// comes from vmcs12.
-pub fn make_vmcs02(cpu: &mut Cpu, region: u64) {
-    let revision = machine().vmx.revision();
-    // SAFETY: a page of this CPU's own, mapped and aligned.
-    unsafe {
-        crate::mem::pointer(region)
-            .cast::<u32>()
-            .write_volatile(revision)
-    };
-    // SAFETY: as above, with the revision id in it.
-    if let Err(fail) = unsafe { vmx::vmclear(region) } {
-        panic!("VMCLEAR of a vmcs02: {fail:?}");
-    }
-    // SAFETY: as above.
-    if let Err(fail) = unsafe { vmx::vmptrld(region) } {
-        panic!("VMPTRLD of a vmcs02: {fail:?}");
-    }
-    for zero in [
-        field::VM_EXIT_MSR_STORE_COUNT,
-        field::VM_EXIT_MSR_LOAD_COUNT,
-        field::VM_ENTRY_MSR_LOAD_COUNT,
-    ] {
-        write(zero, 0);
-    }
-    write(field::VM_EXIT_MSR_STORE_ADDRESS, cpu.exit_store_list());
-    if cpu.present.contains(field::VM_FUNCTION_CONTROLS) {
-        write(field::VM_FUNCTION_CONTROLS, 0);
-    }
-    write(field::VMCS_LINK_POINTER, u64::MAX);
-    write_host_state(cpu);
-}
-
-fn write_host_state(cpu: &Cpu) {
-    let (gdt, task) = percpu::host_tables(cpu.index);
-    let host = [
-        (field::HOST_CR0, cr::cr0()),
-        (field::HOST_CR3, cr::cr3()),
-        (field::HOST_CR4, cr::cr4()),
-        (field::HOST_CS_SELECTOR, u64::from(desc::CODE)),
-        (field::HOST_SS_SELECTOR, u64::from(desc::DATA)),
-        (field::HOST_DS_SELECTOR, u64::from(desc::DATA)),
-        (field::HOST_ES_SELECTOR, u64::from(desc::DATA)),
-        (field::HOST_FS_SELECTOR, 0),
-        (field::HOST_GS_SELECTOR, 0),
-        (field::HOST_TR_SELECTOR, u64::from(desc::TSS)),
-        (field::HOST_FS_BASE, 0),
-        (field::HOST_GS_BASE, percpu::host_gs_base(cpu.index)),
-        (field::HOST_TR_BASE, task),
-        (field::HOST_GDTR_BASE, gdt),
-        (field::HOST_IDTR_BASE, desc::idt_base()),
-        (field::HOST_IA32_SYSENTER_CS, 0),
-        (field::HOST_IA32_SYSENTER_ESP, 0),
-        (field::HOST_IA32_SYSENTER_EIP, 0),
-        (field::HOST_IA32_PAT, msr::read(msr::IA32_PAT)),
-        (field::HOST_IA32_EFER, msr::read(msr::IA32_EFER)),
-        (field::HOST_RSP, percpu::host_rsp(cpu.index)),
-        (field::HOST_RIP, &raw const umbra_vm_exit as u64),
-    ];
-    for (to, value) in host {
-        // SAFETY: the registers as L0 runs with them now, this CPU's own
-        // tables and stack, and the exit stub.
-        unsafe { write_host(to, value) };
-    }
-}
-
 /// Puts the current VMCS, vmcs01, and the stored registers into the state
 /// given.
 pub fn write_start_state(cpu: &mut Cpu, state: &StartState) {
@@ -281,7 +214,7 @@ pub fn write_efer(value: u64) {
     } else {
         (0, bit)
     };
-    crate::current::change(field::VM_ENTRY_CONTROLS, set, clear);
+    crate::vmcs::current::change(field::VM_ENTRY_CONTROLS, set, clear);
 }
 
 fn write_segments(state: &StartState) {
