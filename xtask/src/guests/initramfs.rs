@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use cpio::newc;
 
 use crate::cache;
 
@@ -18,9 +19,6 @@ const DIRECTORY: u32 = 0o040_000;
 const CHARACTER_DEVICE: u32 = 0o020_000;
 const REGULAR_FILE: u32 = 0o100_000;
 const SYMBOLIC_LINK: u32 = 0o120_000;
-
-/// The name that ends an archive.
-const TRAILER: &str = "TRAILER!!!";
 
 /// What a file is filled from.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -143,11 +141,7 @@ impl Initramfs {
             write_entry(out, inode, path, entry)
                 .with_context(|| format!("cannot put {path} into an initramfs"))?;
         }
-        let trailer = Header {
-            links: 1,
-            ..Header::default()
-        };
-        write_member(out, &trailer, TRAILER, &[])?;
+        newc::trailer(out)?;
         Ok(())
     }
 
@@ -167,20 +161,10 @@ fn metadata(path: &Path) -> Result<fs::Metadata> {
 }
 
 fn write_entry(out: &mut impl Write, inode: u32, path: &str, entry: &Entry) -> Result<()> {
-    let header = |mode| Header {
-        inode,
-        mode,
-        links: 1,
-        ..Header::default()
-    };
+    let head = |mode| newc::Builder::new(path).ino(inode).mode(mode).nlink(1);
+    let none: &[u8] = &[];
     match entry {
-        Entry::Directory => {
-            let header = Header {
-                links: 2,
-                ..header(DIRECTORY | 0o755)
-            };
-            write_member(out, &header, path, &[])?;
-        }
+        Entry::Directory => put(out, head(DIRECTORY | 0o755).nlink(2), none),
         Entry::File { mode, content } => {
             let read;
             let bytes = match content {
@@ -191,74 +175,25 @@ fn write_entry(out: &mut impl Write, inode: u32, path: &str, entry: &Entry) -> R
                     &read
                 }
             };
-            write_member(out, &header(REGULAR_FILE | mode), path, bytes)?;
+            put(out, head(REGULAR_FILE | mode), bytes)
         }
-        Entry::Link { target } => {
-            write_member(out, &header(SYMBOLIC_LINK | 0o777), path, target.as_bytes())?;
-        }
+        Entry::Link { target } => put(out, head(SYMBOLIC_LINK | 0o777), target.as_bytes()),
         Entry::CharacterDevice { mode, major, minor } => {
-            let header = Header {
-                device_major: *major,
-                device_minor: *minor,
-                ..header(CHARACTER_DEVICE | mode)
-            };
-            write_member(out, &header, path, &[])?;
+            let head = head(CHARACTER_DEVICE | mode);
+            put(out, head.rdev_major(*major).rdev_minor(*minor), none)
         }
     }
-    Ok(())
 }
 
-/// The fields of a member's header that are not always 0.
-#[derive(Default)]
-struct Header {
-    inode: u32,
-    mode: u32,
-    links: u32,
-    device_major: u32,
-    device_minor: u32,
-}
-
-/// Writes one member: header, name, content, each padded to 4 bytes.
-fn write_member(out: &mut impl Write, header: &Header, name: &str, bytes: &[u8]) -> Result<()> {
+/// Writes one member: its header, its name and its content.
+fn put(out: &mut impl Write, head: newc::Builder, bytes: &[u8]) -> Result<()> {
     let Ok(size_bytes) = u32::try_from(bytes.len()) else {
         bail!("it has {} bytes, and 4 GiB is too much", bytes.len());
     };
-    // The name is counted with the NUL that ends it.
-    let name_bytes = u32::try_from(name.len() + 1)?;
-    let fields = [
-        header.inode,
-        header.mode,
-        0, // user: root
-        0, // group: root
-        header.links,
-        0, // time of the last change
-        size_bytes,
-        0, // device that holds the file, major
-        0, // and minor
-        header.device_major,
-        header.device_minor,
-        name_bytes,
-        0, // checksum, unused in this format
-    ];
-    let mut head = b"070701".to_vec();
-    for field in fields {
-        head.extend_from_slice(format!("{field:08x}").as_bytes());
-    }
-    head.extend_from_slice(name.as_bytes());
-    head.push(0);
-    pad(&mut head);
-    out.write_all(&head)?;
-    out.write_all(bytes)?;
-    let excess = bytes.len() % 4;
-    if excess != 0 {
-        let zeros: &[u8] = &[0; 3];
-        out.write_all(zeros.get(..4 - excess).unwrap_or_default())?;
-    }
+    let mut member = head.write(out, size_bytes);
+    member.write_all(bytes)?;
+    member.finish()?;
     Ok(())
-}
-
-fn pad(bytes: &mut Vec<u8>) {
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
 }
 
 /// Writes `initramfs` to the file `path`.
@@ -305,7 +240,7 @@ mod tests {
             let content = rest[start..start + size].to_vec();
             let device = (field(9), field(10));
             rest = &rest[start + size.next_multiple_of(4)..];
-            if name == TRAILER {
+            if name == "TRAILER!!!" {
                 assert!(rest.is_empty());
                 return members;
             }

@@ -3,14 +3,17 @@
 //! The list of dependencies that `modprobe` reads is made when a kernel is
 //! installed; here nothing is, so the modules themselves are asked.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use lzma_rust2::XzReader;
 use object::Endianness;
 use object::elf::FileHeader64;
 use object::read::elf::{FileHeader, SectionHeader};
+use ruzstd::decoding::StreamingDecoder;
 
 use super::root::Root;
 
@@ -89,8 +92,9 @@ fn same(one: &str, other: &str) -> bool {
 /// The module's name, if `file` is one.
 fn stem(file: &Path) -> Option<&str> {
     let name = file.file_name()?.to_str()?;
-    name.strip_suffix(".ko")
-        .or_else(|| name.strip_suffix(".ko.xz"))
+    ["", ".xz", ".zst"]
+        .iter()
+        .find_map(|packed| name.strip_suffix(packed)?.strip_suffix(".ko"))
 }
 
 /// All files below `folder`, sorted.
@@ -115,20 +119,17 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 
 /// The module's bytes, uncompressed.
 fn read(file: &Path) -> Result<Vec<u8>> {
-    let problem = || format!("cannot read {}", file.display());
-    if file.extension().is_none_or(|extension| extension != "xz") {
-        return fs::read(file).with_context(problem);
+    let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let mut plain = Vec::new();
+    match file.extension().and_then(OsStr::to_str) {
+        Some("xz") => XzReader::new(&*bytes, true).read_to_end(&mut plain),
+        Some("zst") => StreamingDecoder::new(&*bytes)
+            .map_err(io::Error::other)
+            .and_then(|mut decoder| decoder.read_to_end(&mut plain)),
+        _ => return Ok(bytes),
     }
-    let out = Command::new("xz")
-        .args(["--decompress", "--stdout"])
-        .arg(file)
-        .stdin(Stdio::null())
-        .output()
-        .context("cannot start `xz`")?;
-    if !out.status.success() {
-        bail!("{}: xz cannot decompress it", file.display());
-    }
-    Ok(out.stdout)
+    .with_context(|| format!("cannot decompress {}", file.display()))?;
+    Ok(plain)
 }
 
 /// What the module `bytes` says that it needs, in its `.modinfo` section.
@@ -218,16 +219,22 @@ mod tests {
 
     #[test]
     fn a_compressed_module_is_unpacked() {
-        let (dir, root) = root(&[("a.ko", "")]);
-        let file = dir.path().join("lib/modules/6.1/kernel/arch/a.ko");
-        let plain = fs::read(&file).unwrap();
-        let status = Command::new("xz").arg(&file).status();
-        if !status.is_ok_and(|status| status.success()) {
-            // No xz here, so a compressed module cannot be made either.
-            return;
+        let plain = module("depends=\0name=a\0");
+        let mut xz =
+            lzma_rust2::XzWriter::new(Vec::new(), lzma_rust2::XzOptions::default()).unwrap();
+        io::Write::write_all(&mut xz, &plain).unwrap();
+        let zst =
+            ruzstd::encoding::compress_to_vec(&*plain, ruzstd::encoding::CompressionLevel::Fastest);
+        for (name, packed) in [("a.ko.xz", xz.finish().unwrap()), ("a.ko.zst", zst)] {
+            let (dir, root) = root(&[]);
+            let file = dir.path().join("lib/modules/6.1/kernel/arch").join(name);
+            fs::write(&file, &packed).unwrap();
+            let modules = with_needs(&root, &["a".to_owned()]).unwrap();
+            assert_eq!(modules[0].bytes, plain, "{name}");
+            fs::write(&file, &packed[..packed.len() / 2]).unwrap();
+            let error = with_needs(&root, &["a".to_owned()]).unwrap_err();
+            assert!(error.to_string().contains(name), "{error:#}");
         }
-        let modules = with_needs(&root, &["a".to_owned()]).unwrap();
-        assert_eq!(modules[0].bytes, plain);
     }
 
     #[test]
