@@ -98,6 +98,9 @@ pub enum Exit {
     Init,
     /// A start-up IPI, with its vector.
     Sipi(u8),
+    /// The preemption timer, which runs out before the first instruction behind a
+    /// start-up IPI.
+    PreemptionTimer,
     /// A task switch.
     TaskSwitch {
         /// The exit qualification.
@@ -157,6 +160,7 @@ impl Exit {
             Reason::TaskSwitch => Self::TaskSwitch {
                 qualification: qualification(),
             },
+            Reason::PreemptionTimer => Self::PreemptionTimer,
             Reason::Cpuid => Self::Cpuid,
             Reason::Getsec | Reason::Seamcall | Reason::Tdcall => Self::Hidden,
             Reason::Invd => Self::Invd,
@@ -206,7 +210,6 @@ impl Exit {
             | Reason::LdtrTr
             | Reason::EptMisconfiguration
             | Reason::Rdtscp
-            | Reason::PreemptionTimer
             | Reason::WbinvdWbnoinvd
             | Reason::ApicWrite
             | Reason::Rdrand

@@ -5,9 +5,11 @@ use crate::action::Action;
 use crate::arch::{cpuid, cr, msr};
 use crate::cpu::percpu::Cpu;
 use crate::cpu::registers::{Registers, gpr};
-use crate::vmcs::current::{read, write};
+use crate::machine::machine;
+use crate::vmcs::current::{change, read, write};
 use crate::vmcs::vmcs01;
 use umbra_core::control_registers::cr0;
+use umbra_vmcs::controls::Pin;
 use umbra_vmcs::field;
 
 /// "Wait for SIPI" in the activity-state field.
@@ -27,7 +29,7 @@ pub fn init(cpu: &mut Cpu) -> Action {
         && read(field::GUEST_CS_SELECTOR) == u64::from(page) << 8
         && read(field::GUEST_CS_BASE) == u64::from(page) << 12
     {
-        return Action::Restart;
+        return started(cpu);
     }
     write_init_state(cpu);
     crate::platform::apic::reset_after_init();
@@ -58,7 +60,34 @@ pub fn sipi(cpu: &mut Cpu, vector: u8) -> Action {
     // INIT left nothing blocked. Bochs masks NMIs in a CPU that waits, and saves that
     // as blocking, which would last until L1's first IRET.
     write(field::GUEST_INTERRUPTIBILITY_STATE, 0);
+    set_start_timer(true);
     Action::Restart
+}
+
+/// The CPU is about to execute the first instruction behind a start-up IPI: an
+/// INIT that waited would have come before.
+pub fn started(cpu: &mut Cpu) -> Action {
+    cpu.start_page = None;
+    set_start_timer(false);
+    Action::Restart
+}
+
+/// An expired preemption timer exits before L1's first instruction, and behind
+/// an INIT that waits: so L0 learns that none does. (A CPU without the timer
+/// keeps the INIT of an L1 that loops at its first instruction from having an
+/// effect.) SDM "VMX-Preemption Timer".
+fn set_start_timer(is_on: bool) {
+    let bit = Pin::ACTIVATE_PREEMPTION_TIMER;
+    if !machine().vmx.offers_pin(bit) {
+        return;
+    }
+    let bit = u64::from(bit.bits());
+    if is_on {
+        write(field::VMX_PREEMPTION_TIMER_VALUE, 0);
+        change(field::PIN_BASED_CONTROLS, bit, 0);
+    } else {
+        change(field::PIN_BASED_CONTROLS, 0, bit);
+    }
 }
 
 /// Puts L1's registers on this CPU into the state after INIT: what INIT leaves

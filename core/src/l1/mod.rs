@@ -34,6 +34,7 @@ pub fn handle(cpu: &mut Cpu, nested: &mut Nested, exit: Exit) -> Action {
             init_sipi::init(cpu)
         }
         Exit::Sipi(vector) => init_sipi::sipi(cpu, vector),
+        Exit::PreemptionTimer => init_sipi::started(cpu),
         Exit::TaskSwitch { qualification } => task::switch(cpu, qualification),
         Exit::Cpuid => cpuid::handle(cpu),
         Exit::Hidden => Action::Inject(Event::INVALID_OPCODE),

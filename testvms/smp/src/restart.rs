@@ -185,6 +185,8 @@ pub fn run(mode: &str, others: &Others) {
     delay(50_000);
     line!("starts then: {}", cpu.starts() - starts);
 
+    first_instruction(cpu);
+
     // A start-up IPI to a CPU that does not wait for one.
     cpu.begin(spin);
     let before = turns();
@@ -201,6 +203,29 @@ pub fn run(mode: &str, others: &Others) {
     if mode == "x2apic" {
         // By the SDM INIT keeps the mode; Bochs goes back to xAPIC mode.
         line!("in x2APIC mode: {}", cpu.run(enter_x2apic));
+    }
+}
+
+/// The page of the code below is one that the trampoline goes to otherwise.
+const STUCK: u8 = VECTORS[2];
+
+/// A CPU that does not get beyond its first instruction, or only just: INIT and a start-up IPI to
+/// another page start it all the same.
+fn first_instruction(cpu: &rt::smp::Cpu) {
+    for (name, code) in [
+        ("JMP to itself", [0xeb, 0xfe, 0, 0]),
+        ("HLT", [0xf4, 0xeb, 0xfd, 0]),
+        ("CPUID", [0x0f, 0xa2, 0xeb, 0xfe]),
+        ("CPUID again and again", [0x0f, 0xa2, 0xeb, 0xfc]),
+    ] {
+        cpu.prepare(STUCK);
+        // SAFETY: the page is the trampoline's, which `prepare` writes each time.
+        unsafe { ((u64::from(STUCK) << 12) as *mut [u8; 4]).write_volatile(code) };
+        apic::send(cpu.id, Ipi::Init);
+        delay(50_000);
+        apic::send(cpu.id, Ipi::StartUp(STUCK));
+        delay(50_000);
+        line!("{name} at the start: restarts {}", cpu.restart(VECTORS[1]));
     }
 }
 
