@@ -13,19 +13,32 @@ pub const COM1: u16 = 0x3f8;
 const LINE_BYTES: usize = 200;
 /// How many bytes may wait while L1 is within a line.
 const WAITING_BYTES: usize = 16 * 1024;
-/// How often to look for the transmitter to be ready before giving it up.
-const MAX_POLLS: u32 = 1_000_000;
+/// How many looks for the transmitter to be ready may be spent before no further
+/// line is begun: while L1 writes to the line, and when it ends the run and all is
+/// to go out. What is not sent goes on waiting. A look takes about a microsecond,
+/// a byte at 115200 baud 87 of them.
+const MAX_POLLS: u32 = 100_000;
+const MAX_POLLS_AT_END: u32 = 4_000_000;
+/// How many for one byte.
+const MAX_POLLS_PER_BYTE: u32 = 20_000;
+/// How often L1 may end the run: a machine that stays on is asked no more than
+/// this for Umbra's last lines.
+const MAX_ENDS: u32 = 16;
+/// The largest divisor, 9600 baud, that Umbra sends at. At less its lines wait.
+const MAX_DIVISOR: u16 = 12;
 
 struct Console {
     line: LineState,
     waiting: Waiting<WAITING_BYTES>,
     is_absent: bool,
+    ends_left: u32,
 }
 
 static CONSOLE: SpinLock<Console> = SpinLock::new(Console {
     line: LineState::new(),
     waiting: Waiting::new(),
     is_absent: false,
+    ends_left: MAX_ENDS,
 });
 
 /// Sets COM1 to 115200 8n1, interrupts off, FIFOs on.
@@ -52,8 +65,16 @@ pub fn l1_writes(offset: u16, bytes: &[u8], out: impl FnOnce()) {
         console.line.written(at, byte);
     }
     if console.line.is_at_start() && !console.waiting.is_empty() {
-        console.send_waiting();
+        console.send_waiting(&[], MAX_POLLS);
     }
+}
+
+/// L1 is about to end the run: whether Umbra's last lines are due. L1 may ask
+/// for that as often as it likes, and the machine may stay on.
+pub fn may_end() -> bool {
+    let mut console = CONSOLE.lock();
+    console.ends_left = console.ends_left.saturating_sub(1);
+    console.ends_left != 0
 }
 
 /// Prints what still waits, ending L1's line if need be: the run is over.
@@ -62,40 +83,52 @@ pub fn flush() {
 }
 
 impl Console {
-    /// Sends one byte; gives the UART up if it never gets ready.
-    fn send(&mut self, byte: u8) {
-        for _ in 0..MAX_POLLS {
-            if in8(COM1 + register::LINE_STATUS) & TRANSMIT_EMPTY != 0 {
-                out8(COM1 + register::DATA, byte);
-                return;
-            }
-        }
-        self.is_absent = true;
+    /// Waits until the transmitter is ready; adds the looks that it took.
+    fn is_ready(looks: &mut u32) -> bool {
+        (0..MAX_POLLS_PER_BYTE).any(|_| {
+            *looks += 1;
+            in8(COM1 + register::LINE_STATUS) & TRANSMIT_EMPTY != 0
+        })
     }
 
-    fn wait_until_sent(&self) {
-        for _ in 0..MAX_POLLS {
-            if in8(COM1 + register::LINE_STATUS) & TRANSMIT_EMPTY != 0 {
-                return;
-            }
-        }
+    /// The divisor that the line runs with. DLAB is set meanwhile.
+    fn divisor(line_control: u8) -> u16 {
+        out8(COM1 + register::LINE_CONTROL, line_control | DLAB);
+        let low = in8(COM1 + register::DATA);
+        let high = in8(COM1 + register::INTERRUPT_ENABLE);
+        out8(COM1 + register::LINE_CONTROL, line_control);
+        u16::from_le_bytes([low, high])
     }
 
-    /// Sends what waits, with DLAB clear, and leaves the FIFO empty: L1 may
-    /// be in the middle of filling it.
-    fn send_waiting(&mut self) {
+    /// Sends what waits, `first` before it, with DLAB clear, and leaves the FIFO
+    /// empty: L1 may be in the middle of filling it.
+    fn send_waiting(&mut self, first: &[u8], most_looks: u32) {
         if self.is_absent {
             while self.waiting.pop().is_some() {}
             return;
         }
         let line_control = in8(COM1 + register::LINE_CONTROL);
+        // 0 counts as 65536.
+        if !(1..=MAX_DIVISOR).contains(&Self::divisor(line_control)) {
+            return;
+        }
         if line_control & DLAB != 0 {
             out8(COM1 + register::LINE_CONTROL, line_control & !DLAB);
         }
-        while let Some(byte) = self.waiting.pop() {
-            self.send(byte);
+        let mut looks = 0;
+        for &byte in first {
+            if Self::is_ready(&mut looks) {
+                out8(COM1 + register::DATA, byte);
+            }
         }
-        self.wait_until_sent();
+        let mut is_line_begun = false;
+        while Self::is_ready(&mut looks) && (is_line_begun || looks < most_looks) {
+            let Some(byte) = self.waiting.pop() else {
+                break;
+            };
+            out8(COM1 + register::DATA, byte);
+            is_line_begun = byte != b'\n';
+        }
         if line_control & DLAB != 0 {
             out8(COM1 + register::LINE_CONTROL, line_control);
         }
@@ -105,12 +138,12 @@ impl Console {
         if self.waiting.is_empty() {
             return;
         }
-        if !self.line.is_at_start() && !self.is_absent {
-            self.send(b'\r');
-            self.send(b'\n');
-            self.line.line_was_ended();
-        }
-        self.send_waiting();
+        let end: &[u8] = match self.line.is_at_start() {
+            true => b"",
+            false => b"\r\n",
+        };
+        self.line.line_was_ended();
+        self.send_waiting(end, MAX_POLLS_AT_END);
     }
 }
 
@@ -145,7 +178,7 @@ pub fn print_line(arguments: fmt::Arguments<'_>) {
     let mut console = CONSOLE.lock();
     console.waiting.push_line(&line.0);
     if console.line.is_at_start() {
-        console.send_waiting();
+        console.send_waiting(&[], MAX_POLLS);
     }
 }
 

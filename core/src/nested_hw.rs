@@ -12,7 +12,7 @@ use umbra_vmcs::Field;
 use crate::arch::{cr, vmx};
 use crate::cpu::percpu::{Cpu, VMCS02_PAGES};
 use crate::mem::{L1Physical, PAGE_BYTES, Tables, layout, pointer};
-use crate::platform::msr_policy::settle;
+use crate::platform::msr_policy::{settle, settle_mtrrs};
 use crate::vmcs::{current, vmcs02};
 
 // Each slot of `nested` has a vmcs02 of its own.
@@ -273,7 +273,12 @@ impl Translations for Cpu {
         invept(vmx::InveptType::AllContexts, 0);
     }
 
+    fn has_ept01_change(&self) -> bool {
+        self.has_new_mtrrs || self.is_ept01_changed
+    }
+
     fn take_ept01_change(&mut self) -> bool {
+        settle_mtrrs(self);
         core::mem::take(&mut self.is_ept01_changed)
     }
 

@@ -7,6 +7,7 @@ use crate::cpu::percpu::{self, Cpu, PerCpu};
 use crate::exit::Exit;
 use crate::l1::instruction::{deliver, raise, redeliver, skip_instruction};
 use crate::panic::fatal;
+use crate::platform::msr_policy;
 use crate::vmcs::current::read;
 use crate::vmentry::{Outcome, umbra_first_entry};
 use crate::{l1, nmi, stop};
@@ -36,6 +37,7 @@ extern "C" fn umbra_decide_again(this: *mut PerCpu) -> u64 {
 
 fn leave(cpu: &mut Cpu, nested: &mut Nested) -> u64 {
     stop::check(cpu.index);
+    msr_policy::settle_mtrrs(cpu);
     if let Err(indicator) = nmi::before_entry(cpu, nested) {
         crate::nested::vmx_abort(cpu, indicator);
     }

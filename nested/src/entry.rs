@@ -61,6 +61,10 @@ impl Nested {
             let left = self.left_by_l2(hw, id, false);
             return self.entry_failure(hw, id, Reason::EntryMsrLoading, entry, Some(left));
         }
+        if hw.has_ept01_change() {
+            // The list has loaded MTRRs, and the EPT pointer was good before.
+            self.use_ept(hw, id);
+        }
         // Counted from here: the list may have loaded the TSC.
         let timer_end = self.start_timer(hw, id);
         self.slots.get(id).set_launched(true);

@@ -105,6 +105,8 @@ pub trait Translations {
     /// INVEPT, all-context.
     fn invept_all(&mut self);
 
+    /// Whether [`take_ept01_change`](Self::take_ept01_change) would give true.
+    fn has_ept01_change(&self) -> bool;
     /// Whether the types of ept01 have changed since the last call, so that
     /// what was composed with them is out of date.
     fn take_ept01_change(&mut self) -> bool;

@@ -138,6 +138,8 @@ pub struct Cpu {
     pub feature_control: u64,
     /// L1's MTRRs. The CPU's own stay as the firmware set them.
     pub mtrrs: Mtrrs,
+    /// They have changed, and ept01 does not know yet.
+    pub has_new_mtrrs: bool,
     /// L1's view of memory.
     pub ept01: Ept01,
     /// Its types changed, and ept02 does not know yet.
@@ -225,6 +227,7 @@ pub fn create(pool: &mut PagePool, space: &mut AddressSpace, index: u32, apic_id
             feature_control: machine().feature_control,
             mtrrs,
             ept01,
+            has_new_mtrrs: false,
             is_ept01_changed: false,
             watch: Watch::new(machine().acpi.pm1_control),
             pages,

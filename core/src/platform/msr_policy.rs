@@ -194,17 +194,32 @@ fn write_apic_base(value: u64) -> Result<(), GeneralProtection> {
     }
 }
 
-/// L1's own copy changes, and ept01's memory types with it.
+/// L1's own copy changes; ept01's memory types follow before a guest runs on
+/// them, so that a list of many such MSRs costs one change of ept01.
 fn write_mtrr(cpu: &mut Cpu, index: u32, value: u64) -> Result<(), GeneralProtection> {
+    if cpu.mtrrs.read_msr(index) == Some(value) {
+        return Ok(());
+    }
     cpu.mtrrs
         .write_msr(index, value)
         .map_err(|_| GeneralProtection)?;
-    retype(cpu);
+    cpu.has_new_mtrrs = true;
     Ok(())
 }
 
-/// ept01 takes its types from the CPU's MTRRs, which have changed.
-pub fn retype(cpu: &mut Cpu) {
+/// Before a guest runs on ept01, or ept02 is made from it: its types are those
+/// of L1's MTRRs.
+#[inline]
+pub fn settle_mtrrs(cpu: &mut Cpu) {
+    if cpu.has_new_mtrrs {
+        retype(cpu);
+    }
+}
+
+/// ept01 takes its types from L1's MTRRs, which have changed.
+#[cold]
+fn retype(cpu: &mut Cpu) {
+    cpu.has_new_mtrrs = false;
     let owed = cpu.ept01.retype(&mut Tables, &cpu.mtrrs);
     settle(owed);
     cpu.is_ept01_changed = true;

@@ -298,6 +298,9 @@ impl Translations for Machine {
         self.log.push("invept all".into());
     }
 
+    fn has_ept01_change(&self) -> bool {
+        self.is_ept01_changed
+    }
     fn take_ept01_change(&mut self) -> bool {
         std::mem::take(&mut self.is_ept01_changed)
     }

@@ -3,6 +3,7 @@
 //! What an exit list says is a VMX abort if it is wrong, so those lie in memory alone.
 
 use rt::cpu;
+use rt::page::Page;
 use rt::vmx::insn::write;
 use umbra_vmcs::field::{self, Field};
 
@@ -39,6 +40,41 @@ pub fn run(lab: &mut Lab) {
     }
     across_the_border(lab);
     overlapping(lab);
+    costly(lab);
+}
+
+/// IA32_MTRR_DEF_TYPE, whose every change may have a hypervisor below change what it maps: a list of
+/// them costs little more than one, and what the last says counts.
+fn costly(lab: &mut Lab) {
+    const DEF_TYPE: u32 = 0x2ff;
+    /// TSC ticks for an entry of the list, beyond what one change costs.
+    const TICKS_EACH: u64 = 5_000;
+
+    let default = cpu::rdmsr(DEF_TYPE);
+    let list = Page::alloc(2);
+    for list_fields in [ENTRY, LOAD] {
+        let mut ticks = [0; 2];
+        for (ticks, count) in ticks.iter_mut().zip([1, 512]) {
+            for entry in 0..count {
+                let kind: u64 = if entry % 2 == 0 { 0 } else { 6 };
+                list.write(entry * 16, u64::from(DEF_TYPE));
+                list.write(entry * 16 + 8, 0xc00u64 | kind);
+            }
+            set(lab, list_fields, list.address(), count);
+            let before = cpu::tsc();
+            lab.expect(format_args!("{count} MTRRs"), &[reason::VMCALL]);
+            *ticks = cpu::tsc() - before;
+            let last = if count % 2 == 1 { 0xc00 } else { 0xc06 };
+            lab.check(
+                format_args!("the last counts"),
+                cpu::rdmsr(DEF_TYPE) == last,
+            );
+            // SAFETY: what it was.
+            unsafe { cpu::wrmsr(DEF_TYPE, default) };
+        }
+        let what = format_args!("512 MTRRs take {ticks:?} ticks");
+        lab.check(what, ticks[1] < ticks[0] + 512 * TICKS_EACH);
+    }
 }
 
 fn set(lab: &mut Lab, list: (Field, Field), address: u64, count: u64) {
