@@ -6,8 +6,8 @@
 
 use crate::bytes::{align_up, u8_at, u32_at, u64_at};
 use crate::efi::{Efi, EfiMemoryMap};
-use crate::handover::ModuleRef;
 use crate::memmap::{Kind, MemoryMap, TooManyEntries};
+use crate::module::ModuleRef;
 use crate::phys::Region;
 
 /// EAX when a multiboot2 loader enters its kernel.

@@ -2,9 +2,10 @@
 
 use crate::boot_sector;
 use crate::error::Error;
-use crate::handover::{Handover, MAX_MODULES};
+use crate::handover::Handover;
 use crate::kernel::{KernelKind, identify_source};
 use crate::linux;
+use crate::module::MAX_MODULES;
 use crate::multiboot1;
 use crate::multiboot2;
 use crate::phys::PhysMemory;

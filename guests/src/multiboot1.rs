@@ -7,9 +7,9 @@ use crate::elf_image::Plan;
 use crate::emit::Emit;
 use crate::error::Error;
 use crate::handover::Handover;
-use crate::kernel::search;
 use crate::multiboot::{self, AddressFields, Placed, basic_memory_kib, kernel_file};
 use crate::phys::PhysMemory;
+use crate::search::search;
 use crate::source::Source;
 use crate::state::StartState;
 

@@ -8,7 +8,7 @@
 use heapless::Vec;
 
 use crate::error::Error;
-use crate::handover::MAX_MODULES;
+use crate::module::MAX_MODULES;
 use crate::phys::{PhysMemory, Region};
 use crate::space::{ONE_MIB, Space, Want};
 

@@ -3,8 +3,8 @@
 use heapless::Vec;
 
 use crate::error::Error;
-use crate::handover::MAX_MODULES;
 use crate::memmap::MemoryMap;
+use crate::module::MAX_MODULES;
 use crate::phys::Region;
 
 /// Load segments a kernel may have.

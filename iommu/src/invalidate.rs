@@ -2,9 +2,9 @@
 //! Caches": by registers where that is all a unit has, by its queue else.
 
 use crate::caps::Caps;
+use crate::command::{Command, Stuck};
 use crate::mem::{PAGE_BYTES, Tables};
 use crate::regs::{self, Registers};
-use crate::unit::{Command, Stuck};
 
 /// How often a register is read before a unit counts as stuck.
 pub const PATIENCE: u32 = 1_000_000;

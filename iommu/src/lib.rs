@@ -22,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 pub mod caps;
+pub mod command;
 pub mod context;
 pub mod dmar;
 pub mod fault;

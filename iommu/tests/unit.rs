@@ -9,13 +9,14 @@ use std::rc::Rc;
 
 use common::{HIDDEN_LAST, HIDDEN_START, Pages};
 use umbra_iommu::caps::{Capability, Caps, Extended, Unsupported};
+use umbra_iommu::command::{Command, Stuck};
 use umbra_iommu::context::Contexts;
 use umbra_iommu::invalidate::What;
 use umbra_iommu::mem::Tables;
 use umbra_iommu::ranges::{Range, Ranges};
 use umbra_iommu::regs::{self, Registers};
 use umbra_iommu::second_level::{Format, SecondLevel};
-use umbra_iommu::unit::{Command, Stuck, Unit};
+use umbra_iommu::unit::Unit;
 
 const IOTLB: u32 = 0x108;
 const FAULTS: u32 = 0x220;

@@ -8,22 +8,16 @@ use umbra_ept::eptp::Eptp;
 use umbra_ept::invalidate::Invalidate;
 use umbra_vmcs::controls::{Entry, Pin, Proc, Proc2};
 use umbra_vmcs::exit::Reason;
-use umbra_vmcs::field::{self, Field};
+use umbra_vmcs::field;
 
 use crate::bits::*;
 use crate::event::{TYPE_OTHER, kind};
 use crate::host_state::LeftByL2;
 use crate::hw::{Current, Memory, Msrs, Translations, VmcsAccess};
 use crate::insn::Done;
+use crate::pdptes::{PDPTES, load_pdptes};
 use crate::slots::SlotId;
 use crate::state::Nested;
-
-const PDPTES: [Field; 4] = [
-    field::GUEST_PDPTE0,
-    field::GUEST_PDPTE1,
-    field::GUEST_PDPTE2,
-    field::GUEST_PDPTE3,
-];
 
 /// L1's registers that L2 starts with unless vmcs12 loads its own.
 struct Inherited {
@@ -320,21 +314,6 @@ impl Nested {
             Err(indicator) => Done::Abort(indicator),
         }
     }
-}
-
-/// Reads the four PDPTEs at `cr3` into the current VMCS. The rules have seen
-/// that they may be loaded, or the caller does.
-pub(crate) fn load_pdptes(hw: &mut (impl VmcsAccess + Memory), cr3: u64) -> [u64; 4] {
-    let mut bytes = [0; 32];
-    hw.read_l1(cr3 & 0xffff_ffe0, &mut bytes);
-    let mut pdptes = [0; 4];
-    for ((pdpte, field), chunk) in pdptes.iter_mut().zip(PDPTES).zip(bytes.chunks_exact(8)) {
-        let mut value = [0; 8];
-        value.copy_from_slice(chunk);
-        *pdpte = u64::from_le_bytes(value);
-        hw.write(field, *pdpte);
-    }
-    pdptes
 }
 
 /// Carries out the INVEPT that a change of ept02 is followed by.

@@ -7,8 +7,8 @@ use umbra_vmcs::controls::{Exit, Proc2};
 use umbra_vmcs::field::{self, Field};
 
 use crate::bits::*;
-use crate::entry::load_pdptes;
 use crate::hw::{Memory, Msrs, Translations, VmcsAccess};
+use crate::pdptes::load_pdptes;
 use crate::slots::SlotId;
 use crate::state::Nested;
 

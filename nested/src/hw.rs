@@ -6,7 +6,7 @@
 use umbra_ept::mem::{L1Memory, TableMemory};
 use umbra_vmcs::Field;
 
-use crate::slots::SlotId;
+use crate::slot_id::SlotId;
 
 /// The VMCS that VMREAD, VMWRITE and the next VM entry use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

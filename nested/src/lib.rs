@@ -23,6 +23,8 @@ mod msr_list;
 pub mod offer;
 pub mod operand;
 pub mod paging;
+mod pdptes;
+mod slot_id;
 pub mod slots;
 pub mod state;
 mod vmfunc;

@@ -7,9 +7,9 @@
 
 use umbra_vmcs::Vmcs12;
 use umbra_vmcs::VmxCaps;
-use umbra_vmcs::caps::Needs;
 use umbra_vmcs::controls::{Entry, Exit, Pin, Proc, Proc2};
 use umbra_vmcs::field::{self, Field, FieldSet, flow, highest_ordinal};
+use umbra_vmcs::needs::Needs;
 
 use crate::bits::{CR4_FRED, CR4_SMXE};
 

@@ -10,9 +10,7 @@ use umbra_vmcs::{InsnError, Vmcs12};
 
 use crate::blame::blame;
 use crate::hw::{Current, Memory, VmcsAccess};
-
-/// How many vmcs12s (and as many vmcs02s) a CPU keeps.
-pub const SLOTS: usize = 8;
+pub use crate::slot_id::{SLOTS, SlotId};
 
 /// The offset of the launch state in L1's VMCS region, after the revision
 /// identifier and the abort indicator (SDM "Format of the VMCS Region").
@@ -21,26 +19,6 @@ const LAUNCH_STATE_OFFSET: u64 = 8;
 const VALUES_OFFSET: u64 = 16;
 const LAUNCHED: u64 = 1;
 const _: () = assert!(Vmcs12::BYTES as u64 + VALUES_OFFSET <= 4096);
-
-/// Which slot, and so which vmcs02.
-///
-/// Made only by [`Slots`], so its number is always below [`SLOTS`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SlotId(u8);
-
-const _: () = assert!(SLOTS <= 1 << u8::BITS);
-
-impl SlotId {
-    /// Its number, below [`SLOTS`].
-    #[inline]
-    pub const fn number(self) -> usize {
-        self.0 as usize
-    }
-
-    fn all() -> impl Iterator<Item = Self> {
-        (0..=u8::MAX).take(SLOTS).map(Self)
-    }
-}
 
 /// One vmcs12 and what is known of its vmcs02.
 ///
@@ -266,7 +244,7 @@ impl Slots {
     }
 
     fn victim(&self) -> SlotId {
-        let mut best = SlotId(0);
+        let mut best = SlotId::FIRST;
         for id in SlotId::all() {
             let slot = &self.slots[id.number()];
             if slot.gpa.is_none() {

@@ -5,10 +5,10 @@ mod model;
 use model::*;
 use umbra_nested::{Done, L2Done, Nested, offer};
 use umbra_vmcs::Field;
-use umbra_vmcs::caps::Needs;
 use umbra_vmcs::controls::{Entry, Exit, Pin, Proc, Proc2};
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field::{self, FieldSet};
+use umbra_vmcs::needs::Needs;
 
 fn enc(f: Field) -> u64 {
     f.encoding().into()

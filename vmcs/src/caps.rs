@@ -5,25 +5,7 @@ use umbra_arch::msr;
 
 use crate::controls::{Entry, Exit, Pin, Proc, Proc2, Proc3};
 use crate::field::{self, Field, FieldSet};
-
-/// What a CPU must support for a VMCS field to exist.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Needs {
-    Nothing,
-    /// Nothing that a capability tells: VMREAD alone says whether the CPU has it.
-    AskCpu,
-    /// No CPU that Umbra knows how to present has it.
-    Never,
-    Pin(Pin),
-    Proc(Proc),
-    Proc2(Proc2),
-    Proc3(Proc3),
-    Exit(Exit),
-    Entry(Entry),
-    /// VM function 0.
-    EptpSwitching,
-}
+use crate::needs::Needs;
 
 /// A control word's capability: bits 31:0 the allowed 0-settings (1 = must be
 /// 1), bits 63:32 the allowed 1-settings (1 = may be 1).

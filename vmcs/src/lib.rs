@@ -12,6 +12,7 @@ pub mod controls;
 pub mod error;
 pub mod exit;
 pub mod field;
+pub mod needs;
 pub mod rules;
 pub mod vmcs12;
 

@@ -87,7 +87,9 @@ fn garbage(c: &mut Choices, b: &mut Bench) {
         let free = match f.area() {
             field::Area::Control => f.width() == Width::W64 || f.width() == Width::W16,
             field::Area::ExitInformation => true,
-            field::Area::Host | field::Area::Guest => f.needs() != umbra_vmcs::caps::Needs::Nothing,
+            field::Area::Host | field::Area::Guest => {
+                f.needs() != umbra_vmcs::needs::Needs::Nothing
+            }
         };
         if free {
             b.set(f, c.any());

@@ -10,11 +10,8 @@ use crate::exit::IoAccess;
 use crate::report;
 use umbra_core::line::register;
 
-/// Handles the access.
+/// Handles IN and OUT.
 pub fn handle(cpu: &mut Cpu, access: IoAccess) -> Action {
-    if access.is_string {
-        return super::string_io::handle(cpu, access);
-    }
     if access.is_input {
         let value = input(access);
         let rax = &mut cpu.regs.gprs[gpr::RAX];

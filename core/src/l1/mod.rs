@@ -47,7 +47,10 @@ pub fn handle(cpu: &mut Cpu, nested: &mut Nested, exit: Exit) -> Action {
         Exit::Io(access) => {
             // This may be the write that ends the run.
             cpu.shared.ept02.publish(&nested.pool.counters());
-            io::handle(cpu, access)
+            match access.is_string {
+                true => string_io::handle(cpu, access),
+                false => io::handle(cpu, access),
+            }
         }
         Exit::Rdmsr => msr::read(cpu),
         Exit::Wrmsr => msr::write(cpu),

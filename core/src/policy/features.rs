@@ -1,8 +1,8 @@
 //! What a CPU must have for Umbra to start on it, one line each.
 
-use umbra_vmcs::caps::Needs;
 use umbra_vmcs::controls::{Entry, Exit, Pin, Proc, Proc2};
 use umbra_vmcs::field::{self, FieldSet};
+use umbra_vmcs::needs::Needs;
 use umbra_vmcs::{Field, VmxCaps};
 
 /// CPUID.1:ECX bit 5.

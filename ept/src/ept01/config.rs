@@ -1,6 +1,7 @@
 //! What ept01 is built from, and the checks of it.
 
 use super::plan::{Plan, Planner};
+use super::range::Range;
 use crate::addr::{Level, PAGE_BYTES};
 use crate::caps::Caps;
 use crate::mtrr::Mtrrs;
@@ -8,21 +9,6 @@ use crate::mtrr::Mtrrs;
 /// Most ranges that can be hidden.
 pub const MAX_HIDDEN: usize = 16;
 pub(super) const GIB: u64 = 1 << 30;
-
-/// A range of physical addresses in bytes, 4 KiB aligned at both ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Range {
-    /// First byte.
-    pub start: u64,
-    /// First byte after the range.
-    pub end: u64,
-}
-
-impl Range {
-    pub(super) const fn overlaps(&self, start: u64, end: u64) -> bool {
-        self.start < end && start < self.end
-    }
-}
 
 /// What to build.
 #[derive(Clone, Debug)]

@@ -12,6 +12,7 @@
 mod config;
 mod on_demand;
 mod plan;
+mod range;
 mod retype;
 mod small;
 mod tables;
@@ -29,8 +30,9 @@ use crate::rights::Rights;
 use config::GIB;
 use plan::{Pages, leaf};
 
-pub use config::{BuildError, Config, MAX_HIDDEN, MIN_ON_DEMAND, Range, pages_needed};
+pub use config::{BuildError, Config, MAX_HIDDEN, MIN_ON_DEMAND, pages_needed};
 pub use on_demand::OnDemand;
+pub use range::Range;
 pub use small::MAX_SMALL;
 
 /// Most tables that one retyping may take out of use.

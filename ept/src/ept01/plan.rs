@@ -1,6 +1,6 @@
 //! What each block of ept01 is to be, and the pages that its tables take.
 
-use super::config::Range;
+use super::range::Range;
 use crate::addr::Level;
 use crate::caps::Caps;
 use crate::entry::{Entry, Leaf};

@@ -15,9 +15,6 @@ use crate::entry::{Decoded, Entry, bit};
 use crate::ept12::Translation;
 use crate::mem::{L1Memory, Leaf01, TableMemory};
 
-/// Every leaf of a block.
-pub(super) const ALL: u16 = u16::MAX;
-
 /// What makes a leaf of ept12 like the one that was asked for, so that ept02's
 /// is too, but for the address: nearly all that stand side by side are.
 struct Pattern {

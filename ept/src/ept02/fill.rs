@@ -1,6 +1,5 @@
 //! Answers an EPT violation of ept02: both walks, the flags of ept12, a leaf.
 
-use super::around::ALL;
 use super::cache::{Installed, OutOfPages};
 use super::{Context12, NO_DOUBT, Outcome, Pml, Pool};
 use crate::addr::Level;
@@ -13,6 +12,9 @@ use crate::rights::{Access, Permits, Rights};
 
 /// How often a fill starts over because ept12 changed under it.
 const MAX_TRIES: u32 = 4;
+
+/// Every leaf of a block.
+pub(super) const ALL: u16 = u16::MAX;
 
 /// What ept12 says of one address.
 pub(super) struct From12 {

@@ -3,11 +3,12 @@
 //! SDM volume 2, "Addressing-Mode Encoding of ModR/M and SIB Bytes". The operand is where the bytes that
 //! the instruction stored are found.
 
-use crate::bench::{Bench, Case, DATA, STACK};
+use crate::bench::{Bench, Case};
 use crate::insn::{Bytes, Insn, STORE_POINTER, VMREAD};
 use crate::machine::Setup;
 use crate::segments::{BASED_CODE, CODE16, DATA16};
 use crate::tables::Kind;
+use crate::window::{DATA, STACK};
 
 /// What the pages hold where nothing was stored.
 const EMPTY: u8 = 0x55;

@@ -11,29 +11,8 @@ use umbra_vmcs::VmxCaps;
 
 use crate::machine::{self, EXITED, Frame, Gprs, Job, Setup};
 use crate::segments::{self, CODE32, Descriptors, FLAT};
-use crate::tables::{
-    Kind, LARGE, LARGE_READ_ONLY, LARGE_RESERVED, LAST, P, Tables, U, V86, W, WINDOW,
-};
-
-/// Pages of the window, by purpose. Those that a case may straddle are neighbours.
-/// This one: the case's code.
-pub const CODE: u32 = 0;
-/// Two pages for operands.
-pub const DATA: u32 = 2;
-/// The case's stack.
-pub const STACK: u32 = 4;
-/// Not present.
-pub const ABSENT: u32 = 5;
-/// Read-only, for privilege level 3.
-pub const READ_ONLY: u32 = 8;
-/// For privilege level 0; the next one is read-only besides.
-pub const KERNEL: u32 = 9;
-/// With a reserved bit, where the kind of paging has one.
-pub const RESERVED: u32 = 12;
-/// The linear address of a page of the window.
-pub const fn at(page: u32) -> u32 {
-    WINDOW + page * 4096
-}
+use crate::tables::{Kind, LARGE, LARGE_READ_ONLY, LARGE_RESERVED, LAST, P, Tables, U, V86, W};
+use crate::window::{ABSENT, CODE, DATA, KERNEL, READ_ONLY, RESERVED, STACK, at};
 
 /// The arithmetic flags, all set, and the bit that is always set: what a case starts with.
 pub const FLAGS: u32 = 0x8d7;

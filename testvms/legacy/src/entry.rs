@@ -10,7 +10,7 @@ use rt::vmx::vm::{Code, Mode, Vm, layout};
 use umbra_vmcs::controls::{Entry, Exit as ExitCtl, Proc};
 use umbra_vmcs::field::{self, Field};
 
-use crate::bench::{Bench, Case, DATA, at};
+use crate::bench::{Bench, Case};
 use crate::insn::Bytes;
 use crate::machine::{EXITED, ExitLog, Job, LOGGED, Setup, exit_address, stack_top};
 use crate::segments::{
@@ -18,6 +18,7 @@ use crate::segments::{
     USER_CODE32, USER_FLAT,
 };
 use crate::tables::Kind;
+use crate::window::{DATA, at};
 
 const VMLAUNCH: &[u8] = &[0x0f, 0x01, 0xc2];
 const VMRESUME: &[u8] = &[0x0f, 0x01, 0xc3];

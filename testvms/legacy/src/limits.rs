@@ -4,7 +4,7 @@
 //! others. An operand that passes the end of a flat segment of 4 GiB is not here: the SDM leaves it
 //! open.
 
-use crate::bench::{ABSENT, Bench, CODE, Case, DATA, READ_ONLY, at};
+use crate::bench::{Bench, Case};
 use crate::insn::{AT_EAX, AT_EBP, Insn, MEMORY};
 use crate::machine::Setup;
 use crate::modes::fill;
@@ -14,6 +14,7 @@ use crate::segments::{
     WRAPPED, WRAPPED_BASE,
 };
 use crate::tables::Kind;
+use crate::window::{ABSENT, CODE, DATA, READ_ONLY, at};
 
 /// Runs the group.
 pub fn run(bench: &Bench) {

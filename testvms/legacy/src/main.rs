@@ -18,6 +18,7 @@ mod real;
 mod segments;
 mod tables;
 mod values;
+mod window;
 
 use rt::vmx::Vmx;
 use rt::{Boot, println};

@@ -7,7 +7,7 @@ use core::fmt::Arguments;
 
 use rt::vmx::CR4_VMXE;
 
-use crate::bench::{Bench, Case, DATA, FLAGS, STACK, at};
+use crate::bench::{Bench, Case, FLAGS};
 use crate::insn::{AT_BX, AT_EAX, Bytes, Holds, MEMORY, PLAIN};
 use crate::machine::{Frame, Setup};
 use crate::segments::{
@@ -15,6 +15,7 @@ use crate::segments::{
     USER_DATA16, USER_FLAT,
 };
 use crate::tables::{Kind, V86};
+use crate::window::{DATA, STACK, at};
 
 /// The modes; all that do not begin with 32 have 16-bit addresses. Conforming code of level 0 runs at the
 /// level of its caller.

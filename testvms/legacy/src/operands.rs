@@ -2,12 +2,13 @@
 //!
 //! SDM "Determination of Access Rights", "Page-Fault Exceptions", "Accessed and Dirty Flags".
 
-use crate::bench::{ABSENT, Bench, Case, DATA, FLAGS, KERNEL, READ_ONLY, RESERVED, at};
+use crate::bench::{Bench, Case, FLAGS};
 use crate::insn::{AT_EAX, AT_EBP, Insn, MEMORY, STORE_POINTER, VMREAD, VMWRITE};
 use crate::machine::Setup;
 use crate::modes::fill;
 use crate::segments::{USER_CODE32, USER_FLAT};
 use crate::tables::{A, D, Kind, LARGE, LARGE_READ_ONLY, LARGE_RESERVED, P, U, W};
+use crate::window::{ABSENT, DATA, KERNEL, READ_ONLY, RESERVED, at};
 
 const WRITE_PROTECT: u32 = 1 << 16;
 const SMAP: u32 = 1 << 21;

@@ -2,9 +2,9 @@
 
 use rt::page::Page;
 
-use crate::bench::{CODE, DATA};
 use crate::machine;
 use crate::tables::WINDOW;
+use crate::window::{CODE, DATA};
 
 /// Flat data; this and 32-bit code lie where the run-time has them too.
 pub const FLAT: u32 = rt::gdt::DATA as u32;

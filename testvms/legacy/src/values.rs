@@ -6,10 +6,11 @@
 use rt::vmx::CR4_VMXE;
 use umbra_vmcs::field;
 
-use crate::bench::{Bench, DATA, at};
+use crate::bench::Bench;
 use crate::insn::{AT_EAX, Bytes, Insn, MEMORY};
 use crate::machine::Setup;
 use crate::tables::Kind;
+use crate::window::{DATA, at};
 
 const GUEST_RIP: u32 = field::GUEST_RIP.encoding();
 

@@ -9,7 +9,7 @@ pub mod flow;
 mod set;
 mod table;
 
-use crate::caps::Needs;
+use crate::needs::Needs;
 use flow::Flow;
 pub use set::FieldSet;
 pub use table::*;

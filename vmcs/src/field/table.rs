@@ -7,8 +7,8 @@
 
 use super::Field;
 use super::flow::{Back, Flow, Into02, On, Shadow};
-use crate::caps::Needs;
 use crate::controls::{Entry, Exit, Pin, Proc, Proc2, Proc3};
+use crate::needs::Needs;
 
 /// What the table says of a field beside its encoding.
 pub(super) struct Row {
