@@ -28,3 +28,5 @@ pub mod pm_timer;
 pub mod string_operand;
 #[path = "policy/task_switch.rs"]
 pub mod task_switch;
+#[path = "policy/trace/mod.rs"]
+pub mod trace;

@@ -26,6 +26,7 @@ mod report;
 mod run;
 mod stop;
 mod sync;
+mod trace;
 mod vmcs;
 mod vmentry;
 mod vmx_on;

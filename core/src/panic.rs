@@ -12,12 +12,12 @@ use umbra_vmcs::field::{self, Field};
 static IS_FAILING: AtomicBool = AtomicBool::new(false);
 
 /// Stops the other CPUs, says in one line what is wrong, dumps the current
-/// VMCS, and stops.
+/// VMCS and the exit trace, and stops.
 pub fn fatal(what: fmt::Arguments<'_>) -> ! {
     crate::stop::all_others();
     console::print_line_now(format_args!("fatal: {what}"));
     if !IS_FAILING.swap(true, Ordering::AcqRel) {
-        dump_current_vmcs();
+        dump();
     }
     halt_forever()
 }
@@ -68,7 +68,7 @@ const DUMPED: [Field; 42] = [
     field::HOST_RIP,
 ];
 
-fn dump_current_vmcs() {
+fn dump() {
     if !crate::cpu::percpu::is_vmx_on() {
         return;
     }
@@ -77,6 +77,7 @@ fn dump_current_vmcs() {
             console::print_line_now(format_args!("  {} = {value:#x}", shown.name()));
         }
     }
+    crate::report::trace();
 }
 
 #[panic_handler]

@@ -1,9 +1,26 @@
-//! What is printed of the counters at the end of a run.
+//! What is printed at the end of a run: the exits that were kept, and the counters.
 
+use crate::console::print_line_now;
 use crate::cpu::counters::{EPT02_NAMES, Level, REASONS, Why};
 use crate::cpu::percpu;
+use crate::machine::machine;
 use crate::say;
 use umbra_vmcs::exit::Reason;
+
+/// Prints what CPU `index` keeps of the exit trace and did not print yet.
+pub fn trace_of(index: u32) {
+    percpu::shared(index).trace.drain(
+        |lost| print_line_now(format_args!("trace cpu{index} lost {lost}")),
+        |number, record| print_line_now(format_args!("trace cpu{index} {number} {record}")),
+    );
+}
+
+/// Prints the exit trace of all CPUs, one after the other.
+pub fn trace() {
+    if machine().options.trace.is_some() {
+        (0..machine().cpu_count()).for_each(trace_of);
+    }
+}
 
 /// Prints one line for each combination that occurred, summed over all CPUs.
 pub fn print() {

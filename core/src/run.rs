@@ -19,7 +19,7 @@ use umbra_vmcs::field;
 
 /// Called by the stub; see `vmentry.S`. Gives 0 for VMRESUME, 1 for VMLAUNCH.
 #[unsafe(no_mangle)]
-extern "C" fn umbra_handle_exit(this: *mut PerCpu, outcome: u64) -> u64 {
+pub extern "C" fn umbra_handle_exit(this: *mut PerCpu, outcome: u64) -> u64 {
     // SAFETY: the stub passes this CPU's own area, once at a time.
     let (cpu, nested) = unsafe { percpu::from_stub(this) };
     handle(cpu, nested, Outcome::from_stub(outcome));

@@ -17,9 +17,7 @@
 .section .text
 .code64
 
-.balign 16
-.global umbra_vm_exit
-umbra_vm_exit:
+.macro store_registers
     mov %rax, %gs:{REGS}+0
     mov %rcx, %gs:{REGS}+8
     mov %rdx, %gs:{REGS}+16
@@ -52,6 +50,12 @@ umbra_vm_exit:
     movaps %xmm13, %gs:{XMM}+208
     movaps %xmm14, %gs:{XMM}+224
     movaps %xmm15, %gs:{XMM}+240
+.endm
+
+.balign 16
+.global umbra_vm_exit
+umbra_vm_exit:
+    store_registers
     xor %esi, %esi
 handle:
     xor %ebp, %ebp
@@ -122,4 +126,15 @@ umbra_decide_again_stub:
 umbra_first_entry:
     mov %rdi, %rsp
     mov %rsi, %rax
+    jmp umbra_vm_enter
+
+# VM exit with the exit trace on: the HOST_RIP of every VMCS then. An entry that
+# fails at step 4 is no VM exit and goes the ordinary way.
+.balign 16
+.global umbra_vm_exit_traced
+umbra_vm_exit_traced:
+    store_registers
+    xor %ebp, %ebp
+    mov %gs:{THIS}, %rdi
+    call umbra_handle_exit_traced
     jmp umbra_vm_enter

@@ -97,7 +97,7 @@ pub struct WhatArgs {
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "native",
           value_parser = clap::value_parser!(u32).range(1..=8))]
     pub depth: u32,
-    /// Umbra's own command line
+    /// Umbra's own command line; docs/options.md has its words
     #[arg(
         long,
         value_name = "ARGS",
@@ -116,6 +116,7 @@ Examples:
   ./x run kvm                            Linux with KVM boots a Linux, under Umbra
   ./x run kvm --append kvm_intel.ept=0   the same with KVM's shadow paging
   ./x run lhv --depth 2                  Umbra under Umbra
+  ./x run lhv --trace l2,no-cpuid        and print the last exits of L2
   ./x run kvm --firmware uefi            the machine is started by UEFI
   ./x run kvm --boot disk                the guest's own GRUB starts it from a disk
   ./x run --disk pc.img --boot disk      Umbra below the system on that disk
@@ -148,6 +149,11 @@ pub struct RunArgs {
     /// loader. Without --disk, a disk is made on which the guest is installed
     #[arg(long, value_name = "FROM", value_enum, default_value_t = BootFrom::Cd)]
     pub boot: BootFrom,
+    /// Keep and print VM exits: words between commas such as `l2,cpuid,cpu0`,
+    /// `no-io`, `all` or `live`; docs/debugging.md explains them. The same as
+    /// --umbra trace=FILTER
+    #[arg(long, value_name = "FILTER", conflicts_with = "native")]
+    pub trace: Option<String>,
     /// Stop when a line of the serial console matches
     #[arg(long, value_name = "REGEX")]
     pub until: Option<String>,

@@ -47,7 +47,8 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let until = args.until.as_deref().map(parse_until).transpose()?;
     let log = args.log.as_deref().map(create_log).transpose()?;
     let folder = RunFolder::new(args.keep.as_deref())?;
-    check_what(&args.what)?;
+    let what = args.what.with_trace(args.trace.as_deref())?;
+    check_what(&what)?;
     let target: Box<dyn Target> = match args.on {
         On::Bochs => Box::new(Bochs::get(args.firmware)?),
         On::Qemu => Box::new(Qemu::get()?),
@@ -66,7 +67,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
         let installed = folder.path.join("disk.img");
         let what = WhatArgs {
             native: true,
-            ..args.what.clone()
+            ..what.clone()
         };
         write_disk(
             &prepare(&what, Some(args.on))?,
@@ -77,8 +78,8 @@ pub fn run(args: &RunArgs) -> Result<()> {
         machine.disks.push(installed);
     }
     let prepared = match args.boot {
-        BootFrom::Cd => Some(prepare(&args.what, Some(args.on))?),
-        BootFrom::Disk => prepare_disk(&args.what, &machine)?,
+        BootFrom::Cd => Some(prepare(&what, Some(args.on))?),
+        BootFrom::Disk => prepare_disk(&what, &machine)?,
     };
     match &prepared {
         Some(prepared) => write_image(prepared, starts, &folder.path, &image)?,
@@ -120,6 +121,24 @@ pub fn run(args: &RunArgs) -> Result<()> {
     conclude(ending, args.timeout, |status| {
         target.verdict(&folder.path, status)
     })
+}
+
+impl WhatArgs {
+    /// With Umbra's option for the exit trace.
+    fn with_trace(&self, filter: Option<&str>) -> Result<Self> {
+        let mut what = self.clone();
+        let Some(filter) = filter else {
+            return Ok(what);
+        };
+        if filter.is_empty() || filter.contains(|c: char| !c.is_ascii_graphic()) {
+            return Err(fail::usage(format!(
+                "--trace {filter:?}: words between commas, without spaces"
+            )));
+        }
+        let umbra = what.umbra.take().unwrap_or_default();
+        what.umbra = Some(format!("{umbra} trace={filter}").trim_start().to_string());
+        Ok(what)
+    }
 }
 
 /// `./x iso`.

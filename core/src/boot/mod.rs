@@ -57,6 +57,9 @@ extern "C" fn umbra_boot(magic: u32, info_address: u64) -> ! {
         has_hypervisor: cpuid::cpuid(1, 0).ecx & CPUID_HYPERVISOR != 0,
         host_cr4: host_cr4(),
     });
+    if machine().options.trace.is_some() {
+        crate::vmentry::trace_exits();
+    }
     enable_no_execute();
     let mtrrs = mtrr::of_this_cpu();
     let plan = plan::make(&map, &info, info_address, &mtrrs);

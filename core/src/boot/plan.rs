@@ -138,7 +138,6 @@ pub fn make(map: &MemoryMap, info: &BootInfo<'_>, info_address: u64, mtrrs: &Mtr
 /// How many bytes L0's block has.
 fn block_bytes(image: &Image, mapped_bytes: u64, mtrrs: &Mtrrs) -> u64 {
     let options = &machine().options;
-    let ept02_pages = u64::from(options.max_active_ept) * u64::from(options.ept02_pages);
     let cpus = u64::from(machine().cpu_count());
     let tables = 1
         + tables_for(LOW_BYTES, PageSize::Medium)
@@ -151,6 +150,6 @@ fn block_bytes(image: &Image, mapped_bytes: u64, mtrrs: &Mtrrs) -> u64 {
     // blocks, however many.
     let ept01 = ept01::pages_for(mtrrs, ALIGN);
     // The void page is the one in front.
-    let total = pages(image.bytes()) + tables + cpus * (fixed_pages(ept02_pages) + ept01) + 1;
+    let total = pages(image.bytes()) + tables + cpus * (fixed_pages(options) + ept01) + 1;
     (total * PAGE_BYTES).next_multiple_of(ALIGN)
 }

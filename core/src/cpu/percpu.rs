@@ -25,6 +25,8 @@ use crate::mem::{OwnedPages, PAGE_BYTES, PagePool};
 use core::mem::offset_of;
 use core::sync::atomic::AtomicBool;
 use umbra_core::ending::Watch;
+use umbra_core::options::Options;
+use umbra_core::trace::Ring;
 use umbra_ept::ept01::Ept01;
 use umbra_ept::mtrr::Mtrrs;
 use umbra_nested::Nested;
@@ -69,7 +71,8 @@ const _: () = assert!(PER_CPU + size_of::<PerCpu>() as u64 <= CPU_AREA_BYTES);
 // The stubs move XMM registers with aligned instructions.
 const _: () = assert!(offset_of!(PerCpu, cpu.regs.xmm) % 16 == 0);
 
-/// What other CPUs and the NMI handler may look at: atomics alone.
+/// What other CPUs and the NMI handler may look at: atomics alone, and where
+/// more of them are.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Shared {
@@ -83,6 +86,8 @@ pub struct Shared {
     pub ledger: Ledger,
     /// What the ept02 caches did, as of the last exit that said so.
     pub ept02: Ept02Ledger,
+    /// The exits that the trace keeps.
+    pub trace: Ring<'static>,
 }
 
 /// Pages that each CPU gets.
@@ -150,8 +155,25 @@ pub struct Cpu {
     pub pages: CpuPages,
 }
 
+/// How many pages a CPU has for the exit trace, if it is on.
+const TRACE_PAGES: u64 = 16;
+
+/// How many pages the exit trace takes on each CPU.
+fn trace_pages(options: &Options) -> u64 {
+    if options.trace.is_some() {
+        TRACE_PAGES
+    } else {
+        0
+    }
+}
+
+/// How many pages the ept02 caches of one CPU take.
+fn ept02_pages(options: &Options) -> u64 {
+    u64::from(options.max_active_ept) * u64::from(options.ept02_pages)
+}
+
 /// How many pages one CPU takes, without its ept01 and page tables.
-pub const fn fixed_pages(ept02_pages: u64) -> u64 {
+pub fn fixed_pages(options: &Options) -> u64 {
     STACK_PAGES
         + NMI_STACK_PAGES
         + FATAL_STACK_PAGES
@@ -159,7 +181,8 @@ pub const fn fixed_pages(ept02_pages: u64) -> u64 {
         + 5
         + VMCS02_PAGES
         + NESTED_PAGES
-        + ept02_pages
+        + ept02_pages(options)
+        + trace_pages(options)
 }
 
 fn area(index: u32) -> u64 {
@@ -200,18 +223,20 @@ pub fn create(pool: &mut PagePool, space: &mut AddressSpace, index: u32, apic_id
         io_bitmaps: pool.take(2),
         vmcs02: pool.take(VMCS02_PAGES),
         nested: pool.take(NESTED_PAGES),
-        ept02: pool.take(u64::from(options.max_active_ept) * u64::from(options.ept02_pages)),
+        ept02: pool.take(ept02_pages(options)),
     };
+    let trace = Ring::new(pool.take(trace_pages(options)).into_shared_words());
     let mtrrs = crate::platform::mtrr::of_this_cpu();
     let ept01 = crate::platform::ept01::build(pool, &mtrrs);
     let this = of(index);
     // SAFETY: the area was mapped just now with zeroed pages and belongs to
-    // this CPU alone; zeroed memory is a valid `Shared` (atomics alone). Each
-    // field is written before anything refers to it.
+    // this CPU alone; zeroed memory is a valid `Shared` (atomics alone) but for
+    // `trace`. Each field is written before anything refers to it.
     unsafe {
         (&raw mut (*this).this).write(this as u64);
         (&raw mut (*this).task).write(TaskState::new(area + NMI_STACK_TOP, area + FATAL_STACK_TOP));
         (&raw mut (*this).gdt).write(Gdt::new(&(*this).task));
+        (&raw mut (*this).shared.trace).write(trace);
         (&raw mut (*this).cpu).write(Cpu {
             regs: Registers::default(),
             shared: &(*this).shared,

@@ -40,6 +40,7 @@ pub fn output(cpu: &mut Cpu, access: IoAccess, value: u32) {
     let bytes = value.to_le_bytes();
     let bytes = &bytes[..usize::from(access.bytes)];
     if cpu.watch.about_to_write(access.port, bytes).is_some() && console::may_end() {
+        report::trace();
         report::print();
         console::flush();
     }

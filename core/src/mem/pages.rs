@@ -1,6 +1,7 @@
 //! L0's own pages: handed out at boot, never given back.
 
 use super::{PAGE_BYTES, pointer};
+use core::sync::atomic::AtomicU64;
 
 /// A run of pages that belongs to whoever holds this.
 #[derive(Debug)]
@@ -32,6 +33,14 @@ impl OwnedPages {
         // SAFETY: the pages are mapped, aligned, initialised (the pool zeroes
         // them), belong to `self` alone, and `self` is borrowed uniquely.
         unsafe { core::slice::from_raw_parts_mut(pointer(self.base).cast(), words) }
+    }
+
+    /// The pages as 64-bit words that any CPU may use from now on.
+    pub fn into_shared_words(self) -> &'static [AtomicU64] {
+        let words = (self.count * PAGE_BYTES / 8) as usize;
+        // SAFETY: as `words_mut`, and the pages are never given back; `self`
+        // ends here, so that nothing but the atomics refers to them.
+        unsafe { core::slice::from_raw_parts(pointer(self.base).cast(), words) }
     }
 
     /// The pages as bytes.

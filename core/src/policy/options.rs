@@ -1,7 +1,11 @@
 //! Umbra's own command line.
+//!
+//! `docs/options.md` is made of [`ROWS`].
 
 use core::fmt;
 use umbra_ept::memtype::Merge;
+
+use crate::trace::{BadPiece, Filter};
 
 /// What the command line settles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +20,8 @@ pub struct Options {
     pub merge: Merge,
     /// Say which rule a failing VM entry of L1 broke.
     pub log_failed_entries: bool,
+    /// Which VM exits to keep and print; `None` costs nothing.
+    pub trace: Option<Filter>,
 }
 
 impl Default for Options {
@@ -26,8 +32,93 @@ impl Default for Options {
             refill: true,
             merge: Merge::default(),
             log_failed_entries: false,
+            trace: None,
         }
     }
+}
+
+/// One option, as the documentation and the messages have it.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// What is typed before the `=`.
+    pub name: &'static str,
+    /// What is typed behind it, for the documentation; empty for an option
+    /// that takes no value.
+    pub value: &'static str,
+    /// The value that holds when the option is not given.
+    pub default: &'static str,
+    /// What the option takes.
+    pub takes: &'static str,
+    /// What it does.
+    pub meaning: &'static str,
+}
+
+/// The options.
+pub const ROWS: &[Row] = &[
+    Row {
+        name: "max-active-ept",
+        value: "N",
+        default: "8",
+        takes: "a number from 1 to 8",
+        meaning: "EPT pointers of L1 that have tables of their own on each CPU",
+    },
+    Row {
+        name: "ept02-pages",
+        value: "N",
+        default: "512",
+        takes: "a number from 8 to 65535",
+        meaning: "table pages of each",
+    },
+    Row {
+        name: "refill",
+        value: "SWITCH",
+        default: "on",
+        takes: "on or off",
+        meaning: "after INVEPT, read the leaves used lately anew and put them back",
+    },
+    Row {
+        name: "merge",
+        value: "RULE",
+        default: "ept12",
+        takes: "ept12 or mtrr",
+        meaning: "how ept02 gets its memory types",
+    },
+    Row {
+        name: "log-failed-entries",
+        value: "",
+        default: "",
+        takes: "no value",
+        meaning: "name the rule that a failing VM entry of L1 broke",
+    },
+    Row {
+        name: "trace",
+        value: "FILTER",
+        default: "",
+        takes: "words between commas (docs/debugging.md)",
+        meaning: "keep and print VM exits",
+    },
+];
+
+const fn row(name: &'static str) -> &'static Row {
+    let mut at = 0;
+    while at < ROWS.len() {
+        if same(ROWS[at].name.as_bytes(), name.as_bytes()) {
+            return &ROWS[at];
+        }
+        at += 1;
+    }
+    panic!("no option of this name")
+}
+
+const fn same(a: &[u8], b: &[u8]) -> bool {
+    let mut at = 0;
+    while at < a.len() && at < b.len() {
+        if a[at] != b[at] {
+            return false;
+        }
+        at += 1;
+    }
+    a.len() == b.len()
 }
 
 /// A word that cannot be used. Displays as one line that says what can.
@@ -42,10 +133,12 @@ pub enum BadWord<'a> {
         /// What the option takes.
         takes: &'static str,
     },
+    /// A trace filter with a piece that is no word of it.
+    Trace(BadPiece<'a>),
 }
 
 /// Bytes as text, one line's worth of them.
-struct Text<'a>(&'a [u8]);
+pub(crate) struct Text<'a>(pub(crate) &'a [u8]);
 
 impl fmt::Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -60,12 +153,17 @@ impl fmt::Display for Text<'_> {
 impl fmt::Display for BadWord<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unknown(word) => write!(
-                f,
-                "option `{}` is unknown; there are max-active-ept=, ept02-pages=, refill=, merge=, log-failed-entries",
-                Text(word)
-            ),
+            Self::Unknown(word) => {
+                write!(f, "option `{}` is unknown; there are", Text(word))?;
+                for (at, row) in ROWS.iter().enumerate() {
+                    let comma = if at == 0 { "" } else { "," };
+                    let equals = if row.value.is_empty() { "" } else { "=" };
+                    write!(f, "{comma} {}{equals}", row.name)?;
+                }
+                Ok(())
+            }
             Self::Value { word, takes } => write!(f, "option `{}`: it takes {takes}", Text(word)),
+            Self::Trace(piece) => piece.fmt(f),
         }
     }
 }
@@ -84,52 +182,41 @@ pub fn parse(line: &[u8]) -> Result<Options, BadWord<'_>> {
             Some(at) => (&word[..at], Some(&word[at + 1..])),
             None => (word, None),
         };
+        let bad = |row: &'static Row| BadWord::Value {
+            word,
+            takes: row.takes,
+        };
         match name {
             b"max-active-ept" => {
-                options.max_active_ept = number(value, 1, 8).ok_or(BadWord::Value {
-                    word,
-                    takes: "a number from 1 to 8",
-                })?;
+                let bad = bad(const { row("max-active-ept") });
+                options.max_active_ept = number(value, 1, 8).ok_or(bad)?;
             }
             b"ept02-pages" => {
-                options.ept02_pages = number(value, 8, 65535).ok_or(BadWord::Value {
-                    word,
-                    takes: "a number from 8 to 65535",
-                })?;
+                let bad = bad(const { row("ept02-pages") });
+                options.ept02_pages = number(value, 8, 65535).ok_or(bad)?;
             }
             b"refill" => {
                 options.refill = match value {
                     Some(b"on") => true,
                     Some(b"off") => false,
-                    _ => {
-                        return Err(BadWord::Value {
-                            word,
-                            takes: "on or off",
-                        });
-                    }
+                    _ => return Err(bad(const { row("refill") })),
                 };
             }
             b"merge" => {
                 options.merge = match value {
                     Some(b"ept12") => Merge::Ept12Only,
                     Some(b"mtrr") => Merge::MtrrPrecedence,
-                    _ => {
-                        return Err(BadWord::Value {
-                            word,
-                            takes: "ept12 or mtrr",
-                        });
-                    }
+                    _ => return Err(bad(const { row("merge") })),
                 };
             }
             b"log-failed-entries" => match value {
                 None => options.log_failed_entries = true,
-                Some(_) => {
-                    return Err(BadWord::Value {
-                        word,
-                        takes: "no value",
-                    });
-                }
+                Some(_) => return Err(bad(const { row("log-failed-entries") })),
             },
+            b"trace" => {
+                let value = value.ok_or_else(|| bad(const { row("trace") }))?;
+                options.trace = Some(Filter::parse(value).map_err(BadWord::Trace)?);
+            }
             _ => return Err(BadWord::Unknown(word)),
         }
     }
@@ -148,7 +235,8 @@ fn number(text: Option<&[u8]>, low: u32, high: u32) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::string::ToString;
+    use std::format;
+    use std::string::{String, ToString};
 
     #[test]
     fn nothing_gives_the_defaults() {
@@ -158,14 +246,16 @@ mod tests {
 
     #[test]
     fn every_option_is_read() {
-        let got =
-            parse(b"max-active-ept=3 ept02-pages=64 refill=off merge=mtrr log-failed-entries");
+        let got = parse(
+            b"max-active-ept=3 ept02-pages=64 refill=off merge=mtrr log-failed-entries trace=l2,cpuid",
+        );
         let want = Options {
             max_active_ept: 3,
             ept02_pages: 64,
             refill: false,
             merge: Merge::MtrrPrecedence,
             log_failed_entries: true,
+            trace: Filter::parse(b"l2,cpuid").ok(),
         };
         assert_eq!(got, Ok(want));
     }
@@ -181,6 +271,7 @@ mod tests {
             "refill=maybe",
             "merge=",
             "log-failed-entries=1",
+            "trace",
         ] {
             let error = parse(line.as_bytes()).expect_err(line);
             assert!(error.to_string().contains(line), "{error}");
@@ -189,5 +280,69 @@ mod tests {
         let error = parse(b"refill=on frobnicate").expect_err("unknown");
         assert_eq!(error, BadWord::Unknown(b"frobnicate"));
         assert!(parse(b"\xff\n=\x1b").is_err());
+    }
+
+    #[test]
+    fn every_row_is_an_option_and_its_default_is_the_default() {
+        for row in ROWS {
+            let word = match row.value {
+                "" => row.name.to_string(),
+                _ if row.name == "trace" => "trace=all".to_string(),
+                _ => format!("{}={}", row.name, row.default),
+            };
+            let got = parse(word.as_bytes()).expect(row.name);
+            let is_default = got == Options::default();
+            assert_eq!(is_default, !row.default.is_empty(), "{word}");
+            let error = BadWord::Unknown(b"x").to_string();
+            assert!(error.contains(row.name), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_ranges_that_are_named_are_the_ranges_that_are_taken() {
+        for row in ROWS {
+            let Some(range) = row.takes.strip_prefix("a number from ") else {
+                continue;
+            };
+            let (low, high) = range.split_once(" to ").expect("a range");
+            let (low, high): (u32, u32) = (low.parse().expect(low), high.parse().expect(high));
+            for (number, is_taken) in [
+                (low - 1, false),
+                (low, true),
+                (high, true),
+                (high + 1, false),
+            ] {
+                let word = format!("{}={number}", row.name);
+                assert_eq!(parse(word.as_bytes()).is_ok(), is_taken, "{word}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_bad_trace_filter_names_the_piece() {
+        let error = parse(b"refill=on trace=l1,frob").expect_err("no word of a filter");
+        assert!(error.to_string().contains("`frob`"), "{error}");
+    }
+
+    #[test]
+    fn the_documentation_has_the_same_options() {
+        let mut table = String::from("| option | takes | default | meaning |\n|---|---|---|---|\n");
+        for row in ROWS {
+            let equals = if row.value.is_empty() { "" } else { "=" };
+            let default = if row.default.is_empty() {
+                "off"
+            } else {
+                row.default
+            };
+            table += &format!(
+                "| `{}{equals}{}` | {} | {default} | {} |\n",
+                row.name, row.value, row.takes, row.meaning
+            );
+        }
+        let page = include_str!("../../../docs/options.md");
+        assert!(
+            page.contains(&table),
+            "docs/options.md should hold:\n{table}"
+        );
     }
 }

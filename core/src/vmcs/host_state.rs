@@ -3,7 +3,7 @@
 use crate::arch::{cr, desc, msr};
 use crate::cpu::percpu::{self, Cpu};
 use crate::vmcs::current::write_host;
-use crate::vmentry::umbra_vm_exit;
+use crate::vmentry::exit_stub;
 use umbra_vmcs::field;
 
 /// Writes the host state of the current VMCS: how the CPU that runs this runs L0
@@ -32,7 +32,7 @@ pub fn write(cpu: &Cpu) {
         (field::HOST_IA32_PAT, msr::read(msr::IA32_PAT)),
         (field::HOST_IA32_EFER, msr::read(msr::IA32_EFER)),
         (field::HOST_RSP, percpu::host_rsp(cpu.index)),
-        (field::HOST_RIP, &raw const umbra_vm_exit as u64),
+        (field::HOST_RIP, exit_stub()),
     ];
     for (to, value) in host {
         // SAFETY: the registers as L0 runs with them now, this CPU's own
