@@ -117,6 +117,7 @@ Examples:
   ./x run kvm --append kvm_intel.ept=0   the same with KVM's shadow paging
   ./x run lhv --depth 2                  Umbra under Umbra
   ./x run lhv --trace l2,no-cpuid        and print the last exits of L2
+  ./x run lhv --on kvm                   Umbra on KVM, which runs on the emulator
   ./x run kvm --firmware uefi            the machine is started by UEFI
   ./x run kvm --boot disk                the guest's own GRUB starts it from a disk
   ./x run --disk pc.img --boot disk      Umbra below the system on that disk
@@ -132,8 +133,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(machine::MAX_CPUS)))]
     pub cpus: u32,
-    /// The memory in MB, 128 to 2048
-    #[arg(long, value_name = "MB", default_value_t = machine::MAX_MEM_MB)]
+    /// The memory in MB, 128 to 8192
+    #[arg(long, value_name = "MB", default_value_t = machine::MEM_MB)]
     pub mem: u32,
     /// The CPU model, by Bochs's name for it
     #[arg(long, value_name = "NAME", default_value = machine::CPU_MODEL)]
@@ -172,8 +173,9 @@ pub struct RunArgs {
     /// this folder
     #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,
-    /// What to run on: Bochs, QEMU where this machine has KVM with nested VMX,
-    /// or QEMU's emulated machine, which has an IOMMU and no VMX
+    /// What to run on: Bochs; QEMU, where this machine has KVM with nested VMX;
+    /// Debian's KVM and QEMU, themselves running on Bochs; or QEMU's emulated
+    /// machine, which has an IOMMU and no VMX
     #[arg(long, value_name = "TARGET", value_enum, default_value_t = On::Bochs)]
     pub on: On,
 
@@ -201,6 +203,8 @@ pub enum On {
     Qemu,
     /// QEMU's emulation of a q35 machine with Intel's IOMMU, and without VMX.
     Tcg,
+    /// KVM and QEMU of a Debian that runs on the emulator; works everywhere.
+    Kvm,
 }
 
 /// `./x iso` and `./x disk`.

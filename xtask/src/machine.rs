@@ -10,8 +10,10 @@ use crate::ticks::Ticks;
 
 /// The least memory that GRUB, Umbra and a small guest fit into.
 pub const MIN_MEM_MB: u32 = 128;
-/// The most memory that Bochs gives a machine without a swap file.
-pub const MAX_MEM_MB: u32 = 2048;
+/// The most memory that is offered.
+pub const MAX_MEM_MB: u32 = 8192;
+/// The memory where nothing is asked for.
+pub const MEM_MB: u32 = 2048;
 /// The most CPUs that are offered.
 pub const MAX_CPUS: u32 = 16;
 /// The CPU model where none is asked for.

@@ -13,24 +13,14 @@ use crate::bochs::Bochs;
 use crate::cli::{BootFrom, ImageArgs, On, RunArgs, WhatArgs};
 use crate::console::{self, Ending, Watch};
 use crate::fail::{self, Fail};
-use crate::guests::{self, Guest, Module};
-use crate::images::Image;
+use crate::guests;
 use crate::iso::Starts;
-use crate::kernel::{self, Kind};
+use crate::kernel;
+use crate::kvm::Kvm;
 use crate::machine::{Firmware, MAX_DISKS, MAX_MEM_MB, MIN_MEM_MB, Machine, Target, Verdict, mhz};
 use crate::qemu::Qemu;
-use crate::ui::{self, Step};
-use crate::{disk, iso, packages, serial};
-
-/// A guest with its options, ready to be put on a CD image.
-struct Prepared {
-    guest: Guest,
-    kind: Kind,
-    kernel: Vec<u8>,
-    umbra: Option<PathBuf>,
-    depth: u32,
-    umbra_cmdline: String,
-}
+use crate::ui;
+use crate::{cd, serial};
 
 /// `./x run`.
 ///
@@ -52,6 +42,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let target: Box<dyn Target> = match args.on {
         On::Bochs => Box::new(Bochs::get(args.firmware)?),
         On::Qemu => Box::new(Qemu::get()?),
+        On::Kvm => Box::new(Kvm::get()?),
         On::Tcg => Box::new(Qemu::emulator(args.iommu.as_deref())?),
     };
     target.check(&machine)?;
@@ -69,8 +60,8 @@ pub fn run(args: &RunArgs) -> Result<()> {
             native: true,
             ..what.clone()
         };
-        write_disk(
-            &prepare(&what, Some(args.on))?,
+        cd::write_disk(
+            &cd::prepare(&what, Some(args.on))?,
             starts,
             &folder.path,
             &installed,
@@ -78,11 +69,11 @@ pub fn run(args: &RunArgs) -> Result<()> {
         machine.disks.push(installed);
     }
     let prepared = match args.boot {
-        BootFrom::Cd => Some(prepare(&what, Some(args.on))?),
-        BootFrom::Disk => prepare_disk(&what, &machine)?,
+        BootFrom::Cd => Some(cd::prepare(&what, Some(args.on))?),
+        BootFrom::Disk => cd::prepare_disk(&what, &machine)?,
     };
     match &prepared {
-        Some(prepared) => write_image(prepared, starts, &folder.path, &image)?,
+        Some(prepared) => cd::write_image(prepared, starts, &folder.path, &image)?,
         None => machine.starts_from_disk = true,
     }
 
@@ -147,7 +138,7 @@ impl WhatArgs {
 /// A usage error, or what went wrong while building.
 pub fn iso(args: &ImageArgs) -> Result<()> {
     let (prepared, folder) = prepare_image(args)?;
-    write_image(&prepared, Starts::Any, &folder.path, &args.output)
+    cd::write_image(&prepared, Starts::Any, &folder.path, &args.output)
 }
 
 /// `./x disk`.
@@ -156,11 +147,11 @@ pub fn iso(args: &ImageArgs) -> Result<()> {
 /// A usage error, or what went wrong while building.
 pub fn disk(args: &ImageArgs) -> Result<()> {
     let (prepared, folder) = prepare_image(args)?;
-    write_disk(&prepared, Starts::Any, &folder.path, &args.output)
+    cd::write_disk(&prepared, Starts::Any, &folder.path, &args.output)
 }
 
 /// What `./x iso` and `./x disk` put on their images.
-fn prepare_image(args: &ImageArgs) -> Result<(Prepared, RunFolder)> {
+fn prepare_image(args: &ImageArgs) -> Result<(cd::Prepared, RunFolder)> {
     check_what(&args.what)?;
     let parent = args.output.parent().unwrap_or(Path::new(""));
     if !parent.as_os_str().is_empty() && !parent.is_dir() {
@@ -170,7 +161,7 @@ fn prepare_image(args: &ImageArgs) -> Result<(Prepared, RunFolder)> {
             parent.display()
         )));
     }
-    let prepared = prepare(&args.what, None)?;
+    let prepared = cd::prepare(&args.what, None)?;
     Ok((prepared, RunFolder::new(None)?))
 }
 
@@ -221,7 +212,10 @@ fn machine(args: &RunArgs) -> Result<Machine> {
         cpus: args.cpus,
         mem_mb: args.mem,
         cpu_model: args.cpu_model.clone(),
-        mhz: mhz(guests::is_recipe(&args.what.guest), args.what.depth),
+        mhz: mhz(
+            guests::is_recipe(&args.what.guest),
+            cd::hypervisors(args.what.depth, Some(args.on)),
+        ),
         firmware: args.firmware,
         max_ticks: args.ticks,
         disks: disks(&args.disk)?,
@@ -278,143 +272,6 @@ fn check_what(what: &WhatArgs) -> Result<()> {
         kernel::read(Path::new(&what.guest))?;
     }
     Ok(())
-}
-
-/// Builds or assembles everything that goes on the CD image, for the target
-/// `on` where that is known.
-fn prepare(what: &WhatArgs, on: Option<On>) -> Result<Prepared> {
-    let is_alone = what.native || guests::runs_without_umbra(&what.guest);
-    let depth = if is_alone { 0 } else { what.depth };
-    let mut guest = guests::find(&what.guest)?;
-    let (kind, kernel) = kernel::read(&guest.kernel)?;
-    // What the person says comes last, since a later word wins in Linux.
-    let khz = mhz(guests::is_recipe(&what.guest), depth) * 1000;
-    let on_bochs =
-        (on == Some(On::Bochs)).then(|| guest.cmdline_on_bochs.replace("{khz}", &khz.to_string()));
-    for words in on_bochs.iter().chain(&what.append) {
-        guest.cmdline = format!("{} {words}", guest.cmdline).trim().to_owned();
-    }
-    for module in &what.module {
-        guest.modules.push(guests::parse_module(module)?);
-    }
-    let umbra = (depth > 0).then(|| Image::Umbra.build()).transpose()?;
-    Ok(Prepared {
-        guest,
-        kind,
-        kernel,
-        umbra,
-        depth,
-        umbra_cmdline: what.umbra.clone().unwrap_or_default(),
-    })
-}
-
-/// Umbra below what the first disk's boot sector loads; nothing where the machine
-/// starts from the disk by itself.
-fn prepare_disk(what: &WhatArgs, machine: &Machine) -> Result<Option<Prepared>> {
-    if what.native {
-        return Ok(None);
-    }
-    if machine.firmware == Firmware::Uefi {
-        return Err(fail::usage(
-            "--boot disk: with --firmware uefi only the bare machine (--native) starts from it",
-        ));
-    }
-    let Some(first) = machine.disks.first() else {
-        return Ok(None);
-    };
-    let sector = disk::boot_sector(first)?;
-    Ok(Some(Prepared {
-        guest: Guest {
-            name: "disk".to_owned(),
-            kernel: first.clone(),
-            cmdline: "drive=0x80".to_owned(),
-            cmdline_on_bochs: String::new(),
-            modules: Vec::new(),
-        },
-        kind: Kind::BootSector,
-        kernel: sector,
-        umbra: Some(Image::Umbra.build()?),
-        depth: what.depth,
-        umbra_cmdline: what.umbra.clone().unwrap_or_default(),
-    }))
-}
-
-/// Writes the CD image, with its parts below `folder`.
-fn write_image(prepared: &Prepared, starts: Starts, folder: &Path, image: &Path) -> Result<()> {
-    packages::need(match starts {
-        Starts::Bios => packages::FOR_IMAGES,
-        Starts::Uefi { .. } | Starts::Any => packages::FOR_UEFI_IMAGES,
-    })?;
-    let step = Step::start_quietly("making the CD image");
-    let work = folder.join("cd");
-    fs::create_dir_all(&work)?;
-    with_contents(prepared, starts, folder, |contents| {
-        iso::write(contents, &work, image)
-    })?;
-    // The image holds it all; the parts can be large.
-    fs::remove_dir_all(&work)?;
-    step.done();
-    Ok(())
-}
-
-/// Writes a disk image, with its parts below `folder`.
-fn write_disk(prepared: &Prepared, starts: Starts, folder: &Path, image: &Path) -> Result<()> {
-    packages::need(packages::FOR_UEFI_IMAGES)?;
-    let step = Step::start_quietly("making the disk image");
-    let work = folder.join("disk");
-    fs::create_dir_all(&work)?;
-    with_contents(prepared, starts, folder, |contents| {
-        iso::fill(contents, &work)
-    })?;
-    disk::write(&work, folder, image)?;
-    fs::remove_dir_all(&work)?;
-    step.done();
-    Ok(())
-}
-
-/// Calls `write` with all that the image of `prepared` holds.
-fn with_contents(
-    prepared: &Prepared,
-    starts: Starts,
-    folder: &Path,
-    write: impl FnOnce(&iso::Contents<'_>) -> Result<()>,
-) -> Result<()> {
-    let modules = match prepared.kind {
-        Kind::Linux => one_initramfs(&prepared.guest.modules, folder)?,
-        Kind::Multiboot1 | Kind::Multiboot2 => prepared.guest.modules.clone(),
-        Kind::BootSector if prepared.guest.modules.is_empty() => Vec::new(),
-        Kind::BootSector => return Err(fail::usage("a boot sector takes no --module")),
-    };
-    write(&iso::Contents {
-        starts,
-        depth: prepared.depth,
-        umbra: prepared.umbra.as_deref(),
-        umbra_cmdline: &prepared.umbra_cmdline,
-        kind: prepared.kind,
-        kernel: &prepared.kernel,
-        cmdline: &prepared.guest.cmdline,
-        modules: &modules,
-    })
-}
-
-/// Linux takes a single initramfs, which may be several archives one after
-/// another, each on a 4-byte boundary.
-fn one_initramfs(modules: &[Module], folder: &Path) -> Result<Vec<Module>> {
-    if modules.len() < 2 {
-        return Ok(modules.to_vec());
-    }
-    let path = folder.join("initramfs");
-    let mut all = File::create(&path)?;
-    for module in modules {
-        let mut bytes = fs::read(&module.path)
-            .with_context(|| format!("cannot read {}", module.path.display()))?;
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        all.write_all(&bytes)?;
-    }
-    Ok(vec![Module {
-        path,
-        args: String::new(),
-    }])
 }
 
 /// The folder of one run: the one asked for, or one that goes away with it.
@@ -485,29 +342,6 @@ mod tests {
         assert!(
             line.contains("a(b") && line.contains("unclosed group"),
             "{line}"
-        );
-    }
-
-    #[test]
-    fn several_archives_become_one_initramfs_on_4_byte_boundaries() {
-        let dir = tempfile::tempdir().unwrap();
-        let modules: Vec<Module> = ["abcde", "fg"]
-            .iter()
-            .map(|text| {
-                let path = dir.path().join(text);
-                fs::write(&path, text).unwrap();
-                Module {
-                    path,
-                    args: String::new(),
-                }
-            })
-            .collect();
-        let one = one_initramfs(&modules, dir.path()).unwrap();
-        assert_eq!(one.len(), 1);
-        assert_eq!(fs::read(&one[0].path).unwrap(), b"abcde\0\0\0fg\0\0");
-        assert_eq!(
-            one_initramfs(&modules[..1], dir.path()).unwrap(),
-            modules[..1]
         );
     }
 }

@@ -79,11 +79,22 @@ pub fn ovmf() -> Result<PathBuf> {
     }
 }
 
+/// The most memory of a machine that Bochs holds at a time, in MiB. What a larger
+/// machine uses beyond that is in a temporary file.
+const MAX_HELD_MB: u32 = 2048;
+
 /// The text of a bochsrc that boots the CD image `image` on `machine`, with
-/// COM1 going to the file `serial` and Bochs's messages to the file `log`.
+/// COM1, COM2 and so on going to the files `serials` and Bochs's messages to the
+/// file `log`.
 ///
 /// The clock is bound to the instruction count, so that a run repeats.
-pub fn bochsrc(machine: &Machine, image: &Path, roms: &Roms, serial: &Path, log: &Path) -> String {
+pub fn bochsrc(
+    machine: &Machine,
+    image: &Path,
+    roms: &Roms,
+    serials: &[PathBuf],
+    log: &Path,
+) -> String {
     let Machine {
         cpus,
         mem_mb,
@@ -103,10 +114,12 @@ pub fn bochsrc(machine: &Machine, image: &Path, roms: &Roms, serial: &Path, log:
             "cpu: model={cpu_model}, count={cpus}, ips={ips}, \
              reset_on_triple_fault=0, ignore_bad_msrs=1"
         ),
-        format!("memory: guest={mem_mb}, host={mem_mb}"),
+        format!(
+            "memory: guest={mem_mb}, host={}",
+            (*mem_mb).min(MAX_HELD_MB)
+        ),
         format!("romimage: file={}", roms.firmware.display()),
         format!("vgaromimage: file={}", roms.vga.display()),
-        format!("com1: enabled=1, mode=file, dev={}", serial.display()),
         "display_library: nogui".to_owned(),
         "clock: sync=none, time0=1".to_owned(),
         "panic: action=fatal".to_owned(),
@@ -139,6 +152,10 @@ pub fn bochsrc(machine: &Machine, image: &Path, roms: &Roms, serial: &Path, log:
     if disks.len() > 1 {
         lines.push("ata1: enabled=1, ioaddr1=0x170, ioaddr2=0x370, irq=15".to_owned());
     }
+    for (number, file) in (1..).zip(serials) {
+        let file = file.display();
+        lines.push(format!("com{number}: enabled=1, mode=file, dev={file}"));
+    }
     if *firmware == Firmware::Uefi {
         // What OVMF knows.
         lines.push("pci: enabled=1, chipset=i440fx".to_owned());
@@ -170,7 +187,7 @@ mod tests {
                 firmware: "/b".into(),
                 vga: "/v".into(),
             },
-            Path::new("/s"),
+            &["/s".into(), "/t".into()],
             Path::new("/l"),
         );
         let has = |line: &str| assert!(text.lines().any(|l| l == line), "{line}\n{text}");
@@ -185,6 +202,7 @@ mod tests {
         has("ata0-master: type=disk, path=/d, mode=volatile, journal=/disk0.journal, cylinders=0");
         has("ata0-slave: type=cdrom, path=/i.iso, status=inserted");
         has("com1: enabled=1, mode=file, dev=/s");
+        has("com2: enabled=1, mode=file, dev=/t");
         has("info: action=ignore, pc_system=report");
         has("log: /l");
     }

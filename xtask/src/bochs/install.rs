@@ -31,6 +31,7 @@ const CONFIGURE: &[&str] = &[
     "--enable-fpu",
     "--enable-3dnow",
     "--enable-long-phy-address",
+    "--enable-large-ramfile",
     "--enable-a20-pin",
     "--enable-monitor-mwait",
     "--disable-plugins",

@@ -47,6 +47,36 @@ impl Bochs {
         Ok(models)
     }
 
+    /// As [`Target::command`], with COM1, COM2 and so on going to the files
+    /// `serials`.
+    ///
+    /// # Errors
+    /// The folder cannot be written to.
+    pub fn command_with(
+        &self,
+        machine: &Machine,
+        image: &Path,
+        folder: &Path,
+        serials: &[PathBuf],
+    ) -> Result<Command> {
+        let file = folder.join("bochsrc");
+        std::fs::write(
+            &file,
+            config::bochsrc(machine, image, &self.roms, serials, &folder.join(LOG)),
+        )?;
+        let mut command = Command::new(&self.program);
+        command.arg("-q").arg("-f").arg(&file);
+        if let Some(ticks) = machine.max_ticks {
+            command.args(["-benchmark", &ticks.millions().to_string()]);
+        }
+        if self.has_debugger()? {
+            let script = folder.join("debugger-script");
+            std::fs::write(&script, "c\n")?;
+            command.arg("-rc").arg(script);
+        }
+        Ok(command)
+    }
+
     /// Whether this Bochs has its debugger compiled in, which has to be told
     /// to go on.
     fn has_debugger(&self) -> Result<bool> {
@@ -83,28 +113,7 @@ impl Target for Bochs {
     }
 
     fn command(&self, machine: &Machine, image: &Path, folder: &Path) -> Result<Command> {
-        let file = folder.join("bochsrc");
-        std::fs::write(
-            &file,
-            config::bochsrc(
-                machine,
-                image,
-                &self.roms,
-                &self.serial(folder),
-                &folder.join(LOG),
-            ),
-        )?;
-        let mut command = Command::new(&self.program);
-        command.arg("-q").arg("-f").arg(&file);
-        if let Some(ticks) = machine.max_ticks {
-            command.args(["-benchmark", &ticks.millions().to_string()]);
-        }
-        if self.has_debugger()? {
-            let script = folder.join("debugger-script");
-            std::fs::write(&script, "c\n")?;
-            command.arg("-rc").arg(script);
-        }
-        Ok(command)
+        self.command_with(machine, image, folder, &[self.serial(folder)])
     }
 
     fn serial(&self, folder: &Path) -> PathBuf {

@@ -66,12 +66,12 @@ pub fn assemble() -> Result<Guest> {
 /// The TSC advances by one tick an instruction there, and the CPUID leaves say
 /// that it is as fast as on the chip. Linux believes them, and its timers then
 /// fire dozens of times more often than it wants them.
-fn linux_on_bochs() -> String {
+pub(super) fn linux_on_bochs() -> String {
     "tsc_early_khz={khz}".to_owned()
 }
 
 /// The one kernel in the packages.
-fn kernel(root: &Root) -> Result<PathBuf> {
+pub(super) fn kernel(root: &Root) -> Result<PathBuf> {
     let folder = root
         .directory("boot")
         .context("the Debian packages hold no kernel")?;

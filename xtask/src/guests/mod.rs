@@ -14,6 +14,7 @@ mod elf;
 mod initramfs;
 mod kmod;
 pub mod kvm;
+pub mod l0;
 mod recipe;
 mod root;
 

@@ -1,0 +1,228 @@
+//! What goes on the CD or disk image of a run: a guest with its options, and Umbra
+//! below it.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::cli::{On, WhatArgs};
+use crate::guests::{self, Guest, Module};
+use crate::images::Image;
+use crate::iso::Starts;
+use crate::kernel::{self, Kind};
+use crate::machine::{Firmware, Machine, mhz};
+use crate::ui::Step;
+use crate::{disk, fail, iso, packages};
+
+/// A guest with its options, ready to be put on a CD image.
+pub struct Prepared {
+    guest: Guest,
+    kind: Kind,
+    kernel: Vec<u8>,
+    umbra: Option<PathBuf>,
+    depth: u32,
+    umbra_cmdline: String,
+}
+
+impl Prepared {
+    /// A guest alone, on the bare machine.
+    ///
+    /// # Errors
+    /// Its kernel cannot be read.
+    pub fn bare(guest: Guest) -> Result<Self> {
+        let (kind, kernel) = kernel::read(&guest.kernel)?;
+        Ok(Self {
+            guest,
+            kind,
+            kernel,
+            umbra: None,
+            depth: 0,
+            umbra_cmdline: String::new(),
+        })
+    }
+}
+
+/// How many hypervisors stand below the guest.
+pub fn hypervisors(depth: u32, on: Option<On>) -> u32 {
+    depth + u32::from(on == Some(On::Kvm))
+}
+
+/// Builds or assembles everything that goes on the CD image, for the target
+/// `on` where that is known.
+///
+/// # Errors
+/// What went wrong while building.
+pub fn prepare(what: &WhatArgs, on: Option<On>) -> Result<Prepared> {
+    let is_alone = what.native || guests::runs_without_umbra(&what.guest);
+    let depth = if is_alone { 0 } else { what.depth };
+    let mut guest = guests::find(&what.guest)?;
+    let (kind, kernel) = kernel::read(&guest.kernel)?;
+    // What the person says comes last, since a later word wins in Linux.
+    let khz = mhz(guests::is_recipe(&what.guest), hypervisors(depth, on)) * 1000;
+    // KVM's guests have Bochs's clock too.
+    let on_bochs = matches!(on, Some(On::Bochs | On::Kvm))
+        .then(|| guest.cmdline_on_bochs.replace("{khz}", &khz.to_string()));
+    for words in on_bochs.iter().chain(&what.append) {
+        guest.cmdline = format!("{} {words}", guest.cmdline).trim().to_owned();
+    }
+    for module in &what.module {
+        guest.modules.push(guests::parse_module(module)?);
+    }
+    let umbra = (depth > 0).then(|| Image::Umbra.build()).transpose()?;
+    Ok(Prepared {
+        guest,
+        kind,
+        kernel,
+        umbra,
+        depth,
+        umbra_cmdline: what.umbra.clone().unwrap_or_default(),
+    })
+}
+
+/// Umbra below what the first disk's boot sector loads; nothing where the machine
+/// starts from the disk by itself.
+///
+/// # Errors
+/// A usage error for a disk that Umbra cannot start from; else what went wrong while building.
+pub fn prepare_disk(what: &WhatArgs, machine: &Machine) -> Result<Option<Prepared>> {
+    if what.native {
+        return Ok(None);
+    }
+    if machine.firmware == Firmware::Uefi {
+        return Err(fail::usage(
+            "--boot disk: with --firmware uefi only the bare machine (--native) starts from it",
+        ));
+    }
+    let Some(first) = machine.disks.first() else {
+        return Ok(None);
+    };
+    let sector = disk::boot_sector(first)?;
+    Ok(Some(Prepared {
+        guest: Guest {
+            name: "disk".to_owned(),
+            kernel: first.clone(),
+            cmdline: "drive=0x80".to_owned(),
+            cmdline_on_bochs: String::new(),
+            modules: Vec::new(),
+        },
+        kind: Kind::BootSector,
+        kernel: sector,
+        umbra: Some(Image::Umbra.build()?),
+        depth: what.depth,
+        umbra_cmdline: what.umbra.clone().unwrap_or_default(),
+    }))
+}
+
+/// Writes the CD image, with its parts below `folder`.
+///
+/// # Errors
+/// A usage error for modules that the guest cannot take; else what went wrong.
+pub fn write_image(prepared: &Prepared, starts: Starts, folder: &Path, image: &Path) -> Result<()> {
+    packages::need(match starts {
+        Starts::Bios => packages::FOR_IMAGES,
+        Starts::Uefi { .. } | Starts::Any => packages::FOR_UEFI_IMAGES,
+    })?;
+    let step = Step::start_quietly("making the CD image");
+    let work = folder.join("cd");
+    fs::create_dir_all(&work)?;
+    with_contents(prepared, starts, folder, |contents| {
+        iso::write(contents, &work, image)
+    })?;
+    // The image holds it all; the parts can be large.
+    fs::remove_dir_all(&work)?;
+    step.done();
+    Ok(())
+}
+
+/// Writes a disk image, with its parts below `folder`.
+///
+/// # Errors
+/// Those of [`write_image`].
+pub fn write_disk(prepared: &Prepared, starts: Starts, folder: &Path, image: &Path) -> Result<()> {
+    packages::need(packages::FOR_UEFI_IMAGES)?;
+    let step = Step::start_quietly("making the disk image");
+    let work = folder.join("disk");
+    fs::create_dir_all(&work)?;
+    with_contents(prepared, starts, folder, |contents| {
+        iso::fill(contents, &work)
+    })?;
+    disk::write(&work, folder, image)?;
+    fs::remove_dir_all(&work)?;
+    step.done();
+    Ok(())
+}
+
+/// Calls `write` with all that the image of `prepared` holds.
+fn with_contents(
+    prepared: &Prepared,
+    starts: Starts,
+    folder: &Path,
+    write: impl FnOnce(&iso::Contents<'_>) -> Result<()>,
+) -> Result<()> {
+    let modules = match prepared.kind {
+        Kind::Linux => one_initramfs(&prepared.guest.modules, folder)?,
+        Kind::Multiboot1 | Kind::Multiboot2 => prepared.guest.modules.clone(),
+        Kind::BootSector if prepared.guest.modules.is_empty() => Vec::new(),
+        Kind::BootSector => return Err(fail::usage("a boot sector takes no --module")),
+    };
+    write(&iso::Contents {
+        starts,
+        depth: prepared.depth,
+        umbra: prepared.umbra.as_deref(),
+        umbra_cmdline: &prepared.umbra_cmdline,
+        kind: prepared.kind,
+        kernel: &prepared.kernel,
+        cmdline: &prepared.guest.cmdline,
+        modules: &modules,
+    })
+}
+
+/// Linux takes a single initramfs, which may be several archives one after
+/// another, each on a 4-byte boundary.
+fn one_initramfs(modules: &[Module], folder: &Path) -> Result<Vec<Module>> {
+    if modules.len() < 2 {
+        return Ok(modules.to_vec());
+    }
+    let path = folder.join("initramfs");
+    let mut all = File::create(&path)?;
+    for module in modules {
+        let mut bytes = fs::read(&module.path)
+            .with_context(|| format!("cannot read {}", module.path.display()))?;
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        all.write_all(&bytes)?;
+    }
+    Ok(vec![Module {
+        path,
+        args: String::new(),
+    }])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_archives_become_one_initramfs_on_4_byte_boundaries() {
+        let dir = tempfile::tempdir().unwrap();
+        let modules: Vec<Module> = ["abcde", "fg"]
+            .iter()
+            .map(|text| {
+                let path = dir.path().join(text);
+                fs::write(&path, text).unwrap();
+                Module {
+                    path,
+                    args: String::new(),
+                }
+            })
+            .collect();
+        let one = one_initramfs(&modules, dir.path()).unwrap();
+        assert_eq!(one.len(), 1);
+        assert_eq!(fs::read(&one[0].path).unwrap(), b"abcde\0\0\0fg\0\0");
+        assert_eq!(
+            one_initramfs(&modules[..1], dir.path()).unwrap(),
+            modules[..1]
+        );
+    }
+}
