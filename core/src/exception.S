@@ -95,6 +95,7 @@ exception_common:
     push %r15
     mov %rsp, %rdi
     and $-16, %rsp
+    cld
     call umbra_exception
     ud2
 

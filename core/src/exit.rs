@@ -92,6 +92,8 @@ pub enum Exit {
     Nmi,
     /// L1 can take an NMI.
     NmiWindow,
+    /// A machine check during VM entry.
+    MachineCheck,
     /// A fault while delivering a double fault.
     TripleFault,
     /// An INIT signal.
@@ -132,8 +134,7 @@ pub enum Exit {
     },
     /// An instruction of VMX.
     Vmx(Reason),
-    /// An exit that vmcs01 does not ask for, or that leaves no way on: the
-    /// hardware or L0 is broken.
+    /// An exit that vmcs01 does not ask for.
     Unexpected(Reason),
     /// A number that the SDM does not define.
     Unknown(u16),
@@ -154,6 +155,7 @@ impl Exit {
                 }
             }
             Reason::NmiWindow => Self::NmiWindow,
+            Reason::EntryMachineCheck => Self::MachineCheck,
             Reason::TripleFault => Self::TripleFault,
             Reason::Init => Self::Init,
             Reason::Sipi => Self::Sipi(qualification() as u8),
@@ -202,7 +204,6 @@ impl Exit {
             | Reason::MonitorTrapFlag
             | Reason::Monitor
             | Reason::Pause
-            | Reason::EntryMachineCheck
             | Reason::TprBelowThreshold
             | Reason::ApicAccess
             | Reason::VirtualizedEoi

@@ -24,6 +24,8 @@ pub mod local_apic;
 pub mod options;
 #[path = "policy/pm_timer.rs"]
 pub mod pm_timer;
+#[path = "policy/smram.rs"]
+pub mod smram;
 #[path = "policy/string_operand.rs"]
 pub mod string_operand;
 #[path = "policy/task_switch.rs"]

@@ -74,14 +74,10 @@ fn handle(cpu: &mut Cpu, nested: &mut Nested, outcome: Outcome) {
     if outcome != Outcome::Exited {
         entry_refused(cpu, outcome);
     }
-    if raw & ENTRY_FAILURE != 0 {
-        fatal(format_args!(
-            "CPU {}: VM entry of L1 failed, exit reason {raw:#x}, qualification {:#x}",
-            cpu.index,
-            read(field::EXIT_QUALIFICATION)
-        ));
-    }
     let exit = Exit::decode(number);
+    if raw & ENTRY_FAILURE != 0 && exit != Exit::MachineCheck {
+        l1::stop::impossible_state(cpu, raw);
+    }
     let why = match exit {
         Exit::EptViolation { .. } => Why::CacheMiss,
         Exit::Vmx(_) => Why::L1Asked,

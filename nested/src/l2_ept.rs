@@ -15,6 +15,12 @@ use crate::hw::{Hardware, Memory, Msrs, Translations, VmcsAccess};
 use crate::slots::SlotId;
 use crate::state::Nested;
 
+/// Bits of an EPT violation's qualification: the guest-linear address is valid;
+/// and the violation is that of the address it translates to, not of a
+/// paging-structure entry.
+const LINEAR_VALID: u64 = 1 << 7;
+const TRANSLATED: u64 = 1 << 8;
+
 /// The virtualization exception.
 const VE: Fault = Fault {
     vector: 20,
@@ -43,7 +49,13 @@ impl Nested {
         } else {
             1
         };
-        let access = Access::from_qualification(qualification, context.caps.advanced_info);
+        let mut access = Access::from_qualification(qualification, context.caps.advanced_info);
+        let walks_l2_tables = qualification & (LINEAR_VALID | TRANSLATED) == LINEAR_VALID;
+        if walks_l2_tables && context.eptp.accessed_dirty() {
+            // Whatever the CPU says of it: SDM "Exit Qualification for EPT
+            // Violations", bits 0 and 1.
+            access |= Access::READ | Access::WRITE;
+        }
         let pml = self.pml12(id);
         let outcome = {
             let (mut tables, mut memory) = hw.ept();

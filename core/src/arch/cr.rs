@@ -3,6 +3,8 @@
 use crate::fixup_row;
 use core::arch::asm;
 
+/// CR4.MCE.
+pub const CR4_MCE: u64 = 1 << 6;
 /// CR4.VMXE.
 pub const CR4_VMXE: u64 = 1 << 13;
 /// CR4.OSXSAVE.

@@ -11,7 +11,7 @@ use crate::cpu::percpu::{self, Cpu};
 use crate::l1::init_sipi;
 use crate::machine::{Machine, machine};
 use crate::mem::L1Physical;
-use crate::platform::{mtrr, probe};
+use crate::platform::{mtrr, probe, smram};
 use crate::vmcs::vmcs01;
 use crate::{cannot_start, console, exception, machine as machine_facts, mem, say};
 use core::arch::global_asm;
@@ -79,6 +79,7 @@ extern "C" fn umbra_boot(magic: u32, info_address: u64) -> ! {
         mem::layout().hidden_bytes >> 10,
         mem::layout().hidden_start
     );
+    smram::lock();
     smp::start_others(&mut pool, &space, &plan);
     let state = handover::load_l1(&map, &info, rsdp);
     enter_l1(cpu, Some(&state))
@@ -141,10 +142,15 @@ fn ram_end(map: &MemoryMap) -> u64 {
         .unwrap_or(0)
 }
 
-/// CR4 while L0 runs: 64-bit mode, SSE, VMX, and XSETBV where the CPU has it.
+/// CR4 while L0 runs: 64-bit mode, SSE, VMX, and XSETBV and machine checks, which
+/// are a shutdown otherwise, where the CPU has them.
 fn host_cr4() -> u64 {
-    let has_xsave = cpuid::cpuid(1, 0).ecx & 1 << 26 != 0;
-    cr::cr4() | cr::CR4_VMXE | if has_xsave { cr::CR4_OSXSAVE } else { 0 }
+    let leaf_1 = cpuid::cpuid(1, 0);
+    let has = |word: u32, bit: u32, cr4: u64| if word & 1 << bit != 0 { cr4 } else { 0 };
+    cr::cr4()
+        | cr::CR4_VMXE
+        | has(leaf_1.ecx, 26, cr::CR4_OSXSAVE)
+        | has(leaf_1.edx, 7, cr::CR4_MCE)
 }
 
 /// Turns on execute-disable bits in page tables; `probe` found that the CPU

@@ -45,9 +45,9 @@ pub fn handle(cpu: &mut Cpu, access: CrAccess) -> Action {
             lmsw(&mode, source).and_then(|effect| set_cr0(cpu, &mode, effect))
         }
         // Reads never exit for CR0 and CR4, and the other registers are L1's
-        // own.
-        CrAccess::Write { register, .. } | CrAccess::Read { register, .. } => {
-            super::stop::unexpected_cr(cpu, register)
+        // own: no CPU exits for these.
+        CrAccess::Write { .. } | CrAccess::Read { .. } => {
+            return Action::Inject(Event::INVALID_OPCODE);
         }
     };
     match done {

@@ -7,7 +7,7 @@ pub mod init_sipi;
 pub mod instruction;
 mod io;
 mod msr;
-mod stop;
+pub mod stop;
 mod string_io;
 mod task;
 mod xsetbv;
@@ -24,6 +24,7 @@ pub fn handle(cpu: &mut Cpu, nested: &mut Nested, exit: Exit) -> Action {
         // the exit has been taken there.
         Exit::Nmi => Action::Resume,
         Exit::NmiWindow => Action::Resume,
+        Exit::MachineCheck => stop::machine_check(cpu),
         Exit::TripleFault => stop::triple_fault(cpu),
         Exit::Init => {
             if nested.in_vmx_operation() {
@@ -57,7 +58,8 @@ pub fn handle(cpu: &mut Cpu, nested: &mut Nested, exit: Exit) -> Action {
         Exit::Xsetbv => xsetbv::handle(cpu),
         Exit::EptViolation { gpa, qualification } => ept::violation(cpu, gpa, qualification),
         Exit::Vmx(reason) => crate::nested::instruction(cpu, nested, reason),
-        Exit::Unexpected(reason) => stop::unexpected(cpu, reason.name()),
-        Exit::Unknown(number) => stop::unknown(cpu, number),
+        // An instruction that L0 does not know is one that L1's CPU does not
+        // have. The ledger names the reason.
+        Exit::Unexpected(_) | Exit::Unknown(_) => Action::Inject(Event::INVALID_OPCODE),
     }
 }

@@ -1,8 +1,10 @@
 //! Exits after which there is no way on.
 
+use crate::action::{Action, Event};
 use crate::cpu::percpu::Cpu;
 use crate::panic::fatal;
 use crate::vmcs::current::read;
+use umbra_core::control_registers::cr4;
 use umbra_vmcs::field;
 
 /// L1 is dead: a bare CPU would reset or stop.
@@ -15,26 +17,28 @@ pub fn triple_fault(cpu: &Cpu) -> ! {
     ))
 }
 
-/// An exit that vmcs01 does not ask for.
-pub fn unexpected(cpu: &Cpu, reason: &str) -> ! {
+/// The CPU takes no such state: L1 is dead as after a triple fault. What L0 puts
+/// into vmcs01 from L1's registers and memory passes the rules of VM entry, so
+/// that this is L0's bug, and still no more than L1's end.
+pub fn impossible_state(cpu: &Cpu, raw: u32) -> ! {
     fatal(format_args!(
-        "VM exit {reason} of L1 on CPU {}, which nothing asked for",
-        cpu.index
+        "L1 on CPU {} in a state that the CPU does not take: exit reason {raw:#x}, qualification {:#x}",
+        cpu.index,
+        read(field::EXIT_QUALIFICATION)
     ))
 }
 
-/// As [`unexpected`], for an access to a control register that is L1's own.
-pub fn unexpected_cr(cpu: &Cpu, register: u8) -> ! {
-    fatal(format_args!(
-        "VM exit for CR{register} of L1 on CPU {}, which nothing asked for",
-        cpu.index
-    ))
-}
+/// A machine check during the entry of L1: L1 gets it, as it would have on the
+/// bare machine, where CR4.MCE 0 is a shutdown. SDM "VM-Entry Failures During or
+/// After Loading Guest State".
+pub fn machine_check(cpu: &Cpu) -> Action {
+    const MACHINE_CHECK: u8 = 18;
 
-/// An exit that the SDM does not define.
-pub fn unknown(cpu: &Cpu, number: u16) -> ! {
-    fatal(format_args!(
-        "VM exit with the unknown reason {number} on CPU {}",
-        cpu.index
-    ))
+    if read(field::GUEST_CR4) & cr4::MCE == 0 {
+        fatal(format_args!(
+            "L1 on CPU {} shut down by a machine check",
+            cpu.index
+        ));
+    }
+    Action::Trap(Event::exception(MACHINE_CHECK))
 }

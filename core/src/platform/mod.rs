@@ -5,4 +5,5 @@ pub mod ept01;
 pub mod msr_policy;
 pub mod mtrr;
 pub mod probe;
+pub mod smram;
 pub mod timer;

@@ -3,7 +3,7 @@
 //! An MSR that the bitmap lets through is L1's own: the VMCS switches it, or
 //! L0 has no use for it. One outside the bitmap's two ranges always exits.
 
-use crate::arch::msr;
+use crate::arch::{cpuid, msr};
 use crate::cpu::percpu::Cpu;
 use crate::machine::machine;
 use crate::mem::Tables;
@@ -32,6 +32,17 @@ const HAS_REMOTE_ACTION: u64 = 1 << 1;
 /// Bit 34: no execute-disable pages, which L0's own tables have.
 const MISC_ENABLE: u32 = 0x1a0;
 const XD_DISABLE: u64 = 1 << 34;
+/// MSR_MEMORY_CTRL bit 28 has locked accesses to uncacheable memory fault, L0's
+/// as well; IA32_CORE_CAPABILITIES says by bit 4 that it is there.
+const MEMORY_CTRL: u32 = 0x33;
+const UC_LOCK_DISABLE: u64 = 1 << 28;
+const HAS_UC_LOCK_DISABLE: u64 = 1 << 4;
+/// Last-branch records go on in L0 and would show L1 where it runs. Hidden in
+/// CPUID as well.
+const LAST_BRANCHES: [u32; 2] = [0x14ce, 0x14cf];
+/// The overclocking mailbox sets voltages at which L0 computes wrongly, too;
+/// IA32_TME_ACTIVATE and its masks change what is in L0's memory.
+const PLATFORM: [u32; 4] = [0x150, 0x981, 0x982, 0x983];
 /// While L1 runs these are in vmcs01, and what the CPU holds is L0's: no access
 /// of L1's comes here.
 const IN_VMCS: [u32; 8] = [
@@ -51,8 +62,14 @@ fn is_hidden(index: u32) -> bool {
         || HARDWARE_FEEDBACK.contains(&index)
         || REMOTE_ACTION.contains(&index) && has_remote_action()
         || DEBUG_STORE.contains(&index)
+        || LAST_BRANCHES.contains(&index) && has_last_branches()
         || IN_VMCS.contains(&index)
         || is_of_hypervisor(index) && machine().has_hypervisor
+}
+
+/// Whether this CPU has architectural last-branch records.
+fn has_last_branches() -> bool {
+    cpuid::cpuid_or_zero(7, 0).edx & 1 << 19 != 0
 }
 
 /// Whether this CPU has remote action requests.
@@ -99,12 +116,19 @@ pub fn fill_bitmap(bitmap: &mut [u8], mtrrs: &Mtrrs) {
         .chain(REMOTE_ACTION)
         .chain([CORE_CAPABILITIES])
         .chain(DEBUG_STORE)
+        .chain(LAST_BRANCHES)
         .chain(KVM_CLOCK);
     for index in both {
         intercept(bitmap, index, false);
         intercept(bitmap, index, true);
     }
-    for index in [MICROCODE_UPDATE, msr::IA32_APIC_BASE, MISC_ENABLE] {
+    let writes = [
+        MICROCODE_UPDATE,
+        msr::IA32_APIC_BASE,
+        MISC_ENABLE,
+        MEMORY_CTRL,
+    ];
+    for index in writes.into_iter().chain(PLATFORM) {
         intercept(bitmap, index, true);
     }
 }
@@ -124,7 +148,7 @@ pub fn read(cpu: &Cpu, index: u32) -> Result<u64, GeneralProtection> {
         }
         _ if is_hidden(index) => Err(GeneralProtection),
         CORE_CAPABILITIES => msr::read_safe(index)
-            .map(|value| value & !HAS_REMOTE_ACTION)
+            .map(|value| value & !(HAS_REMOTE_ACTION | HAS_UC_LOCK_DISABLE))
             .ok_or(GeneralProtection),
         _ => msr::read_safe(index).ok_or(GeneralProtection),
     }
@@ -146,6 +170,12 @@ pub fn write(cpu: &mut Cpu, index: u32, value: u64) -> Result<(), GeneralProtect
         MICROCODE_UPDATE => Ok(()),
         msr::IA32_APIC_BASE => write_apic_base(value),
         _ if is_hidden(index) => Err(GeneralProtection),
+        MEMORY_CTRL if value & UC_LOCK_DISABLE != 0 => Err(GeneralProtection),
+        // As firmware locks them: the value there is may be written.
+        _ if PLATFORM.contains(&index) => match msr::read_safe(index) {
+            Some(now) if now == value => Ok(()),
+            _ => Err(GeneralProtection),
+        },
         // Where CPUID tells of no hypervisor there may be one all the same: what it
         // has is not written.
         _ if is_of_hypervisor(index) => match msr::read_safe(index) {

@@ -71,6 +71,8 @@ pub fn for_l1(leaf: u32, subleaf: u32, cr4: u64, caps: &VmxCaps, words: &mut Wor
                 caps.offers_proc2(Proc2::ENABLE_USER_WAIT_AND_PAUSE),
             );
             hide(words, EDX, 18, false);
+            // Last-branch records, which go on in L0.
+            hide(words, EDX, 19, false);
         }
         // FRED: its events carry data that injection would have to supply.
         (7, 1) => hide(words, EAX, 17, false),
@@ -80,7 +82,7 @@ pub fn for_l1(leaf: u32, subleaf: u32, cr4: u64, caps: &VmxCaps, words: &mut Wor
             3,
             caps.offers_proc2(Proc2::ENABLE_XSAVES_XRSTORS),
         ),
-        (0x14, _) => *words = [0; 4],
+        (0x14 | 0x1c, _) => *words = [0; 4],
         (0x8000_0008, _) => {
             let bits = (words[EAX] & 0xff).min(MAX_PHYSICAL_BITS);
             words[EAX] = words[EAX] & !0xff | bits;

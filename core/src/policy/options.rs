@@ -3,9 +3,13 @@
 //! `docs/options.md` is made of [`ROWS`].
 
 use core::fmt;
+use umbra_ept::ept02::SCATTERED_PAGES;
 use umbra_ept::memtype::Merge;
 
 use crate::trace::{BadPiece, Filter};
+
+// What a refused word is told.
+const _: () = assert!(SCATTERED_PAGES == 154);
 
 /// What the command line settles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +70,7 @@ pub const ROWS: &[Row] = &[
         name: "ept02-pages",
         value: "N",
         default: "512",
-        takes: "a number from 8 to 65535",
+        takes: "a number from 154 to 65535",
         meaning: "table pages of each",
     },
     Row {
@@ -193,7 +197,7 @@ pub fn parse(line: &[u8]) -> Result<Options, BadWord<'_>> {
             }
             b"ept02-pages" => {
                 let bad = bad(const { row("ept02-pages") });
-                options.ept02_pages = number(value, 8, 65535).ok_or(bad)?;
+                options.ept02_pages = number(value, SCATTERED_PAGES, 65535).ok_or(bad)?;
             }
             b"refill" => {
                 options.refill = match value {
@@ -247,11 +251,11 @@ mod tests {
     #[test]
     fn every_option_is_read() {
         let got = parse(
-            b"max-active-ept=3 ept02-pages=64 refill=off merge=mtrr log-failed-entries trace=l2,cpuid",
+            b"max-active-ept=3 ept02-pages=164 refill=off merge=mtrr log-failed-entries trace=l2,cpuid",
         );
         let want = Options {
             max_active_ept: 3,
-            ept02_pages: 64,
+            ept02_pages: 164,
             refill: false,
             merge: Merge::MtrrPrecedence,
             log_failed_entries: true,

@@ -34,6 +34,21 @@ pub const EMPTY: u64 = bit::SUPPRESS_VE;
 /// Fewest table pages a cache can work with: one for each level.
 pub const MIN_PAGES: u32 = 4;
 
+/// Fewest table pages of a cache with which L2 gets on, whatever it executes: all
+/// that one instruction touches has to be mapped at once.
+///
+/// No instruction that makes no progress by itself touches more than ten pages of
+/// linear memory: INT in 64-bit mode lies on two, and so do the gate, the
+/// descriptor of its code segment, the stack pointer in the TSS, and what is
+/// pushed. Each page comes with an entry of each of four levels of L2's own tables
+/// below the one that CR3 names (five-level paging); each of all these pages may
+/// need three tables of ept02 of its own below the first.
+pub const SCATTERED_PAGES: u32 = {
+    let linear_pages = 10;
+    let l2_pages = 1 + linear_pages * (4 + 1);
+    1 + 3 * l2_pages
+};
+
 /// How a pool is laid out and what it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {

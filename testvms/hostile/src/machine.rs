@@ -20,6 +20,7 @@ pub fn run(lab: &mut Lab) {
     extended_state(lab);
     ports(lab);
     strings(lab);
+    smram(lab);
     on_and_off(lab);
     init_to_itself(lab);
 }
@@ -129,6 +130,40 @@ fn ports(lab: &mut Lab) {
     cpu::outb(0xcf9, 2);
     cpu::outb(0xcf9, 0);
     lab.sane(format_args!("after the ports"));
+}
+
+/// SMRAM of the two host bridges that emulators have: under a hypervisor that hides memory it is
+/// locked, since a handler of L1's would run past EPT.
+fn smram(lab: &mut Lab) {
+    const ADDRESS: u16 = 0xcf8;
+    const DATA: u16 = 0xcfc;
+    const LOCKED: u8 = 1 << 4;
+    const OPEN: u8 = 1 << 6;
+
+    cpu::outl(ADDRESS, 1 << 31);
+    let register: u16 = match cpu::inl(DATA) {
+        0x1237_8086 => 0x72,
+        0x29c0_8086 => 0x9d,
+        _ => return,
+    };
+    if lab.hidden.is_none() {
+        return;
+    }
+    cpu::outl(ADDRESS, 1 << 31 | u32::from(register & !3));
+    let port = DATA + (register & 3);
+    let value = cpu::inb(port);
+    lab.check(
+        format_args!("SMRAM is locked: {value:#x}"),
+        value & (LOCKED | OPEN) == LOCKED,
+    );
+    for value in [OPEN | 0xa, OPEN | LOCKED | 0xa, 0xff, 0] {
+        cpu::outb(port, value);
+        let now = cpu::inb(port);
+        lab.check(
+            format_args!("SMRAM stays locked: {now:#x}"),
+            now & (LOCKED | OPEN) == LOCKED,
+        );
+    }
 }
 
 /// INS and OUTS at the ports that a hypervisor may watch, with the memory operand at the places.
