@@ -8,27 +8,51 @@ use umbra_vmcs::Field;
 use umbra_vmcs::field::Area;
 
 /// Reads a field.
-#[inline]
+#[inline(always)]
 pub fn read(field: Field) -> u64 {
-    match vmx::vmread(field) {
-        Ok(value) => value,
-        Err(fail) => panic!("VMREAD of {}: {fail:?}", field.name()),
+    match vmx::vmread_known(field) {
+        Some(value) => value,
+        None => read_failed(field),
     }
 }
 
+#[cold]
+#[inline(never)]
+fn read_failed(field: Field) -> ! {
+    panic!(
+        "VMREAD of {}: error {}",
+        field.name(),
+        vmx::instruction_error()
+    )
+}
+
 /// Writes a guest-state or control field.
-#[inline]
+#[inline(always)]
 pub fn write(field: Field, value: u64) {
-    assert!(
-        matches!(field.area(), Area::Guest | Area::Control),
-        "{} is written only when a VMCS is made",
-        field.name()
-    );
+    if !matches!(field.area(), Area::Guest | Area::Control) {
+        wrong_area(field);
+    }
     // SAFETY: guest state cannot break out of EPT; the control fields are
     // L0's own decisions, made in few places, with addresses of L0's pages.
-    if let Err(fail) = unsafe { vmx::vmwrite(field, value) } {
-        panic!("VMWRITE of {value:#x} to {}: {fail:?}", field.name());
+    if !unsafe { vmx::vmwrite_known(field, value) } {
+        write_failed(field, value);
     }
+}
+
+#[cold]
+#[inline(never)]
+fn wrong_area(field: Field) -> ! {
+    panic!("{} is written only when a VMCS is made", field.name())
+}
+
+#[cold]
+#[inline(never)]
+fn write_failed(field: Field, value: u64) -> ! {
+    panic!(
+        "VMWRITE of {value:#x} to {}: error {}",
+        field.name(),
+        vmx::instruction_error()
+    )
 }
 
 /// Writes a host-state field.
