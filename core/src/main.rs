@@ -16,6 +16,7 @@ mod exit;
 mod l1;
 mod machine;
 mod mem;
+mod merged_bitmap;
 mod nested;
 mod nested_hw;
 mod nmi;

@@ -27,7 +27,7 @@ impl Cpu {
     }
 
     /// Notes which words of L0's own MSR bitmap have bits, for
-    /// [`Msrs::merge_msr_bitmap`].
+    /// [`Msrs::open_msr`], and closes the bitmap of L2.
     pub fn note_own_intercepts(&mut self) {
         self.own_intercepts.clear();
         for (word, &bits) in (0u16..).zip(self.pages.msr_bitmap.words_mut().iter()) {
@@ -35,6 +35,8 @@ impl Cpu {
                 panic!("L0 intercepts MSRs in too many words of the bitmap");
             }
         }
+        let merged = self.merged_bitmap();
+        self.open_words.close_all(merged);
     }
 
     /// The page for the MSR bitmap that L2 runs with.
@@ -83,14 +85,17 @@ fn is_l1_ram(gpa: u64, bytes: u64) -> bool {
 }
 
 impl VmcsAccess for Cpu {
+    #[inline]
     fn read(&mut self, field: Field) -> u64 {
         current::read(field)
     }
 
+    #[inline]
     fn write(&mut self, field: Field, value: u64) {
         current::write(field, value);
     }
 
+    #[inline]
     fn switch_to(&mut self, which: Current) {
         if self.vmcs.current() == which {
             return;
@@ -115,10 +120,12 @@ impl VmcsAccess for Cpu {
 }
 
 impl Registers for Cpu {
+    #[inline]
     fn gpr(&self, number: usize) -> u64 {
         self.regs.gprs[number % 16]
     }
 
+    #[inline]
     fn set_gpr(&mut self, number: usize, value: u64) {
         self.regs.gprs[number % 16] = value;
     }
@@ -177,43 +184,17 @@ impl Memory for Cpu {
 }
 
 impl Msrs for Cpu {
+    #[inline]
     fn merge_msr_bitmap(&mut self, gpa: u64) -> u64 {
         let merged = self.merged_bitmap();
-        let gpa = gpa & !(PAGE_BYTES - 1);
-        let layout = layout();
-        let from = if layout.touches_hidden(gpa, PAGE_BYTES) {
-            // What L1 reads there, and what is looked at when an MSR exits.
-            layout.void_page
-        } else {
-            gpa
-        };
-        if !layout.maps(from, PAGE_BYTES) {
-            // All ones, as a bus with nothing on it reads: all accesses exit.
-            // SAFETY: a page of this CPU's own that nothing else refers to.
-            unsafe { core::ptr::write_bytes(pointer(merged), 0xff, PAGE_BYTES as usize) };
-            return merged;
-        }
-        // SAFETY: L1's memory or the void is copied into a page of this CPU's own, both whole,
-        // mapped and aligned. L1 may be writing its page: each word is read
-        // once, whatever it then is.
-        unsafe {
-            core::arch::asm!(
-                "rep movsq",
-                inout("rcx") PAGE_BYTES / 8 => _,
-                inout("rsi") pointer(from) => _,
-                inout("rdi") pointer(merged) => _,
-                options(nostack, preserves_flags)
-            );
-        }
-        let to = pointer(merged).cast::<u64>();
-        for &(word, bits) in &self.own_intercepts {
-            let at = to.wrapping_add(usize::from(word));
-            // SAFETY: `word` is the index of one of the page's 512 words.
-            let theirs = unsafe { at.read() };
-            // SAFETY: as above.
-            unsafe { at.write(theirs | bits) };
-        }
+        self.open_words.merge(merged, gpa);
         merged
+    }
+
+    fn open_msr(&mut self, gpa: u64, index: u32, is_write: bool) -> bool {
+        let merged = self.merged_bitmap();
+        let own = &self.own_intercepts;
+        self.open_words.open(merged, gpa, own, index, is_write)
     }
 
     fn rdmsr_l1(&mut self, index: u32) -> Result<u64, MsrFault> {

@@ -176,8 +176,9 @@ impl Nested {
         None
     }
 
-    /// RDMSR or WRMSR of L2: L1's if its bitmap says so; else L0 intercepts
-    /// the MSR for itself and does what L1's own access would do.
+    /// RDMSR or WRMSR of L2: L1's if its bitmap says so; else the CPU's, from now
+    /// on; or L0 intercepts the MSR for itself and does what L1's own access
+    /// would do.
     fn l2_msr(&mut self, hw: &mut impl Hardware, id: SlotId, is_write: bool) -> L2Done {
         let index = hw.gpr(1) as u32;
         if self.l1_wants_msr(hw, id, index, is_write) {
@@ -187,6 +188,12 @@ impl Nested {
                 Reason::Rdmsr
             };
             return self.reflect(hw, reason as u32);
+        }
+        let bitmap = self.slots.get(id).get(field::MSR_BITMAP);
+        if hw.open_msr(bitmap, index, is_write) {
+            // L2 executes its instruction again, and the CPU carries it out.
+            self.continue_l2(hw);
+            return L2Done::Resume;
         }
         // L1 may have changed its bitmap since the entry, so the MSR can be any;
         // the CPU's own copy of one that vmcs02 holds is L0's here.

@@ -70,9 +70,13 @@ pub trait Msrs {
     fn rdmsr_l1(&mut self, index: u32) -> Result<u64, MsrFault>;
     /// WRMSR as L1 would do it.
     fn wrmsr_l1(&mut self, index: u32, value: u64) -> Result<(), MsrFault>;
-    /// Merges L1's MSR bitmap at `gpa` with what L0 intercepts itself and
-    /// gives the host-physical address of the result.
+    /// The host-physical address of an MSR bitmap for L2 that exits wherever L1's
+    /// at `gpa` does, wherever L0 has its own reasons, and where nothing was
+    /// opened yet.
     fn merge_msr_bitmap(&mut self, gpa: u64) -> u64;
+    /// Opens that bitmap for an access which L1's lets through. False if L0
+    /// intercepts the access for its own sake.
+    fn open_msr(&mut self, gpa: u64, index: u32, is_write: bool) -> bool;
     /// The time-stamp counter, in ticks, without any guest's offset.
     fn tsc(&mut self) -> u64;
     /// The time-stamp counter when L2 exited last, in ticks, as the CPU stored it:

@@ -219,6 +219,30 @@ fn an_msr_that_vmcs02_holds_never_reaches_the_cpu() {
     }
 }
 
+/// An MSR that neither L1 nor L0 intercepts: L2 executes its instruction again, with the way open.
+#[test]
+fn the_first_access_opens_the_bitmap() {
+    let (mut hw, mut nested) = launched(&[
+        (
+            field::PRIMARY_PROCESSOR_BASED_CONTROLS,
+            PROC | USE_MSR_BITMAPS,
+        ),
+        (field::MSR_BITMAP, BITMAP),
+    ]);
+    hw.opens_msrs = true;
+    msr_exit(&mut hw, Reason::Wrmsr, GS_BASE, 0x1234);
+    assert_eq!(nested.l2_exit(&mut hw), L2Done::Resume);
+    assert_eq!(hw.read(field::GUEST_RIP), 0x60_0000);
+    assert!(!hw.msrs.contains_key(&GS_BASE));
+    let opened = format!("open {BITMAP:#x} {GS_BASE:#x} true");
+    assert!(hw.log.contains(&opened), "{:?}", hw.log);
+    hw.log.clear();
+    hw.write_l1(GS_BASE_BIT, &[1 << 1]);
+    msr_exit(&mut hw, Reason::Wrmsr, GS_BASE, 0x1234);
+    assert_eq!(nested.l2_exit(&mut hw), L2Done::Reflected);
+    assert!(!hw.log.contains(&opened));
+}
+
 #[test]
 fn an_intercepted_msr_is_l1s() {
     let (mut hw, mut nested) = launched(&[

@@ -22,6 +22,7 @@ use crate::cpu::vmcs_state::VmcsState;
 use crate::machine::machine;
 use crate::mem::paging::{Access, AddressSpace, PageSize, pages};
 use crate::mem::{OwnedPages, PAGE_BYTES, PagePool};
+use crate::merged_bitmap::OpenWords;
 use core::mem::offset_of;
 use core::sync::atomic::AtomicBool;
 use umbra_core::ending::Watch;
@@ -133,6 +134,8 @@ pub struct Cpu {
     pub offered: VmxCaps,
     /// The words of the MSR bitmap in which L0 intercepts something itself.
     pub own_intercepts: heapless::Vec<(u16, u64), 32>,
+    /// The words of L2's MSR bitmap that are open.
+    pub open_words: OpenWords,
     /// Whether L1 is in VMX operation.
     pub is_l1_in_vmx: bool,
     /// What becomes of it.
@@ -246,6 +249,7 @@ pub fn create(pool: &mut PagePool, space: &mut AddressSpace, index: u32, apic_id
             present: FieldSet::EMPTY,
             offered: VmxCaps::default(),
             own_intercepts: heapless::Vec::new(),
+            open_words: OpenWords::new(),
             is_l1_in_vmx: false,
             nmi: NmiMachine::new(),
             start_page: None,

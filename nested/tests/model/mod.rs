@@ -45,6 +45,8 @@ pub struct Machine {
     /// Another CPU changes every word before L0 does.
     pub is_contested: bool,
     pub pkru: u32,
+    /// L0 intercepts no MSR of L2 for itself.
+    pub opens_msrs: bool,
     /// The fields that the CPU has.
     pub present: FieldSet,
 }
@@ -106,6 +108,7 @@ impl Machine {
             is_ept01_changed: false,
             is_contested: false,
             pkru: 0,
+            opens_msrs: false,
             present: FieldSet::FULL,
         };
         // L1 in 64-bit mode at CPL 0, all of memory mapped by one table of
@@ -238,6 +241,11 @@ impl Msrs for Machine {
         0xf0_0000
     }
 
+    fn open_msr(&mut self, gpa: u64, index: u32, is_write: bool) -> bool {
+        self.log
+            .push(format!("open {gpa:#x} {index:#x} {is_write}"));
+        self.opens_msrs
+    }
     fn rdmsr_l1(&mut self, index: u32) -> Result<u64, MsrFault> {
         self.msrs.get(&index).copied().ok_or(MsrFault)
     }
