@@ -16,6 +16,8 @@ pub mod cpuid;
 pub mod ending;
 #[path = "policy/features.rs"]
 pub mod features;
+#[path = "policy/ledger_leaf.rs"]
+pub mod ledger_leaf;
 #[path = "policy/line.rs"]
 pub mod line;
 #[path = "policy/local_apic.rs"]

@@ -104,6 +104,8 @@ impl VmcsAccess for Cpu {
             Current::Vmcs01 => self.pages.vmcs01.base(),
             Current::Vmcs02(number) => self.vmcs02(number),
         };
+        #[cfg(feature = "ledger-accesses")]
+        crate::cpu::percpu::count_access(crate::cpu::counters::Access::Load);
         // SAFETY: the region is a page of this CPU's own, made a VMCS by
         // `vmcs01::make` or `vmcs02::make`.
         if let Err(fail) = unsafe { vmx::vmptrld(region) } {

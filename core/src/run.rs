@@ -22,8 +22,11 @@ use umbra_vmcs::field;
 pub extern "C" fn umbra_handle_exit(this: *mut PerCpu, outcome: u64) -> u64 {
     // SAFETY: the stub passes this CPU's own area, once at a time.
     let (cpu, nested) = unsafe { percpu::from_stub(this) };
+    cpu.shared.ledger.begin();
     handle(cpu, nested, Outcome::from_stub(outcome));
-    leave(cpu, nested)
+    let launches = leave(cpu, nested);
+    cpu.shared.ledger.end();
+    launches
 }
 
 /// Called by the stub when an NMI arrived after everything else about the entry

@@ -49,6 +49,14 @@ pub fn hypervisors(depth: u32, on: Option<On>) -> u32 {
     depth + u32::from(on == Some(On::Kvm))
 }
 
+/// The image of Umbra for a run.
+fn umbra_for(what: &WhatArgs) -> Image {
+    match what.counts_accesses {
+        true => Image::UmbraWithAccesses,
+        false => Image::Umbra,
+    }
+}
+
 /// Builds or assembles everything that goes on the CD image, for the target
 /// `on` where that is known.
 ///
@@ -70,7 +78,7 @@ pub fn prepare(what: &WhatArgs, on: Option<On>) -> Result<Prepared> {
     for module in &what.module {
         guest.modules.push(guests::parse_module(module)?);
     }
-    let umbra = (depth > 0).then(|| Image::Umbra.build()).transpose()?;
+    let umbra = (depth > 0).then(|| umbra_for(what).build()).transpose()?;
     Ok(Prepared {
         guest,
         kind,
@@ -109,7 +117,7 @@ pub fn prepare_disk(what: &WhatArgs, machine: &Machine) -> Result<Option<Prepare
         },
         kind: Kind::BootSector,
         kernel: sector,
-        umbra: Some(Image::Umbra.build()?),
+        umbra: Some(umbra_for(what).build()?),
         depth: what.depth,
         umbra_cmdline: what.umbra.clone().unwrap_or_default(),
     }))

@@ -64,7 +64,7 @@ pub enum Verb {
     /// Install and build what is missing: Debian packages, Bochs, ROMs
     Setup,
     /// Boot a guest under Umbra and show its serial console
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Run the tests: the host's and the machine's
     Test(TestArgs),
     /// Measure what things cost, and write the table below docs/
@@ -105,6 +105,9 @@ pub struct WhatArgs {
         allow_hyphen_values = true
     )]
     pub umbra: Option<String>,
+    /// Whether Umbra counts its VMCS accesses: for `--ledger`.
+    #[arg(skip)]
+    pub counts_accesses: bool,
 }
 
 /// `./x run`.
@@ -169,6 +172,11 @@ pub struct RunArgs {
     /// Write what comes over the serial line to this file, byte for byte
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
+    /// Write Umbra's ledger to this file, as YAML: each kind of exit with its
+    /// count, its ticks and its VMCS accesses, which the image that is built for
+    /// this counts as well. One document for each Umbra, the innermost first
+    #[arg(long, value_name = "FILE", conflicts_with = "native")]
+    pub ledger: Option<PathBuf>,
     /// Keep the machine's own files (its configuration, log and CD image) in
     /// this folder
     #[arg(long, value_name = "DIR")]

@@ -33,6 +33,10 @@ pub fn checkout() -> &'static Path {
 pub enum Image {
     /// Umbra itself.
     Umbra,
+    /// The same, which counts its VMCS accesses as well.
+    UmbraWithAccesses,
+    /// The same without what can be left out.
+    UmbraPlain,
     /// The test VM in `testvms/<name>`.
     TestVm(String),
 }
@@ -42,21 +46,36 @@ impl Image {
     pub fn name(&self) -> &str {
         match self {
             Self::Umbra => "umbra",
+            Self::UmbraWithAccesses => "umbra-with-accesses",
+            Self::UmbraPlain => "umbra-plain",
             Self::TestVm(name) => name,
         }
     }
 
     fn package(&self) -> &str {
         match self {
-            Self::Umbra => "umbra",
             Self::TestVm(name) => name,
+            _ => "umbra",
+        }
+    }
+
+    /// What is left out or added, and a folder of its own for that, so that a run at the same time does not find
+    /// the other program in its place.
+    fn features(&self) -> &'static [&'static str] {
+        match self {
+            Self::UmbraWithAccesses => &[
+                "--features=ledger-accesses",
+                "--target-dir=target/with-accesses",
+            ],
+            Self::UmbraPlain => &["--no-default-features", "--target-dir=target/plain"],
+            Self::Umbra | Self::TestVm(_) => &[],
         }
     }
 
     fn flags(&self) -> &'static [&'static str] {
         match self {
-            Self::Umbra => UMBRA_FLAGS,
             Self::TestVm(_) => TESTVM_FLAGS,
+            _ => UMBRA_FLAGS,
         }
     }
 
@@ -71,6 +90,7 @@ impl Image {
             .env_remove("CARGO_ENCODED_RUSTFLAGS")
             .args([verb, "--profile", "image", "--target", TARGET])
             .args(["-p", self.package()])
+            .args(self.features())
             .arg("--config")
             .arg(format!("target.{TARGET}.rustflags=[{}]", quoted.join(",")));
         command
@@ -81,7 +101,7 @@ impl Image {
     /// # Errors
     /// It does not compile; the compiler's words go to stderr.
     pub fn build(&self) -> Result<PathBuf> {
-        let step = Step::start_quietly(format!("building {}", self.package()));
+        let step = Step::start_quietly(format!("building {}", self.name()));
         let out = self
             .cargo("build")
             .arg("--message-format=json-render-diagnostics")
@@ -97,8 +117,8 @@ impl Image {
             .with_context(|| format!("cargo made no program {}", self.package()))?;
         step.done();
         match self {
-            Self::Umbra => Ok(file),
             Self::TestVm(_) => as_32_bit_elf(&file),
+            _ => Ok(file),
         }
     }
 }

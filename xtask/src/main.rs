@@ -17,6 +17,7 @@ mod images;
 mod iso;
 mod kernel;
 mod kvm;
+mod ledger;
 mod machine;
 mod packages;
 mod qemu;

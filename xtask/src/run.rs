@@ -17,6 +17,7 @@ use crate::guests;
 use crate::iso::Starts;
 use crate::kernel;
 use crate::kvm::Kvm;
+use crate::ledger::Document;
 use crate::machine::{Firmware, MAX_DISKS, MAX_MEM_MB, MIN_MEM_MB, Machine, Target, Verdict, mhz};
 use crate::qemu::Qemu;
 use crate::ui;
@@ -37,7 +38,12 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let until = args.until.as_deref().map(parse_until).transpose()?;
     let log = args.log.as_deref().map(create_log).transpose()?;
     let folder = RunFolder::new(args.keep.as_deref())?;
-    let what = args.what.with_trace(args.trace.as_deref())?;
+    let mut what = args.what.with_trace(args.trace.as_deref())?;
+    if args.ledger.is_some() {
+        let options = what.umbra.unwrap_or_default();
+        what.umbra = Some(format!("{options} ledger"));
+        what.counts_accesses = true;
+    }
     check_what(&what)?;
     let target: Box<dyn Target> = match args.on {
         On::Bochs => Box::new(Bochs::get(args.firmware)?),
@@ -46,6 +52,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
         On::Tcg => Box::new(Qemu::emulator(args.iommu.as_deref())?),
     };
     target.check(&machine)?;
+    let mut ledger = args.ledger.as_deref().map(Document::create).transpose()?;
     let image = folder.path.join("image.iso");
     let starts = match args.firmware {
         Firmware::Bios => Starts::Bios,
@@ -105,7 +112,14 @@ pub fn run(args: &RunArgs) -> Result<()> {
             Firmware::Uefi => serial::Firmware::default(),
         },
     };
-    let ending = console::follow(&mut child, &serial, watch, print_line)?;
+    let ending = console::follow(&mut child, &serial, watch, |line| {
+        if !ledger.as_mut().is_some_and(|ledger| ledger.takes(line)) {
+            print_line(line);
+        }
+    })?;
+    if let Some(ledger) = ledger {
+        ledger.close()?;
+    }
     if let (Ending::Exited(_), Some(ticks)) = (&ending, target.ticks(&folder.path)) {
         ui::note(format!("the machine ran for {ticks}"));
     }

@@ -1,57 +1,122 @@
-//! The ledger: every VM exit counted, by CPU, level, reason and why.
+//! The ledger: every VM exit counted and timed, by CPU, level, reason and why.
+//!
+//! Without the feature `ledger` nothing is counted; with `ledger-accesses`, the VMCS accesses of each exit are, too,
+//! for an instruction each.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
+use umbra_core::ledger_leaf::{CELLS, Sums, cell_of};
+pub use umbra_core::ledger_leaf::{Level, Why};
 use umbra_ept::ept02::Counters;
 
-/// Who was running.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-pub enum Level {
-    /// L1.
-    L1,
-    /// L2.
-    L2,
+/// The cell of exits that nothing counts: no [`Why`] has it.
+const NO_CELL: u16 = CELLS as u16 - 1;
+
+/// What one kind of exit came to.
+#[derive(Debug)]
+struct Cell {
+    count: AtomicU64,
+    /// From the first instruction of the handler to its last, in ticks of the TSC.
+    ticks: AtomicU64,
+    #[cfg(feature = "ledger-accesses")]
+    accesses: [AtomicU64; Access::COUNT],
 }
 
-/// Why the exit happened.
+/// A way to the VMCS.
+#[cfg(feature = "ledger-accesses")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
-pub enum Why {
-    /// L1 asked for it: its own control bits, or an instruction of VMX.
-    L1Asked,
-    /// L0 needs it.
-    L0Needs,
-    /// ept01 or ept02 had no entry yet.
-    CacheMiss,
+pub enum Access {
+    /// VMREAD.
+    Read,
+    /// VMWRITE.
+    Write,
+    /// VMPTRLD.
+    Load,
 }
 
-const LEVELS: usize = 2;
-const WHYS: usize = 3;
-/// Reasons have numbers below this; the last row is for those that do not.
-pub const REASONS: usize = 81;
+#[cfg(feature = "ledger-accesses")]
+impl Access {
+    const COUNT: usize = 3;
+}
 
 /// One CPU's counters. Only that CPU writes them.
 #[derive(Debug)]
 pub struct Ledger {
-    counts: [[[AtomicU64; WHYS]; REASONS]; LEVELS],
+    cells: [Cell; CELLS],
+    /// The cell of the exit that is being handled.
+    open: AtomicU16,
+    /// The low half of the TSC when the handler began.
+    since: AtomicU32,
+    /// Since the start; `percpu::count_access` adds to them.
+    #[cfg(feature = "ledger-accesses")]
+    pub accesses: [AtomicU64; Access::COUNT],
+    #[cfg(feature = "ledger-accesses")]
+    accesses_before: [AtomicU64; Access::COUNT],
+}
+
+/// One writer: no locked instruction is needed.
+#[inline]
+fn add(counter: &AtomicU64, more: u64) {
+    counter.store(counter.load(Relaxed).wrapping_add(more), Relaxed);
+}
+
+/// The low half of the TSC: an exit that takes longer than it counts is shown too short.
+#[inline]
+fn ticks() -> u32 {
+    crate::arch::cr::tsc() as u32
 }
 
 impl Ledger {
-    /// Counts one exit.
+    /// An exit begins.
     #[inline]
-    pub fn count(&self, level: Level, reason: u16, why: Why) {
-        let row = usize::from(reason).min(REASONS - 1);
-        let counter = &self.counts[level as usize][row][why as usize];
-        // One writer: no locked instruction is needed.
-        counter.store(
-            counter.load(Ordering::Relaxed).wrapping_add(1),
-            Ordering::Relaxed,
-        );
+    pub fn begin(&self) {
+        if cfg!(feature = "ledger") {
+            self.since.store(ticks(), Relaxed);
+            self.open.store(NO_CELL, Relaxed);
+        }
     }
 
-    /// How many there were; `row` is below [`REASONS`].
-    pub fn get(&self, level: Level, row: usize, why: Why) -> u64 {
-        self.counts[level as usize][row][why as usize].load(Ordering::Relaxed)
+    /// Counts the exit that is being handled.
+    #[inline]
+    pub fn count(&self, level: Level, reason: u16, why: Why) {
+        if cfg!(feature = "ledger") {
+            let cell = cell_of(level, reason, why);
+            self.open.store(cell as u16, Relaxed);
+            add(&self.cells[cell].count, 1);
+        }
+    }
+
+    /// The exit has been handled.
+    #[inline]
+    pub fn end(&self) {
+        if cfg!(feature = "ledger") {
+            let cell = &self.cells[usize::from(self.open.load(Relaxed)) % CELLS];
+            let ticks = ticks().wrapping_sub(self.since.load(Relaxed));
+            add(&cell.ticks, u64::from(ticks));
+            #[cfg(feature = "ledger-accesses")]
+            for n in 0..Access::COUNT {
+                let now = self.accesses[n].load(Relaxed);
+                let before = self.accesses_before[n].load(Relaxed);
+                add(&cell.accesses[n], now.wrapping_sub(before));
+                self.accesses_before[n].store(now, Relaxed);
+            }
+        }
+    }
+
+    /// What a cell came to; `cell` is below [`CELLS`].
+    pub fn get(&self, cell: usize) -> Sums {
+        let cell = &self.cells[cell];
+        Sums {
+            count: cell.count.load(Relaxed),
+            ticks: cell.ticks.load(Relaxed),
+            #[cfg(feature = "ledger-accesses")]
+            accesses: cell
+                .accesses
+                .each_ref()
+                .map(|accesses| accesses.load(Relaxed)),
+            #[cfg(not(feature = "ledger-accesses"))]
+            accesses: [0; 3],
+        }
     }
 }
 
@@ -81,12 +146,12 @@ impl Ept02Ledger {
             counters.around,
         ];
         for (to, value) in self.0.iter().zip(values) {
-            to.store(value, Ordering::Relaxed);
+            to.store(value, Relaxed);
         }
     }
 
     /// One of them, by its place in [`EPT02_NAMES`].
     pub fn get(&self, row: usize) -> u64 {
-        self.0[row].load(Ordering::Relaxed)
+        self.0[row].load(Relaxed)
     }
 }

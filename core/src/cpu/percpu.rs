@@ -337,6 +337,22 @@ pub fn is_vmx_on() -> bool {
     }
 }
 
+/// Counts an access of the CPU that runs this to its current VMCS.
+#[cfg(feature = "ledger-accesses")]
+#[inline]
+pub fn count_access(access: crate::cpu::counters::Access) {
+    // SAFETY: GS points at this CPU's area since `adopt`, before which no VMCS is current; a counter that only this
+    // CPU writes.
+    unsafe {
+        core::arch::asm!(
+            "inc qword ptr gs:[8 * {access} + {accesses}]",
+            access = in(reg) access as usize,
+            accesses = const offset_of!(PerCpu, shared.ledger.accesses),
+            options(nostack)
+        );
+    }
+}
+
 /// The private parts of the CPU at `this`, for the exit stub.
 ///
 /// # Safety

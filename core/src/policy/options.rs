@@ -26,6 +26,8 @@ pub struct Options {
     pub log_failed_entries: bool,
     /// Which VM exits to keep and print; `None` costs nothing.
     pub trace: Option<Filter>,
+    /// Print the ledger as YAML at the end, and answer L1's kernel its leaf.
+    pub ledger: bool,
 }
 
 impl Default for Options {
@@ -37,6 +39,7 @@ impl Default for Options {
             merge: Merge::default(),
             log_failed_entries: false,
             trace: None,
+            ledger: false,
         }
     }
 }
@@ -93,6 +96,13 @@ pub const ROWS: &[Row] = &[
         default: "",
         takes: "no value",
         meaning: "name the rule that a failing VM entry of L1 broke",
+    },
+    Row {
+        name: "ledger",
+        value: "",
+        default: "",
+        takes: "no value",
+        meaning: "print the ledger as YAML at the end, and let L1's kernel read it",
     },
     Row {
         name: "trace",
@@ -217,6 +227,10 @@ pub fn parse(line: &[u8]) -> Result<Options, BadWord<'_>> {
                 None => options.log_failed_entries = true,
                 Some(_) => return Err(bad(const { row("log-failed-entries") })),
             },
+            b"ledger" => match value {
+                None => options.ledger = true,
+                Some(_) => return Err(bad(const { row("ledger") })),
+            },
             b"trace" => {
                 let value = value.ok_or_else(|| bad(const { row("trace") }))?;
                 options.trace = Some(Filter::parse(value).map_err(BadWord::Trace)?);
@@ -251,7 +265,7 @@ mod tests {
     #[test]
     fn every_option_is_read() {
         let got = parse(
-            b"max-active-ept=3 ept02-pages=164 refill=off merge=mtrr log-failed-entries trace=l2,cpuid",
+            b"max-active-ept=3 ept02-pages=164 refill=off merge=mtrr log-failed-entries ledger trace=l2,cpuid",
         );
         let want = Options {
             max_active_ept: 3,
@@ -260,6 +274,7 @@ mod tests {
             merge: Merge::MtrrPrecedence,
             log_failed_entries: true,
             trace: Filter::parse(b"l2,cpuid").ok(),
+            ledger: true,
         };
         assert_eq!(got, Ok(want));
     }
@@ -276,6 +291,7 @@ mod tests {
             "merge=",
             "log-failed-entries=1",
             "trace",
+            "ledger=on",
         ] {
             let error = parse(line.as_bytes()).expect_err(line);
             assert!(error.to_string().contains(line), "{error}");

@@ -4,12 +4,16 @@
 //! VMCS is current. L1's VMREAD and VMWRITE do not come this way.
 
 use crate::arch::vmx;
+#[cfg(feature = "ledger-accesses")]
+use crate::cpu::{counters::Access, percpu};
 use umbra_vmcs::Field;
 use umbra_vmcs::field::Area;
 
 /// Reads a field.
 #[inline(always)]
 pub fn read(field: Field) -> u64 {
+    #[cfg(feature = "ledger-accesses")]
+    percpu::count_access(Access::Read);
     match vmx::vmread_known(field) {
         Some(value) => value,
         None => read_failed(field),
@@ -29,6 +33,8 @@ fn read_failed(field: Field) -> ! {
 /// Writes a guest-state or control field.
 #[inline(always)]
 pub fn write(field: Field, value: u64) {
+    #[cfg(feature = "ledger-accesses")]
+    percpu::count_access(Access::Write);
     if !matches!(field.area(), Area::Guest | Area::Control) {
         wrong_area(field);
     }
@@ -60,6 +66,8 @@ fn write_failed(field: Field, value: u64) -> ! {
 /// # Safety
 /// L0 must be able to run on from the next VM exit with the new value.
 pub unsafe fn write_host(field: Field, value: u64) {
+    #[cfg(feature = "ledger-accesses")]
+    percpu::count_access(Access::Write);
     // SAFETY: the caller's promise.
     if let Err(fail) = unsafe { vmx::vmwrite(field, value) } {
         panic!("VMWRITE of {value:#x} to {}: {fail:?}", field.name());
