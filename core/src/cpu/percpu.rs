@@ -258,7 +258,7 @@ pub fn create(pool: &mut PagePool, space: &mut AddressSpace, index: u32, apic_id
             ept01,
             has_new_mtrrs: false,
             is_ept01_changed: false,
-            watch: Watch::new(machine().acpi.pm1_control),
+            watch: Watch::new(machine().acpi.pm1_control, machine().acpi.reset),
             pages,
         });
     }

@@ -1,20 +1,30 @@
 //! Exits after which there is no way on.
 
 use crate::action::{Action, Event};
+use crate::console;
 use crate::cpu::percpu::Cpu;
 use crate::panic::fatal;
+use crate::platform::reset;
+use crate::report;
 use crate::vmcs::current::read;
 use umbra_core::control_registers::cr4;
 use umbra_vmcs::field;
 
-/// L1 is dead: a bare CPU would reset or stop.
+/// L1 shuts its CPU down, for which a bare machine resets itself: so does this one,
+/// once what is printed at the end of a run is out.
 pub fn triple_fault(cpu: &Cpu) -> ! {
-    fatal(format_args!(
-        "L1 triple fault at CS:RIP {:#x}:{:#x} on CPU {}",
+    crate::say!(
+        "L1 triple fault at CS:RIP {:#x}:{:#x} on CPU {}: the machine is reset",
         read(field::GUEST_CS_SELECTOR),
         read(field::GUEST_RIP),
         cpu.index
-    ))
+    );
+    if console::may_end() {
+        report::trace();
+        report::print();
+    }
+    console::flush();
+    reset::machine_reset()
 }
 
 /// The CPU takes no such state: L1 is dead as after a triple fault. What L0 puts

@@ -5,5 +5,6 @@ pub mod ept01;
 pub mod msr_policy;
 pub mod mtrr;
 pub mod probe;
+pub mod reset;
 pub mod smram;
 pub mod timer;

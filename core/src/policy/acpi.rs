@@ -54,6 +54,9 @@ pub struct Machine {
     pub apic_ids: heapless::Vec<u32, MAX_CPUS>,
     /// The ports of the PM1a and PM1b control registers; 0: none.
     pub pm1_control: [u16; 2],
+    /// The port of the reset register and what is written there to reset the
+    /// machine, where that register is one byte of I/O space.
+    pub reset: Option<(u16, u8)>,
     /// The port of the power-management timer; 0: none.
     pub pm_timer: u16,
     /// Whether that timer has 32 bits (else 24).
@@ -185,12 +188,24 @@ fn fadt(memory: &impl PhysMemory, table: u64, machine: &mut Machine) -> Result<(
         // TMR_VAL_EXT.
         machine.pm_timer_is_32_bit = number::<4>(memory, table + 112)? & 1 << 8 != 0;
     }
+    if bytes >= 129 {
+        // RESET_REG_SUP; the register's address space, width and address; the value.
+        let is_there = number::<4>(memory, table + 112)? & 1 << 10 != 0;
+        let kind = number::<2>(memory, table + 116)?;
+        let at = number::<8>(memory, table + 120)?;
+        let value = number::<1>(memory, table + 128)? as u8;
+        machine.reset = u16::try_from(at)
+            .ok()
+            .filter(|&at| is_there && kind == 0x0801 && at != 0)
+            .map(|at| (at, value));
+    }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::vec;
     use std::vec::Vec;
 
     /// Memory of some bytes from address 0 on.
@@ -268,6 +283,25 @@ mod tests {
         assert_eq!(machine.pm1_control, [0xb004, 0]);
         assert_eq!(machine.pm_timer, 0xb008);
         assert!(machine.pm_timer_is_32_bit);
+    }
+
+    #[test]
+    fn the_reset_register_is_used_where_it_is_a_port() {
+        let reset = |flags: u32, kind: u16, at: u64| {
+            let mut memory = machine_with(&[]);
+            let mut fadt = vec![0; 93];
+            fadt[76..80].copy_from_slice(&flags.to_le_bytes());
+            fadt[80..82].copy_from_slice(&kind.to_le_bytes());
+            fadt[84..92].copy_from_slice(&at.to_le_bytes());
+            fadt[92] = 6;
+            memory.table(0x800, b"FACP", &fadt);
+            read(&memory, 0).expect("tables").reset
+        };
+        assert_eq!(reset(1 << 10, 0x0801, 0xcf9), Some((0xcf9, 6)));
+        assert_eq!(reset(0, 0x0801, 0xcf9), None, "not supported");
+        assert_eq!(reset(1 << 10, 0x0800, 0xcf9), None, "memory");
+        assert_eq!(reset(1 << 10, 0x0801, 0x1_0000), None, "no port");
+        assert_eq!(read(&machine_with(&[]), 0).expect("tables").reset, None);
     }
 
     #[test]

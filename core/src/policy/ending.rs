@@ -12,6 +12,8 @@ pub enum Ending {
     Keyboard,
     /// The chipset's reset control register.
     ResetControl,
+    /// ACPI's reset register (ACPI Specification, "Reset Register").
+    ResetRegister,
 }
 
 /// Port that takes the letters of [`WORD`].
@@ -21,13 +23,13 @@ const WORD: &[u8] = b"Shutdown";
 /// The keyboard controller's command port.
 pub const KEYBOARD_PORT: u16 = 0x64;
 /// Command: pulse output bit 0, the reset line.
-const PULSE_RESET: u8 = 0xfe;
+pub const PULSE_RESET: u8 = 0xfe;
 /// The reset control register. It lies within the PCI configuration address
 /// port and answers to single bytes alone; what is wider goes to that one. So
 /// every access to that port exits: thousands while L1 boots, few afterwards.
 pub const RESET_PORT: u16 = 0xcf9;
 /// RST_CPU: a reset when it becomes 1.
-const RESET_CPU: u8 = 1 << 2;
+pub const RESET_CPU: u8 = 1 << 2;
 /// SLP_EN, in the high byte of PM1 control.
 const SLEEP_ENABLE_HIGH: u8 = 1 << 5;
 
@@ -37,14 +39,18 @@ pub struct Watch {
     letters: usize,
     /// PM1a and PM1b control; 0 where the machine has none.
     pm1_control: [u16; 2],
+    /// ACPI's reset register: its port and what resets the machine.
+    reset: Option<(u16, u8)>,
 }
 
 impl Watch {
-    /// A watch on a machine with these PM1 control ports (0: none).
-    pub const fn new(pm1_control: [u16; 2]) -> Self {
+    /// A watch on a machine with these PM1 control ports (0: none) and this reset
+    /// register.
+    pub const fn new(pm1_control: [u16; 2], reset: Option<(u16, u8)>) -> Self {
         Self {
             letters: 0,
             pm1_control,
+            reset,
         }
     }
 
@@ -58,6 +64,7 @@ impl Watch {
         [WORD_PORT, KEYBOARD_PORT, RESET_PORT]
             .into_iter()
             .chain(pm1)
+            .chain(self.reset.map(|(port, _)| port))
     }
 
     /// L1 is about to write these bytes, 1, 2 or 4, to `port` in one access.
@@ -88,6 +95,10 @@ impl Watch {
                 None
             }
             KEYBOARD_PORT if value == PULSE_RESET => Some(Ending::Keyboard),
+            // It may be the port above, for which a wider access goes elsewhere.
+            _ if port != RESET_PORT && self.reset == Some((port, value)) => {
+                Some(Ending::ResetRegister)
+            }
             _ => {
                 let is_high = self
                     .pm1_control
@@ -111,7 +122,7 @@ mod tests {
 
     #[test]
     fn the_word_ends_the_run_once() {
-        let mut watch = Watch::new([0, 0]);
+        let mut watch = Watch::new([0, 0], None);
         assert_eq!(write_all(&mut watch, b"Shutdow"), 0);
         assert_eq!(write_all(&mut watch, b"n"), 1);
         assert_eq!(write_all(&mut watch, b"n"), 0);
@@ -121,7 +132,7 @@ mod tests {
 
     #[test]
     fn sleep_needs_its_enable_bit() {
-        let mut watch = Watch::new([0xb004, 0]);
+        let mut watch = Watch::new([0xb004, 0], None);
         assert_eq!(watch.about_to_write(0xb004, &[0xff]), None);
         assert_eq!(watch.about_to_write(0xb005, &[0x14]), None);
         assert_eq!(watch.about_to_write(0xb005, &[0x34]), Some(Ending::Sleep));
@@ -133,7 +144,7 @@ mod tests {
 
     #[test]
     fn resets_are_seen() {
-        let mut watch = Watch::new([0, 0]);
+        let mut watch = Watch::new([0, 0], None);
         assert!(watch.ports().any(|p| p == 0xcf9));
         // PCI configuration, the high byte of its address aside.
         assert!(
@@ -147,9 +158,28 @@ mod tests {
             Some(Ending::Keyboard)
         );
     }
+
+    #[test]
+    fn the_reset_register_of_acpi_is_seen() {
+        let mut watch = Watch::new([0, 0], Some((0x604, 5)));
+        assert!(watch.ports().any(|p| p == 0x604));
+        assert_eq!(watch.about_to_write(0x604, &[4]), None);
+        assert_eq!(
+            watch.about_to_write(0x604, &[5]),
+            Some(Ending::ResetRegister)
+        );
+        // Often it is the chipset's, which a wide access does not reach.
+        let mut watch = Watch::new([0, 0], Some((RESET_PORT, 6)));
+        assert_eq!(watch.about_to_write(0xcf8, &[0, 6]), None);
+        assert_eq!(
+            watch.about_to_write(RESET_PORT, &[6]),
+            Some(Ending::ResetControl)
+        );
+    }
+
     #[test]
     fn only_a_single_byte_reaches_the_reset_control_register() {
-        let mut watch = Watch::new([0, 0]);
+        let mut watch = Watch::new([0, 0], None);
         assert_eq!(watch.about_to_write(0xcf9, &[2]), None);
         assert_eq!(
             watch.about_to_write(0xcf9, &[6]),
@@ -164,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_wide_write_is_seen_at_each_port() {
-        let mut watch = Watch::new([0xb004, 0]);
+        let mut watch = Watch::new([0xb004, 0], None);
         assert_eq!(
             watch.about_to_write(0xb004, &[0, 0x20]),
             Some(Ending::Sleep)
