@@ -14,6 +14,8 @@ pub mod control_registers;
 pub mod cpuid;
 #[path = "policy/ending.rs"]
 pub mod ending;
+#[path = "policy/fake_caps.rs"]
+pub mod fake_caps;
 #[path = "policy/features.rs"]
 pub mod features;
 #[path = "policy/ledger_leaf.rs"]

@@ -13,6 +13,7 @@ mod console;
 mod cpu;
 mod exception;
 mod exit;
+mod fake_caps;
 mod l1;
 mod machine;
 mod mem;

@@ -11,6 +11,7 @@ use umbra_vmcs::Field;
 
 use crate::arch::{cr, vmx};
 use crate::cpu::percpu::{Cpu, VMCS02_PAGES};
+use crate::fake_caps;
 use crate::mem::{L1Physical, PAGE_BYTES, Tables, layout, pointer};
 use crate::platform::msr_policy::{settle, settle_mtrrs};
 use crate::vmcs::{current, vmcs02};
@@ -235,6 +236,7 @@ impl Translations for Cpu {
     fn invvpid_address(&mut self, vpid: u16, linear: u64) {
         // The address is L1's. Whether it is canonical is the CPU's to say; what
         // it refuses costs the whole context.
+        fake_caps::invalidates(40);
         if vmx::invvpid(vmx::InvvpidType::IndividualAddress, vpid, linear).is_err() {
             self.invvpid_single(vpid);
         }
@@ -305,12 +307,14 @@ pub fn map_on_demand(cpu: &mut Cpu, gpa: u64) -> bool {
 /// The operands come from `nested`, which has checked them: a failure is L0's
 /// own bug.
 fn invvpid(kind: vmx::InvvpidType, vpid: u16, linear: u64) {
+    fake_caps::invalidates(40 + kind as u32);
     if let Err(fail) = vmx::invvpid(kind, vpid, linear) {
         panic!("INVVPID {kind:?} of {vpid:#x}: {fail:?}");
     }
 }
 
 fn invept(kind: vmx::InveptType, eptp: u64) {
+    fake_caps::invalidates(24 + kind as u32);
     if let Err(fail) = vmx::invept(kind, eptp) {
         panic!("INVEPT {kind:?} of {eptp:#x}: {fail:?}");
     }

@@ -51,9 +51,12 @@ pub fn hypervisors(depth: u32, on: Option<On>) -> u32 {
 
 /// The image of Umbra for a run.
 fn umbra_for(what: &WhatArgs) -> Image {
-    match what.counts_accesses {
-        true => Image::UmbraWithAccesses,
-        false => Image::Umbra,
+    if what.lacking.is_some() {
+        Image::UmbraForTests
+    } else if what.counts_accesses {
+        Image::UmbraWithAccesses
+    } else {
+        Image::Umbra
     }
 }
 
@@ -79,13 +82,14 @@ pub fn prepare(what: &WhatArgs, on: Option<On>) -> Result<Prepared> {
         guest.modules.push(guests::parse_module(module)?);
     }
     let umbra = (depth > 0).then(|| umbra_for(what).build()).transpose()?;
+    let lacks = what.lacking.iter().map(|lack| format!(" lacks={lack}"));
     Ok(Prepared {
         guest,
         kind,
         kernel,
         umbra,
         depth,
-        umbra_cmdline: what.umbra.clone().unwrap_or_default(),
+        umbra_cmdline: what.umbra.iter().cloned().chain(lacks).collect(),
     })
 }
 

@@ -108,6 +108,10 @@ pub struct WhatArgs {
     /// Whether Umbra counts its VMCS accesses: for `--ledger`.
     #[arg(skip)]
     pub counts_accesses: bool,
+    /// For Umbra's own tests: the CPU lacks WHAT, a bit of a VMX capability MSR
+    /// as in 48b.17, or a VMCS field as in field.6402
+    #[arg(long, value_name = "WHAT", conflicts_with = "native")]
+    pub lacking: Option<String>,
 }
 
 /// `./x run`.

@@ -37,6 +37,8 @@ pub enum Image {
     UmbraWithAccesses,
     /// The same without what can be left out.
     UmbraPlain,
+    /// Umbra with what its own tests ask of it, never what a person runs.
+    UmbraForTests,
     /// The test VM in `testvms/<name>`.
     TestVm(String),
 }
@@ -48,6 +50,7 @@ impl Image {
             Self::Umbra => "umbra",
             Self::UmbraWithAccesses => "umbra-with-accesses",
             Self::UmbraPlain => "umbra-plain",
+            Self::UmbraForTests => "umbra-for-tests",
             Self::TestVm(name) => name,
         }
     }
@@ -68,6 +71,7 @@ impl Image {
                 "--target-dir=target/with-accesses",
             ],
             Self::UmbraPlain => &["--no-default-features", "--target-dir=target/plain"],
+            Self::UmbraForTests => &["--features=fake-caps", "--target-dir=target/for-tests"],
             Self::Umbra | Self::TestVm(_) => &[],
         }
     }

@@ -32,7 +32,7 @@ extern "C" fn umbra_boot(magic: u32, info_address: u64) -> ! {
         Ok(options) => options,
         Err(word) => cannot_start!("{word}"),
     };
-    let (vmx, feature_control) = probe::require_features();
+    let (vmx, feature_control) = probe::require_features(&options);
     let map = match info.memory_map() {
         Ok(map) => map,
         Err(error) => cannot_start!("{error}"),

@@ -3,11 +3,12 @@
 use crate::arch::{cpuid, msr};
 use crate::cannot_start;
 use umbra_core::features::{self, feature_control};
+use umbra_core::options::Options;
 use umbra_vmcs::VmxCaps;
 
 /// Stops with one line unless the CPU has all that Umbra needs. Gives the VMX
 /// capabilities, and IA32_FEATURE_CONTROL as the firmware left it.
-pub fn require_features() -> (VmxCaps, u64) {
+pub fn require_features(options: &Options) -> (VmxCaps, u64) {
     let leaf_1 = cpuid::cpuid(1, 0);
     let extended = cpuid::cpuid_or_zero(0x8000_0001, 0);
     if let Err(what) = features::check_cpuid(leaf_1.ecx, extended.edx) {
@@ -19,11 +20,27 @@ pub fn require_features() -> (VmxCaps, u64) {
             "the firmware has locked VMX off (IA32_FEATURE_CONTROL is {control:#x}): switch virtualization on in its set-up"
         );
     }
-    let caps = VmxCaps::read(msr::read);
+    let caps = VmxCaps::read(|number| capability(options, number));
     if let Err(what) = features::check_vmx(&caps) {
         cannot_start!("this CPU has no {what}");
     }
     (caps, control)
+}
+
+/// A capability MSR.
+#[cfg(not(feature = "fake-caps"))]
+fn capability(_: &Options, number: u32) -> u64 {
+    msr::read(number)
+}
+
+/// A capability MSR, less what the command line takes away.
+#[cfg(feature = "fake-caps")]
+fn capability(options: &Options, number: u32) -> u64 {
+    let value = msr::read(number);
+    match options.lacks {
+        Some(lack) => lack.shown(number, value),
+        None => value,
+    }
 }
 
 /// IA32_ARCH_CAPABILITIES, and its bit IBRS_ALL.

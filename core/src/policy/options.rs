@@ -28,6 +28,9 @@ pub struct Options {
     pub trace: Option<Filter>,
     /// Print the ledger as YAML at the end, and answer L1's kernel its leaf.
     pub ledger: bool,
+    /// What to take away from the CPU.
+    #[cfg(feature = "fake-caps")]
+    pub lacks: Option<crate::fake_caps::Lack>,
 }
 
 impl Default for Options {
@@ -40,6 +43,8 @@ impl Default for Options {
             log_failed_entries: false,
             trace: None,
             ledger: false,
+            #[cfg(feature = "fake-caps")]
+            lacks: None,
         }
     }
 }
@@ -235,6 +240,14 @@ pub fn parse(line: &[u8]) -> Result<Options, BadWord<'_>> {
                 let value = value.ok_or_else(|| bad(const { row("trace") }))?;
                 options.trace = Some(Filter::parse(value).map_err(BadWord::Trace)?);
             }
+            #[cfg(feature = "fake-caps")]
+            b"lacks" => {
+                let lack = value.and_then(crate::fake_caps::Lack::parse);
+                options.lacks = Some(lack.ok_or(BadWord::Value {
+                    word,
+                    takes: "MSR.BIT or field.ENCODING",
+                })?);
+            }
             _ => return Err(BadWord::Unknown(word)),
         }
     }
@@ -275,6 +288,8 @@ mod tests {
             log_failed_entries: true,
             trace: Filter::parse(b"l2,cpuid").ok(),
             ledger: true,
+            #[cfg(feature = "fake-caps")]
+            lacks: None,
         };
         assert_eq!(got, Ok(want));
     }

@@ -6,12 +6,14 @@
 use crate::arch::vmx;
 #[cfg(feature = "ledger-accesses")]
 use crate::cpu::{counters::Access, percpu};
+use crate::fake_caps;
 use umbra_vmcs::Field;
 use umbra_vmcs::field::Area;
 
 /// Reads a field.
 #[inline(always)]
 pub fn read(field: Field) -> u64 {
+    fake_caps::used(field, None);
     #[cfg(feature = "ledger-accesses")]
     percpu::count_access(Access::Read);
     match vmx::vmread_known(field) {
@@ -38,6 +40,7 @@ pub fn write(field: Field, value: u64) {
     if !matches!(field.area(), Area::Guest | Area::Control) {
         wrong_area(field);
     }
+    fake_caps::used(field, Some(value));
     // SAFETY: guest state cannot break out of EPT; the control fields are
     // L0's own decisions, made in few places, with addresses of L0's pages.
     if !unsafe { vmx::vmwrite_known(field, value) } {
@@ -68,6 +71,7 @@ fn write_failed(field: Field, value: u64) -> ! {
 pub unsafe fn write_host(field: Field, value: u64) {
     #[cfg(feature = "ledger-accesses")]
     percpu::count_access(Access::Write);
+    fake_caps::used(field, Some(value));
     // SAFETY: the caller's promise.
     if let Err(fail) = unsafe { vmx::vmwrite(field, value) } {
         panic!("VMWRITE of {value:#x} to {}: {fail:?}", field.name());

@@ -8,6 +8,7 @@ use crate::arch::{msr, vmx};
 use crate::cannot_start;
 use crate::cpu::percpu::Cpu;
 use crate::cpu::registers::gpr;
+use crate::fake_caps;
 use crate::machine::machine;
 use crate::platform::msr_policy;
 use crate::vmcs::current::write;
@@ -80,7 +81,7 @@ pub fn make(cpu: &mut Cpu) {
 fn present_fields() -> FieldSet {
     let mut present = FieldSet::EMPTY;
     for field in field::ALL {
-        if vmx::vmread(field).is_ok() {
+        if !fake_caps::lacks(field) && vmx::vmread(field).is_ok() {
             present.insert(field);
         }
     }

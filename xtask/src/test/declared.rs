@@ -101,6 +101,9 @@ struct Declaration {
     mem: Option<u32>,
     #[serde(default)]
     cpu_models: Vec<String>,
+    /// What the CPU lacks: one test each.
+    #[serde(default)]
+    lacking: Vec<String>,
     umbra: Option<String>,
     #[serde(default)]
     only_by_name: bool,
@@ -164,6 +167,13 @@ impl Declaration {
         } else {
             self.cpu_models.iter().map(|m| Some(m.as_str())).collect()
         };
+        if !self.lacking.is_empty() {
+            return self
+                .lacking
+                .iter()
+                .map(|lack| self.lacking_test(models[0], lack))
+                .collect();
+        }
         let mut tests = Vec::new();
         for model in &models {
             let mut name = self.name.clone();
@@ -172,14 +182,7 @@ impl Declaration {
                 name.push_str(&format!("@{model}"));
             }
             if self.same_at_depths.is_empty() {
-                tests.push(self.test(
-                    name,
-                    *model,
-                    Expect::Ends {
-                        status: self.status.unwrap_or(0),
-                        last_line: self.last_line.as_deref().map(Regex::new).transpose()?,
-                    },
-                )?);
+                tests.push(self.test(name, *model, self.ends()?)?);
             } else {
                 for &depth in &self.same_at_depths {
                     let name = format!("{name}/depth{depth}");
@@ -188,6 +191,22 @@ impl Declaration {
             }
         }
         Ok(tests)
+    }
+
+    fn ends(&self) -> Result<Expect> {
+        Ok(Expect::Ends {
+            status: self.status.unwrap_or(0),
+            last_line: self.last_line.as_deref().map(Regex::new).transpose()?,
+        })
+    }
+
+    fn lacking_test(&self, model: Option<&str>, lack: &str) -> Result<Test> {
+        if !self.same_at_depths.is_empty() {
+            bail!("same_at_depths compares with a bare machine, which lacks nothing");
+        }
+        let mut test = self.test(format!("{}@{lack}", self.name), model, self.ends()?)?;
+        test.options.push(format!("--lacking={lack}"));
+        Ok(test)
     }
 
     fn test(&self, name: String, cpu_model: Option<&str>, expect: Expect) -> Result<Test> {
@@ -250,6 +269,17 @@ mod tests {
             ["--mem=256", "--cpu-model=y", "--timeout=3600"]
         );
         assert!(matches!(tests[3].expect, Expect::SameAsBare { depth: 2 }));
+    }
+
+    #[test]
+    fn each_thing_that_is_lacking_is_a_test() {
+        let text = "[[test]]\nname = 'a'\ngroup = 'g'\nguest = 'lhv'\n\
+            lacking = ['485.7', 'field.6402']\n";
+        let tests = parse(text).unwrap();
+        assert_eq!(tests.len(), 2);
+        assert_eq!(tests[1].name, "a@field.6402");
+        assert_eq!(tests[1].options, ["--timeout=3600", "--lacking=field.6402"]);
+        assert!(parse(&format!("{text}same_at_depths = [1]\n")).is_err());
     }
 
     #[test]

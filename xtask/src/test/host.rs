@@ -52,7 +52,12 @@ pub fn steps() -> Result<Vec<HostStep>> {
             command
         }));
     }
-    let mut images = vec![Image::Umbra, Image::UmbraWithAccesses, Image::UmbraPlain];
+    let mut images = vec![
+        Image::Umbra,
+        Image::UmbraWithAccesses,
+        Image::UmbraPlain,
+        Image::UmbraForTests,
+    ];
     images.extend(images::test_vms()?.into_iter().map(Image::TestVm));
     for image in images {
         steps.push(step(&format!("clippy-{}", image.name()), move || {
