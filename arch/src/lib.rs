@@ -12,6 +12,19 @@
 //! Sections of the SDM are cited by title.
 #![no_std]
 #![forbid(unsafe_code)]
+// On the way of every VM exit: nothing that L1 or L2 does may stop L0.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::indexing_slicing,
+    )
+)]
 
 mod flags;
 

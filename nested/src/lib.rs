@@ -5,6 +5,18 @@
 //! that touches the CPU goes through [`hw::Hardware`].
 #![no_std]
 #![forbid(unsafe_code)]
+// On the way of every VM exit: nothing that L1 or L2 does may stop L0.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented,
+    )
+)]
 
 pub mod beyond_width;
 pub mod bits;
