@@ -12,6 +12,8 @@ pub mod acpi;
 pub mod control_registers;
 #[path = "policy/cpuid.rs"]
 pub mod cpuid;
+#[path = "policy/cpuid_list.rs"]
+pub mod cpuid_list;
 #[path = "policy/ending.rs"]
 pub mod ending;
 #[path = "policy/fake_caps.rs"]

@@ -29,6 +29,8 @@ pub struct Machine {
     pub has_enhanced_ibrs: bool,
     /// Another hypervisor is below and says so in CPUID.
     pub has_hypervisor: bool,
+    /// The highest basic and extended leaves of CPUID.
+    pub cpuid_most: [u32; 2],
     /// L0's CR4 while L1 runs.
     pub host_cr4: u64,
 }

@@ -56,6 +56,7 @@ extern "C" fn umbra_boot(magic: u32, info_address: u64) -> ! {
         has_enhanced_ibrs: probe::has_enhanced_ibrs(),
         has_hypervisor: cpuid::cpuid(1, 0).ecx & CPUID_HYPERVISOR != 0,
         host_cr4: host_cr4(),
+        cpuid_most: [0, 0x8000_0000].map(|base| cpuid::cpuid(base, 0).eax),
     });
     if machine().options.trace.is_some() {
         crate::vmentry::trace_exits();
@@ -80,6 +81,9 @@ extern "C" fn umbra_boot(magic: u32, info_address: u64) -> ! {
         mem::layout().hidden_start
     );
     smram::lock();
+    if machine().options.show_hidden {
+        crate::l1::cpuid::show_hidden();
+    }
     smp::start_others(&mut pool, &space, &plan);
     let state = handover::load_l1(&map, &info, rsdp);
     enter_l1(cpu, Some(&state))

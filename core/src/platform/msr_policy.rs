@@ -7,6 +7,7 @@ use crate::arch::{cpuid, msr};
 use crate::cpu::percpu::Cpu;
 use crate::machine::machine;
 use crate::mem::Tables;
+use umbra_core::cpuid_list;
 use umbra_core::features::feature_control;
 use umbra_ept::invalidate::Invalidate;
 use umbra_ept::mtrr::Mtrrs;
@@ -43,6 +44,8 @@ const LAST_BRANCHES: [u32; 2] = [0x14ce, 0x14cf];
 /// The overclocking mailbox sets voltages at which L0 computes wrongly, too;
 /// IA32_TME_ACTIVATE and its masks change what is in L0's memory.
 const PLATFORM: [u32; 4] = [0x150, 0x981, 0x982, 0x983];
+/// IA32_XSS: the state components of XSAVES and XRSTORS.
+const XSS: u32 = 0xda0;
 /// While L1 runs these are in vmcs01, and what the CPU holds is L0's: no access
 /// of L1's comes here.
 const IN_VMCS: [u32; 8] = [
@@ -127,6 +130,7 @@ pub fn fill_bitmap(bitmap: &mut [u8], mtrrs: &Mtrrs) {
         msr::IA32_APIC_BASE,
         MISC_ENABLE,
         MEMORY_CTRL,
+        XSS,
     ];
     for index in writes.into_iter().chain(PLATFORM) {
         intercept(bitmap, index, true);
@@ -170,6 +174,7 @@ pub fn write(cpu: &mut Cpu, index: u32, value: u64) -> Result<(), GeneralProtect
         MICROCODE_UPDATE => Ok(()),
         msr::IA32_APIC_BASE => write_apic_base(value),
         _ if is_hidden(index) => Err(GeneralProtection),
+        XSS if value & !cpuid_list::XSS != 0 => Err(GeneralProtection),
         MEMORY_CTRL if value & UC_LOCK_DISABLE != 0 => Err(GeneralProtection),
         // As firmware locks them: the value there is may be written.
         _ if PLATFORM.contains(&index) => match msr::read_safe(index) {

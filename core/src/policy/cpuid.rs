@@ -1,5 +1,6 @@
 //! What L1 reads of CPUID: the bare CPU, less what it could not use.
 
+use crate::cpuid_list::masks;
 use umbra_vmcs::VmxCaps;
 use umbra_vmcs::controls::Proc2;
 
@@ -31,12 +32,9 @@ const CR4_PKE: u64 = 1 << 22;
 /// Changes what the CPU itself answered in L0 into what L1 is to see. `cr4` is
 /// L1's.
 ///
-/// Two bits follow L1's CR4. A feature is hidden when L1 could not use it
-/// because the VM-execution control that lets its instructions through is
-/// missing, or because it would write to physical addresses that EPT does not
-/// check (Intel PT, hardware feedback) or to linear ones that may be L0's (the
-/// debug store), or because no guest can have it (SMX), or because L0 does not
-/// switch its state (FRED).
+/// Two bits follow L1's CR4. Hidden is what is not on the list of
+/// [`cpuid_list`](crate::cpuid_list), and a feature whose VM-execution control,
+/// which lets its instructions through, is missing. The CPU has the leaf.
 pub fn for_l1(leaf: u32, subleaf: u32, cr4: u64, caps: &VmxCaps, words: &mut Words) {
     let hide = |words: &mut Words, register: usize, bit: u32, has: bool| {
         if !has {
@@ -46,49 +44,45 @@ pub fn for_l1(leaf: u32, subleaf: u32, cr4: u64, caps: &VmxCaps, words: &mut Wor
     let mirror = |words: &mut Words, bit: u32, is_on: bool| {
         words[ECX] = words[ECX] & !(1 << bit) | u32::from(is_on) << bit;
     };
+    for (word, mask) in words.iter_mut().zip(masks(leaf, subleaf)) {
+        *word &= mask;
+    }
     match (leaf, subleaf) {
-        (1, _) => {
-            mirror(words, 27, cr4 & CR4_OSXSAVE != 0);
-            // DTES64, DS-CPL and DS: the debug store.
-            hide(words, ECX, 2, false);
-            hide(words, ECX, 4, false);
-            hide(words, EDX, 21, false);
-            hide(words, ECX, 6, false);
-        }
-        (6, _) => {
-            // The hardware-feedback interface and the thread director.
-            hide(words, EAX, 19, false);
-            hide(words, EAX, 23, false);
-        }
+        (1, _) => mirror(words, 27, cr4 & CR4_OSXSAVE != 0),
         (7, 0) => {
+            // No more subleaves than are on the list.
+            words[EAX] = words[EAX].min(2);
             mirror(words, 4, cr4 & CR4_PKE != 0);
             hide(words, EBX, 10, caps.offers_proc2(Proc2::ENABLE_INVPCID));
-            hide(words, EBX, 25, false);
             hide(
                 words,
                 ECX,
                 5,
                 caps.offers_proc2(Proc2::ENABLE_USER_WAIT_AND_PAUSE),
             );
-            hide(words, EDX, 18, false);
-            // Last-branch records, which go on in L0.
-            hide(words, EDX, 19, false);
         }
-        // FRED: its events carry data that injection would have to supply.
-        (7, 1) => hide(words, EAX, 17, false),
         (0xd, 1) => hide(
             words,
             EAX,
             3,
             caps.offers_proc2(Proc2::ENABLE_XSAVES_XRSTORS),
         ),
-        (0x14 | 0x1c, _) => *words = [0; 4],
         (0x8000_0008, _) => {
             let bits = (words[EAX] & 0xff).min(MAX_PHYSICAL_BITS);
             words[EAX] = words[EAX] & !0xff | bits;
         }
         (0x8000_0001, _) => hide(words, EDX, 27, caps.offers_proc2(Proc2::ENABLE_RDTSCP)),
         _ => {}
+    }
+}
+
+/// The leaf that the CPU answers for `leaf`, by the highest basic and extended ones
+/// that it has: one beyond them reads as the highest basic one.
+pub const fn answered(leaf: u32, most_basic: u32, most_extended: u32) -> u32 {
+    match leaf {
+        0x8000_0000.. if leaf <= most_extended => leaf,
+        _ if leaf <= most_basic => leaf,
+        _ => most_basic,
     }
 }
 
@@ -163,9 +157,9 @@ mod tests {
     fn l1_has_no_addresses_that_ept01_cannot_map() {
         let caps = with(Proc2::all());
         for (bits, shown) in [(36, 36), (48, 48), (52, 48)] {
-            let mut words = [0x3900 | bits, 1, 2, 3];
+            let mut words = [0x3900 | bits, 1 << 9, 2, 3];
             for_l1(0x8000_0008, 0, 0, &caps, &mut words);
-            assert_eq!(words, [0x3900 | shown, 1, 2, 3]);
+            assert_eq!(words, [0x3900 | shown, 1 << 9, 0, 0]);
         }
     }
 
@@ -180,9 +174,26 @@ mod tests {
     }
 
     #[test]
-    fn other_leaves_are_the_cpus_own() {
-        let mut words = [1, 2, 3, 4];
-        for_l1(0x4000_0000, 0, u64::MAX, &with(Proc2::empty()), &mut words);
-        assert_eq!(words, [1, 2, 3, 4]);
+    fn a_leaf_is_the_cpus_own_if_it_is_on_the_list() {
+        for (leaf, seen) in [(4, [1, 2, 3, 4]), (0x22, [0; 4]), (0x4000_0000, [0; 4])] {
+            let mut words = [1, 2, 3, 4];
+            for_l1(leaf, 0, u64::MAX, &with(Proc2::empty()), &mut words);
+            assert_eq!(words, seen, "{leaf:#x}");
+        }
+    }
+
+    #[test]
+    fn beyond_what_there_is_stands_the_highest_basic_leaf() {
+        for (leaf, read) in [
+            (0xd, 0xd),
+            (0x16, 0x16),
+            (0x17, 0x16),
+            (0x4000_0000, 0x16),
+            (0x8000_0008, 0x8000_0008),
+            (0x8000_0009, 0x16),
+            (0xc000_0000, 0x16),
+        ] {
+            assert_eq!(answered(leaf, 0x16, 0x8000_0008), read, "{leaf:#x}");
+        }
     }
 }

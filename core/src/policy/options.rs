@@ -24,6 +24,8 @@ pub struct Options {
     pub merge: Merge,
     /// Say which rule a failing VM entry of L1 broke.
     pub log_failed_entries: bool,
+    /// Say which features of the CPU L1 is not shown.
+    pub show_hidden: bool,
     /// Which VM exits to keep and print; `None` costs nothing.
     pub trace: Option<Filter>,
     /// Print the ledger as YAML at the end, and answer L1's kernel its leaf.
@@ -41,6 +43,7 @@ impl Default for Options {
             refill: true,
             merge: Merge::default(),
             log_failed_entries: false,
+            show_hidden: false,
             trace: None,
             ledger: false,
             #[cfg(feature = "fake-caps")]
@@ -108,6 +111,13 @@ pub const ROWS: &[Row] = &[
         default: "",
         takes: "no value",
         meaning: "print the ledger as YAML at the end, and let L1's kernel read it",
+    },
+    Row {
+        name: "show-hidden",
+        value: "",
+        default: "",
+        takes: "no value",
+        meaning: "print the CPU's features that L1 is not shown",
     },
     Row {
         name: "trace",
@@ -236,6 +246,10 @@ pub fn parse(line: &[u8]) -> Result<Options, BadWord<'_>> {
                 None => options.ledger = true,
                 Some(_) => return Err(bad(const { row("ledger") })),
             },
+            b"show-hidden" => match value {
+                None => options.show_hidden = true,
+                Some(_) => return Err(bad(const { row("show-hidden") })),
+            },
             b"trace" => {
                 let value = value.ok_or_else(|| bad(const { row("trace") }))?;
                 options.trace = Some(Filter::parse(value).map_err(BadWord::Trace)?);
@@ -278,7 +292,7 @@ mod tests {
     #[test]
     fn every_option_is_read() {
         let got = parse(
-            b"max-active-ept=3 ept02-pages=164 refill=off merge=mtrr log-failed-entries ledger trace=l2,cpuid",
+            b"max-active-ept=3 ept02-pages=164 refill=off merge=mtrr log-failed-entries ledger show-hidden trace=l2,cpuid",
         );
         let want = Options {
             max_active_ept: 3,
@@ -286,6 +300,7 @@ mod tests {
             refill: false,
             merge: Merge::MtrrPrecedence,
             log_failed_entries: true,
+            show_hidden: true,
             trace: Filter::parse(b"l2,cpuid").ok(),
             ledger: true,
             #[cfg(feature = "fake-caps")]
