@@ -102,6 +102,7 @@ impl L1Physical {
     ///
     /// # Errors
     /// [`Unreachable`] for an address beyond what L0 maps, or a misaligned one.
+    #[inline]
     pub fn read_u64(self, address: u64) -> Result<u64, Unreachable> {
         let layout = self.0;
         check(layout, address, 8)?;
