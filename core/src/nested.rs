@@ -53,7 +53,9 @@ pub fn set_up(cpu: &mut Cpu) {
         perf,
     );
     let gib_pages = cpuid::cpuid_or_zero(0x8000_0001, 0).edx & CPUID_GIB_PAGES != 0;
-    let mut nested = Nested::new(offered, present, facts, gib_pages);
+    // SAFETY: this CPU comes here once.
+    let slots = unsafe { percpu::slots(cpu) };
+    let mut nested = Nested::new(offered, present, facts, gib_pages, slots);
     let options = &machine().options;
     let config = Config {
         caches: options.max_active_ept as usize,

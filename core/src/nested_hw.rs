@@ -5,26 +5,22 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use umbra_ept::ept01::{Ept01, OnDemand};
 use umbra_ept::invalidate::Invalidate;
 use umbra_ept::mem::{L1Memory, Leaf01};
-use umbra_nested::slots::SLOTS;
 use umbra_nested::{Current, Memory, MsrFault, Msrs, Registers, SlotId, Translations, VmcsAccess};
 use umbra_vmcs::Field;
 
 use crate::arch::{cr, vmx};
-use crate::cpu::percpu::{Cpu, VMCS02_PAGES};
+use crate::cpu::percpu::Cpu;
 use crate::fake_caps;
 use crate::mem::{L1Physical, PAGE_BYTES, Tables, layout, pointer};
 use crate::platform::msr_policy::{settle, settle_mtrrs};
 use crate::vmcs::{current, vmcs02};
-
-// Each slot of `nested` has a vmcs02 of its own.
-const _: () = assert!(SLOTS as u64 <= VMCS02_PAGES);
 
 /// The time-stamp counter as an MSR.
 const IA32_TSC: u32 = 0x10;
 
 impl Cpu {
     fn vmcs02(&self, slot: SlotId) -> u64 {
-        self.pages.vmcs02.base() + slot.number() as u64 * PAGE_BYTES
+        self.pages.vmcs02.page(slot.number() as u64)
     }
 
     /// Notes which words of L0's own MSR bitmap have bits, for
@@ -143,7 +139,15 @@ impl Registers for Cpu {
 }
 
 impl Memory for Cpu {
+    #[inline]
     fn read_l1(&self, gpa: u64, bytes: &mut [u8]) {
+        // What L0 reads most are entries of tables and pointers: one load.
+        if let Ok(word) = <&mut [u8; 8]>::try_from(&mut *bytes)
+            && let Ok(value) = L1Physical::new().read_u64(gpa)
+        {
+            *word = value.to_le_bytes();
+            return;
+        }
         if L1Physical::new().read_bytes(gpa, bytes).is_err() {
             // Nothing answers there: the bus floats.
             bytes.fill(0xff);

@@ -393,6 +393,7 @@ impl Nested {
         }
         // A field that L1 is not shown is not kept for it either.
         slot.left_in_vmcs02(stale.intersection(fields));
+        slot.fetch_asked(hw);
 
         self.left_by_l2(hw, id, is_nmi_exit)
     }

@@ -10,7 +10,7 @@ use umbra_vmcs::{InsnError, Vmcs12};
 
 use crate::blame::blame;
 use crate::hw::{Current, Memory, VmcsAccess};
-pub use crate::slot_id::{SLOTS, SlotId};
+pub use crate::slot_id::{MAX_SLOTS, SlotId};
 
 /// The offset of the launch state in L1's VMCS region, after the revision
 /// identifier and the abort indicator (SDM "Format of the VMCS Region").
@@ -37,13 +37,27 @@ pub struct Slot {
     /// Fields that changed since the rules last passed.
     unchecked: FieldSet,
     stale: FieldSet,
+    /// Stale fields that L1 asked for, and is likely to ask for again: read back at
+    /// once.
+    asked: FieldSet,
+    /// What L1 read of them lately.
+    read_lately: FieldSet,
+    /// Exits since `asked` was last cut down to what is read.
+    exits: u8,
+    /// L1 has had a stale field read back since the last exit.
+    has_asked: bool,
     /// vmcs02 has to be reset before it is used.
     needs_reset: bool,
     last_used: u64,
 }
 
+/// After how many exits a field that L1 does not read any more is left in vmcs02
+/// again.
+const EXITS_UNREAD: u8 = 32;
+
 impl Slot {
-    const fn free() -> Self {
+    /// A slot without a VMCS.
+    pub const fn free() -> Self {
         Self {
             gpa: None,
             vmcs12: Vmcs12::new(),
@@ -51,9 +65,24 @@ impl Slot {
             dirty: FieldSet::FULL,
             unchecked: FieldSet::FULL,
             stale: FieldSet::EMPTY,
+            asked: FieldSet::EMPTY,
+            read_lately: FieldSet::EMPTY,
+            exits: 0,
+            has_asked: false,
             needs_reset: true,
             last_used: 0,
         }
+    }
+
+    /// The VMCS goes. Its values stay: the next one brings all of its own.
+    fn release(&mut self) {
+        self.gpa = None;
+        self.is_launched = false;
+        self.dirty = FieldSet::FULL;
+        self.unchecked = FieldSet::FULL;
+        self.stale = FieldSet::EMPTY;
+        self.asked = FieldSet::EMPTY;
+        self.needs_reset = true;
     }
 
     /// A field as vmcs12 has it. What lies in vmcs02 alone is an older value.
@@ -118,6 +147,23 @@ impl Slot {
     pub fn left_in_vmcs02(&mut self, fields: FieldSet) {
         self.stale = self.stale.union(fields);
         self.dirty = self.dirty.difference(fields);
+    }
+
+    /// An exit is being recorded, and vmcs02 is current: reads back at once what L1
+    /// asked for after earlier exits.
+    #[inline]
+    pub fn fetch_asked(&mut self, hw: &mut impl VmcsAccess) {
+        self.has_asked = false;
+        self.exits = self.exits.wrapping_add(1);
+        if self.exits.is_multiple_of(EXITS_UNREAD) {
+            self.asked = self.asked.intersection(self.read_lately);
+            self.read_lately = FieldSet::EMPTY;
+        }
+        let mut asked = self.asked.intersection(self.stale);
+        self.stale = self.stale.difference(asked);
+        asked.drain_within(&FieldSet::FULL, |field| {
+            self.vmcs12.set(field, hw.read(field));
+        });
     }
 
     /// Before L0 writes something of its own over a field of vmcs02, which is
@@ -187,23 +233,37 @@ impl Slot {
 /// The table.
 #[derive(Debug)]
 pub struct Slots {
-    slots: [Slot; SLOTS],
+    slots: &'static mut [Slot],
+    /// Where a region was last, by some bits of its address.
+    hints: [u8; HINTS],
     clock: u64,
 }
 
-impl Default for Slots {
-    fn default() -> Self {
-        Self::new()
-    }
+const HINTS: usize = 256;
+
+/// The entry of `hints` for a region. Regions beside each other have each their own.
+const fn hint(gpa: u64) -> usize {
+    let page = gpa >> 12;
+    (page ^ page >> 8) as usize % HINTS
 }
 
 impl Slots {
-    /// All slots free.
-    pub const fn new() -> Self {
+    /// Keeps vmcs12s in these slots, all of them free; of more than
+    /// [`MAX_SLOTS`] the rest is not used.
+    pub fn new(slots: &'static mut [Slot]) -> Self {
+        let used = slots.len().min(MAX_SLOTS);
+        let Some(slots) = slots.get_mut(..used).filter(|slots| !slots.is_empty()) else {
+            blame("there is no slot")
+        };
         Self {
-            slots: [const { Slot::free() }; SLOTS],
+            slots,
+            hints: [0; HINTS],
             clock: 0,
         }
+    }
+
+    fn ids(&self) -> impl Iterator<Item = SlotId> + use<> {
+        SlotId::all(self.slots.len())
     }
 
     /// The slot that [`load`](Self::load) gave.
@@ -214,7 +274,13 @@ impl Slots {
     }
 
     fn find(&self, gpa: u64) -> Option<SlotId> {
-        SlotId::all().find(|id| self.slots[id.number()].gpa == Some(gpa))
+        let hint = self.hints[hint(gpa)];
+        match self.slots.get(usize::from(hint)) {
+            Some(slot) if slot.gpa == Some(gpa) => Some(SlotId::new(hint)),
+            _ => self
+                .ids()
+                .find(|id| self.slots[id.number()].gpa == Some(gpa)),
+        }
     }
 
     /// Brings the VMCS at `gpa` into a slot, writing back the least recently
@@ -227,7 +293,7 @@ impl Slots {
                 let id = self.victim();
                 self.write_back(hw, id);
                 let slot = self.get(id);
-                *slot = Slot::free();
+                slot.release();
                 slot.gpa = Some(gpa);
                 let mut bytes = [0; Vmcs12::BYTES];
                 hw.read_l1(gpa + VALUES_OFFSET, &mut bytes);
@@ -238,6 +304,7 @@ impl Slots {
                 id
             }
         };
+        self.hints[hint(gpa)] = id.hint();
         let clock = self.clock;
         self.get(id).last_used = clock;
         id
@@ -245,7 +312,7 @@ impl Slots {
 
     fn victim(&self) -> SlotId {
         let mut best = SlotId::FIRST;
-        for id in SlotId::all() {
+        for id in self.ids() {
             let slot = &self.slots[id.number()];
             if slot.gpa.is_none() {
                 return id;
@@ -264,7 +331,7 @@ impl Slots {
             Some(id) => {
                 self.get(id).is_launched = false;
                 self.write_back(hw, id);
-                *self.get(id) = Slot::free();
+                self.get(id).release();
             }
             None => hw.write_l1(gpa + LAUNCH_STATE_OFFSET, &0_u64.to_le_bytes()),
         }
@@ -272,9 +339,9 @@ impl Slots {
 
     /// Writes every slot back and frees it.
     pub fn flush(&mut self, hw: &mut (impl VmcsAccess + Memory)) {
-        for id in SlotId::all() {
+        for id in self.ids() {
             self.write_back(hw, id);
-            *self.get(id) = Slot::free();
+            self.get(id).release();
         }
     }
 
@@ -305,11 +372,21 @@ impl Slots {
         hw.switch_to(Current::Vmcs01);
     }
 
-    /// A field as L1 sees it, read back from vmcs02 if need be.
+    /// A field as L1 sees it, read back from vmcs02 if need be: alone, or with all
+    /// others if it is not the first since the exit.
     #[inline]
     pub fn field(&mut self, hw: &mut impl VmcsAccess, id: SlotId, field: Field) -> u64 {
-        if self.get(id).stale.contains(field) {
-            self.sync(hw, id);
+        let slot = self.get(id);
+        slot.read_lately.insert(field);
+        if slot.stale.contains(field) {
+            slot.asked.insert(field);
+            if core::mem::replace(&mut slot.has_asked, true) {
+                self.sync(hw, id);
+            } else {
+                hw.switch_to(Current::Vmcs02(id));
+                slot.fetch(hw, field);
+                hw.switch_to(Current::Vmcs01);
+            }
         }
         self.get(id).get(field)
     }

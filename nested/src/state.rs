@@ -79,7 +79,13 @@ pub struct Nested {
 impl Nested {
     /// A CPU outside VMX operation. `fields` are those that the CPU below was
     /// found to have; only what `caps` offers of them is shown to L1.
-    pub fn new(caps: VmxCaps, fields: FieldSet, cpu: CpuFacts, gib_pages: bool) -> Self {
+    pub fn new(
+        caps: VmxCaps,
+        fields: FieldSet,
+        cpu: CpuFacts,
+        gib_pages: bool,
+        slots: Slots,
+    ) -> Self {
         Self {
             caps,
             fields: crate::offer::fields(&caps, &fields),
@@ -92,7 +98,7 @@ impl Nested {
             vpids: Vpids::new(),
             ept_caps: EptCaps::from_msr(caps.ept_vpid, cpu.physical_address_bits),
             broken: None,
-            slots: Slots::new(),
+            slots,
             vmx: Vmx::Off,
         }
     }

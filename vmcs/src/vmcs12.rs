@@ -11,6 +11,17 @@ pub struct Vmcs12 {
     values: [u64; FIELD_COUNT],
 }
 
+/// The bits that each field's value can have.
+static MASKS: [u64; FIELD_COUNT] = {
+    let mut masks = [0; FIELD_COUNT];
+    let mut n = 0;
+    while n < FIELD_COUNT {
+        masks[n] = field::ALL[n].value_mask();
+        n += 1;
+    }
+    masks
+};
+
 impl Default for Vmcs12 {
     fn default() -> Self {
         Self::new()
@@ -49,18 +60,18 @@ impl Vmcs12 {
     /// Lays the values out as they lie in L1's VMCS region, little-endian, in
     /// the order of the table.
     pub fn write_to(&self, bytes: &mut [u8; Self::BYTES]) {
-        for (chunk, value) in bytes.chunks_exact_mut(8).zip(self.values) {
-            chunk.copy_from_slice(&value.to_le_bytes());
+        let (chunks, _) = bytes.as_chunks_mut::<8>();
+        for (chunk, value) in chunks.iter_mut().zip(&self.values) {
+            *chunk = value.to_le_bytes();
         }
     }
 
     /// Takes the values from L1's VMCS region. The bytes are L1's to write, so
     /// every value is cut to its field's width again.
     pub fn read_from(&mut self, bytes: &[u8; Self::BYTES]) {
-        for (field, chunk) in field::ALL.into_iter().zip(bytes.chunks_exact(8)) {
-            let mut value = [0; 8];
-            value.copy_from_slice(chunk);
-            self.set(field, u64::from_le_bytes(value));
+        let (chunks, _) = bytes.as_chunks::<8>();
+        for ((value, mask), chunk) in self.values.iter_mut().zip(&MASKS).zip(chunks) {
+            *value = u64::from_le_bytes(*chunk) & mask;
         }
     }
 }

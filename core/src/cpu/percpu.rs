@@ -21,7 +21,7 @@ use crate::cpu::registers::Registers;
 use crate::cpu::vmcs_state::VmcsState;
 use crate::machine::machine;
 use crate::mem::paging::{Access, AddressSpace, PageSize, pages};
-use crate::mem::{OwnedPages, PAGE_BYTES, PagePool};
+use crate::mem::{OwnedPages, PAGE_BYTES, PagePool, pointer};
 use crate::merged_bitmap::OpenWords;
 use core::mem::offset_of;
 use core::sync::atomic::AtomicBool;
@@ -31,6 +31,7 @@ use umbra_core::trace::Ring;
 use umbra_ept::ept01::Ept01;
 use umbra_ept::mtrr::Mtrrs;
 use umbra_nested::Nested;
+use umbra_nested::slots::{Slot, Slots};
 use umbra_nmi::{Inbox, NmiMachine};
 use umbra_vmcs::VmxCaps;
 use umbra_vmcs::field::FieldSet;
@@ -102,16 +103,16 @@ pub struct CpuPages {
     pub msr_bitmap: OwnedPages,
     /// vmcs01's two I/O bitmaps.
     pub io_bitmaps: OwnedPages,
-    /// vmcs02 regions.
+    /// vmcs02 regions, one for each slot of `nested`.
     pub vmcs02: OwnedPages,
+    /// Those slots.
+    pub slots: OwnedPages,
     /// For nested VMX: merged bitmaps, lists and the like.
     pub nested: OwnedPages,
     /// For ept02 caches.
     pub ept02: OwnedPages,
 }
 
-/// How many vmcs02 regions a CPU has.
-pub const VMCS02_PAGES: u64 = 16;
 /// How many pages a CPU has for nested VMX besides.
 pub const NESTED_PAGES: u64 = 64;
 
@@ -175,14 +176,21 @@ fn ept02_pages(options: &Options) -> u64 {
     u64::from(options.max_active_ept) * u64::from(options.ept02_pages)
 }
 
+/// How many pages the slots for this many vmcs12s take.
+const fn slot_pages(vmcs12s: u64) -> u64 {
+    pages(vmcs12s * size_of::<Slot>() as u64)
+}
+
 /// How many pages one CPU takes, without its ept01 and page tables.
 pub fn fixed_pages(options: &Options) -> u64 {
+    let vmcs12s = u64::from(options.vmcs12s);
     STACK_PAGES
         + NMI_STACK_PAGES
         + FATAL_STACK_PAGES
         + pages(size_of::<PerCpu>() as u64)
         + 5
-        + VMCS02_PAGES
+        + vmcs12s
+        + slot_pages(vmcs12s)
         + NESTED_PAGES
         + ept02_pages(options)
         + trace_pages(options)
@@ -219,12 +227,14 @@ pub fn create(pool: &mut PagePool, space: &mut AddressSpace, index: u32, apic_id
         );
     }
     let options = &machine().options;
+    let vmcs12s = u64::from(options.vmcs12s);
     let pages = CpuPages {
         vmxon: pool.take(1),
         vmcs01: pool.take(1),
         msr_bitmap: pool.take(1),
         io_bitmaps: pool.take(2),
-        vmcs02: pool.take(VMCS02_PAGES),
+        vmcs02: pool.take(vmcs12s),
+        slots: pool.take(slot_pages(vmcs12s)),
         nested: pool.take(NESTED_PAGES),
         ept02: pool.take(ept02_pages(options)),
     };
@@ -363,6 +373,22 @@ pub unsafe fn from_stub<'a>(this: *mut PerCpu) -> (&'a mut Cpu, &'a mut Nested) 
     let cpu = unsafe { &mut (*this).cpu };
     // SAFETY: as above; the two fields are apart.
     (cpu, unsafe { &mut (*this).nested })
+}
+
+/// The slots for the vmcs12s of this CPU, all free.
+///
+/// # Safety
+/// Called once for each CPU.
+pub unsafe fn slots(cpu: &Cpu) -> Slots {
+    let count = cpu.pages.vmcs02.count() as usize;
+    let first = pointer(cpu.pages.slots.base()).cast::<Slot>();
+    for n in 0..count {
+        // SAFETY: the pages are this CPU's own, mapped, aligned, and hold `count` slots.
+        unsafe { first.wrapping_add(n).write(Slot::free()) };
+    }
+    // SAFETY: as above; each was written, and nothing else ever refers to them (the
+    // caller's promise).
+    Slots::new(unsafe { core::slice::from_raw_parts_mut(first, count) })
 }
 
 /// Fills CPU `index`'s part for nested VMX.

@@ -1,7 +1,7 @@
 //! Which VMCS is current on a CPU, and which were launched.
 
 use umbra_nested::Current;
-use umbra_nested::slots::SLOTS;
+use umbra_nested::slots::MAX_SLOTS;
 
 /// Which VMCS the CPU has current, and which have been launched since they were
 /// last cleared.
@@ -9,7 +9,7 @@ use umbra_nested::slots::SLOTS;
 pub struct VmcsState {
     current: Current,
     is_vmcs01_launched: bool,
-    is_vmcs02_launched: [bool; SLOTS],
+    is_vmcs02_launched: [bool; MAX_SLOTS],
 }
 
 impl VmcsState {
@@ -18,7 +18,7 @@ impl VmcsState {
         Self {
             current: Current::Vmcs01,
             is_vmcs01_launched: false,
-            is_vmcs02_launched: [false; SLOTS],
+            is_vmcs02_launched: [false; MAX_SLOTS],
         }
     }
 

@@ -18,6 +18,8 @@ pub struct Options {
     pub max_active_ept: u32,
     /// Table pages of each.
     pub ept02_pages: u32,
+    /// How many VMCSs of L1 each CPU keeps at hand.
+    pub vmcs12s: u32,
     /// After INVEPT, read the leaves used lately anew and put them back.
     pub refill: bool,
     /// How ept02 gets its memory types.
@@ -40,6 +42,7 @@ impl Default for Options {
         Self {
             max_active_ept: 8,
             ept02_pages: 512,
+            vmcs12s: 64,
             refill: true,
             merge: Merge::default(),
             log_failed_entries: false,
@@ -83,6 +86,13 @@ pub const ROWS: &[Row] = &[
         default: "512",
         takes: "a number from 154 to 65535",
         meaning: "table pages of each",
+    },
+    Row {
+        name: "vmcs12s",
+        value: "N",
+        default: "64",
+        takes: "a number from 1 to 256",
+        meaning: "VMCSs of L1 that each CPU keeps at hand, each in some 6 KiB",
     },
     Row {
         name: "refill",
@@ -224,6 +234,10 @@ pub fn parse(line: &[u8]) -> Result<Options, BadWord<'_>> {
                 let bad = bad(const { row("ept02-pages") });
                 options.ept02_pages = number(value, SCATTERED_PAGES, 65535).ok_or(bad)?;
             }
+            b"vmcs12s" => {
+                let bad = bad(const { row("vmcs12s") });
+                options.vmcs12s = number(value, 1, 256).ok_or(bad)?;
+            }
             b"refill" => {
                 options.refill = match value {
                     Some(b"on") => true,
@@ -292,11 +306,12 @@ mod tests {
     #[test]
     fn every_option_is_read() {
         let got = parse(
-            b"max-active-ept=3 ept02-pages=164 refill=off merge=mtrr log-failed-entries ledger show-hidden trace=l2,cpuid",
+            b"max-active-ept=3 ept02-pages=164 vmcs12s=5 refill=off merge=mtrr log-failed-entries ledger show-hidden trace=l2,cpuid",
         );
         let want = Options {
             max_active_ept: 3,
             ept02_pages: 164,
+            vmcs12s: 5,
             refill: false,
             merge: Merge::MtrrPrecedence,
             log_failed_entries: true,
@@ -317,6 +332,8 @@ mod tests {
             "max-active-ept",
             "ept02-pages=+8",
             "ept02-pages=99999999999999999999",
+            "vmcs12s=0",
+            "vmcs12s=257",
             "refill=maybe",
             "merge=",
             "log-failed-entries=1",

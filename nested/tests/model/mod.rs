@@ -10,6 +10,7 @@ use umbra_ept::ept02::Config;
 use umbra_ept::mem::{L1Memory, Leaf01, TableMemory, TablePages};
 use umbra_ept::memtype::{MemType, Merge};
 use umbra_ept::rights::Rights;
+use umbra_nested::slots::{Slot, Slots};
 use umbra_nested::{Current, Done, MsrFault, Nested, SlotId, offer};
 pub use umbra_nested::{Memory, Msrs, Registers, Translations, VmcsAccess};
 use umbra_vmcs::caps::Allowed;
@@ -19,6 +20,8 @@ use umbra_vmcs::rules::CpuFacts;
 use umbra_vmcs::{Vmcs12, VmxCaps};
 
 pub const MEMORY_BYTES: usize = 2 << 20;
+/// How many vmcs12s the machine keeps.
+pub const SLOTS: usize = 8;
 pub const REVISION: u32 = 0x2b;
 pub const VMXON_REGION: u64 = 0x1000;
 pub const VMCS_REGION: u64 = 0x2000;
@@ -385,7 +388,9 @@ pub fn nested() -> Nested {
 /// On a CPU that has these fields alone.
 pub fn nested_with(present: FieldSet) -> Nested {
     let caps = offer::offer(&capabilities_below(), &present);
-    let mut nested = Nested::new(caps, present, cpu_facts(), true);
+    let slots: Vec<Slot> = (0..SLOTS).map(|_| Slot::free()).collect();
+    let slots = Slots::new(Box::leak(slots.into_boxed_slice()));
+    let mut nested = Nested::new(caps, present, cpu_facts(), true, slots);
     let config = Config {
         caches: 8,
         pages_per_cache: 16,
