@@ -8,6 +8,8 @@ extern crate std;
 
 #[path = "policy/acpi.rs"]
 pub mod acpi;
+#[path = "policy/acpi_sleep.rs"]
+pub mod acpi_sleep;
 #[path = "policy/control_registers.rs"]
 pub mod control_registers;
 #[path = "policy/cpuid.rs"]

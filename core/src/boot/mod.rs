@@ -16,7 +16,7 @@ use crate::vmcs::vmcs01;
 use crate::{cannot_start, console, exception, machine as machine_facts, mem, say};
 use core::arch::global_asm;
 use umbra_core::cpuid::{CPUID_HYPERVISOR, MAX_PHYSICAL_BITS};
-use umbra_core::{acpi, options};
+use umbra_core::{acpi, acpi_sleep, options};
 use umbra_ept::caps::Caps;
 use umbra_guests::{BootInfo, Kind, MemoryMap, StartState};
 
@@ -84,6 +84,7 @@ extern "C" fn umbra_boot(magic: u32, info_address: u64) -> ! {
     if machine().options.show_hidden {
         crate::l1::cpuid::show_hidden();
     }
+    hide_s3();
     smp::start_others(&mut pool, &space, &plan);
     let state = handover::load_l1(&map, &info, rsdp);
     enter_l1(cpu, Some(&state))
@@ -125,6 +126,15 @@ fn read_acpi(rsdp: Option<u64>) -> acpi::Machine {
         }
     }
     found
+}
+
+/// L1 is not shown the sleep state that Umbra would not survive.
+fn hide_s3() {
+    // A damaged DSDT is L1's to complain about: without one it knows no sleep state.
+    let dsdt = machine().acpi.dsdt;
+    if dsdt != 0 && acpi_sleep::hide_s3(&mut L1Physical::new(), dsdt) == Ok(true) {
+        say!("ACPI S3 (suspend to RAM) is hidden from L1");
+    }
 }
 
 /// The local APIC id of the CPU that runs this.

@@ -10,7 +10,7 @@ use umbra_guests::{PhysMemory, Unreachable};
 pub const MAX_CPUS: usize = 64;
 
 /// Bytes of a table's header.
-const HEADER_BYTES: u64 = 36;
+pub(crate) const HEADER_BYTES: u64 = 36;
 /// The longest table that is taken seriously, in bytes.
 const MAX_TABLE_BYTES: u64 = 1 << 20;
 
@@ -57,13 +57,18 @@ pub struct Machine {
     /// The port of the reset register and what is written there to reset the
     /// machine, where that register is one byte of I/O space.
     pub reset: Option<(u16, u8)>,
+    /// The physical address of the DSDT; 0: none.
+    pub dsdt: u64,
     /// The port of the power-management timer; 0: none.
     pub pm_timer: u16,
     /// Whether that timer has 32 bits (else 24).
     pub pm_timer_is_32_bit: bool,
 }
 
-fn number<const N: usize>(memory: &impl PhysMemory, at: u64) -> Result<u64, Unreachable> {
+pub(crate) fn number<const N: usize>(
+    memory: &impl PhysMemory,
+    at: u64,
+) -> Result<u64, Unreachable> {
     let mut bytes = [0; 8];
     memory.read(at, &mut bytes[..N])?;
     Ok(u64::from_le_bytes(bytes))
@@ -107,7 +112,7 @@ pub fn read(memory: &impl PhysMemory, rsdp: u64) -> Result<Machine, Error> {
 }
 
 /// Checks a table's length and sum; gives the length in bytes.
-fn check(memory: &impl PhysMemory, table: u64) -> Result<u64, Error> {
+pub(crate) fn check(memory: &impl PhysMemory, table: u64) -> Result<u64, Error> {
     let bytes = number::<4>(memory, table.wrapping_add(4))?;
     if !(HEADER_BYTES..=MAX_TABLE_BYTES).contains(&bytes) || table.checked_add(bytes).is_none() {
         return Err(Error::Length(table));
@@ -183,6 +188,14 @@ fn fadt(memory: &impl PhysMemory, table: u64, machine: &mut Machine) -> Result<(
         port(memory, table, bytes, 64, 172)?,
         port(memory, table, bytes, 68, 184)?,
     ];
+    // DSDT, and X_DSDT, which counts where it is there.
+    machine.dsdt = number::<4>(memory, table + 40)?;
+    if bytes >= 148 {
+        match number::<8>(memory, table + 140)? {
+            0 => {}
+            wide => machine.dsdt = wide,
+        }
+    }
     machine.pm_timer = port(memory, table, bytes, 76, 208)?;
     if bytes >= 116 {
         // TMR_VAL_EXT.
