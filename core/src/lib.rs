@@ -10,6 +10,8 @@ extern crate std;
 pub mod acpi;
 #[path = "policy/acpi_sleep.rs"]
 pub mod acpi_sleep;
+#[path = "policy/breakpoints.rs"]
+pub mod breakpoints;
 #[path = "policy/control_registers.rs"]
 pub mod control_registers;
 #[path = "policy/cpuid.rs"]

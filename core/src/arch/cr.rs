@@ -3,6 +3,26 @@
 use crate::fixup_row;
 use core::arch::asm;
 
+/// DR0 to DR3, which are L1's while L0 runs.
+pub fn breakpoint_addresses() -> [u64; 4] {
+    let (dr0, dr1, dr2, dr3);
+    // SAFETY: reads registers; DR7.GD is 0 after a VM exit.
+    unsafe {
+        core::arch::asm!(
+            "mov {}, dr0",
+            "mov {}, dr1",
+            "mov {}, dr2",
+            "mov {}, dr3",
+            out(reg) dr0,
+            out(reg) dr1,
+            out(reg) dr2,
+            out(reg) dr3,
+            options(nomem, nostack, preserves_flags)
+        );
+    }
+    [dr0, dr1, dr2, dr3]
+}
+
 /// CR4.MCE.
 pub const CR4_MCE: u64 = 1 << 6;
 /// CR4.VMXE.

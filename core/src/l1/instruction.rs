@@ -2,8 +2,10 @@
 //! raises a fault, or what it interrupted is delivered anew.
 
 use crate::action::Event;
+use crate::arch::cr;
 use crate::vmcs::current::{read, write};
-use umbra_core::control_registers::cr0;
+use umbra_core::breakpoints::{self, Kind};
+use umbra_core::control_registers::{cr0, cr4};
 use umbra_nmi::{Interruptibility, Policy, blocking};
 use umbra_vmcs::field;
 
@@ -79,6 +81,27 @@ pub fn skip_instruction() {
     }
     write(field::GUEST_RIP, rip);
     end_of_instruction();
+}
+
+/// L0 has made an access for L1: a breakpoint on it is a trap behind the
+/// instruction, or behind the turn of a repeated one.
+pub fn note_access(kind: Kind, address: u64, bytes: u64) {
+    /// An enabled breakpoint was met.
+    const PENDING_ENABLED: u64 = 1 << 12;
+
+    let dr7 = read(field::GUEST_DR7);
+    if !breakpoints::any_enabled(dr7) {
+        return;
+    }
+    if kind == Kind::Port && read(field::GUEST_CR4) & cr4::DE == 0 {
+        return;
+    }
+    let met = breakpoints::hit(dr7, cr::breakpoint_addresses(), kind, address, bytes);
+    if met != 0 {
+        let pending = read(field::GUEST_PENDING_DEBUG_EXCEPTIONS);
+        let now = pending | met | PENDING_ENABLED;
+        write(field::GUEST_PENDING_DEBUG_EXCEPTIONS, now);
+    }
 }
 
 /// An instruction of L1, or one turn of a repeated one, was executed for it:

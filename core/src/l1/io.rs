@@ -7,7 +7,9 @@ use crate::console::{self, COM1};
 use crate::cpu::percpu::Cpu;
 use crate::cpu::registers::gpr;
 use crate::exit::IoAccess;
+use crate::l1::instruction::note_access;
 use crate::report;
+use umbra_core::breakpoints::Kind;
 use umbra_core::line::register;
 
 /// Handles IN and OUT.
@@ -23,6 +25,7 @@ pub fn handle(cpu: &mut Cpu, access: IoAccess) -> Action {
     } else {
         output(cpu, access, cpu.regs.gprs[gpr::RAX] as u32);
     }
+    note_access(Kind::Port, access.port.into(), access.bytes.into());
     Action::Skip
 }
 

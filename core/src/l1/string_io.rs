@@ -7,8 +7,10 @@ use crate::cpu::percpu::Cpu;
 use crate::cpu::registers::gpr;
 use crate::exit::IoAccess;
 use crate::l1::instruction::end_of_instruction;
+use crate::l1::instruction::note_access;
 use crate::machine::machine;
 use crate::vmcs::current::{change, read};
+use umbra_core::breakpoints::Kind;
 use umbra_core::control_registers::efer;
 use umbra_core::string_operand::{AddressSize, Operand, SegmentFault};
 use umbra_nested::linear::LinearForm;
@@ -117,6 +119,13 @@ fn element(cpu: &mut Cpu, access: IoAccess) -> Result<bool, Refusal> {
         io::output(cpu, access, u32::from_le_bytes(data));
     }
     let step = u64::from(access.bytes);
+    note_access(Kind::Port, access.port.into(), step);
+    let kind = if access.is_input {
+        Kind::Write
+    } else {
+        Kind::Read
+    };
+    note_access(kind, linear, step);
     let is_down = read(field::GUEST_RFLAGS) & RFLAGS_DF != 0;
     let by = if is_down { step.wrapping_neg() } else { step };
     let gprs = &mut cpu.regs.gprs;

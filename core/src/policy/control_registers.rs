@@ -23,6 +23,7 @@ pub mod cr0 {
 /// Bits of CR4.
 pub mod cr4 {
     #![allow(missing_docs)]
+    pub const DE: u64 = 1 << 3;
     pub const PSE: u64 = 1 << 4;
     pub const PAE: u64 = 1 << 5;
     pub const MCE: u64 = 1 << 6;

@@ -93,6 +93,62 @@ pieces! {
         "3: out dx, al", "inc ebp", "cmp ebp, 2", "jb 3b";
 }
 
+// With a breakpoint on what they access: RSI and RDI point to it.
+pieces! {
+    watch_out "a port breakpoint at OUT" "mov edx, 0x3fb", "mov al, 3", "nop", "3: out dx, al", "nop", "nop";
+    watch_in "a port breakpoint at IN" "mov edx, 0x3fb", "nop", "3: in al, dx", "nop", "nop";
+    watch_outs "a data breakpoint at REP OUTS" "mov edx, 0x3fb", "mov ecx, 3", "3: rep outsb", "nop", "nop";
+    watch_ins "a data breakpoint at REP INS" "mov edx, 0x3fb", "mov ecx, 3", "3: rep insb", "nop", "nop";
+    watch_mov "a data breakpoint at MOV" "nop", "3: mov [rdi + 1], al", "nop", "nop";
+}
+
+/// Breakpoints on accesses, of which the second byte or the port is watched.
+fn watch(stack: &Page) {
+    let buffer = Page::alloc(1);
+    buffer.fill(3);
+    let cr4 = cpu::cr4();
+    const DE: u64 = 1 << 3;
+    for (piece, address, dr7, de) in [
+        (watch_out(), 0x3fb, 0x2_0402, DE),
+        (watch_out(), 0x3fb, 0x2_0402, 0),
+        (watch_in(), 0x3fb, 0x2_0402, DE),
+        (watch_outs(), buffer.address() + 1, 0x3_0402, 0),
+        (watch_outs(), buffer.address() + 1, 0x1_0402, 0),
+        (watch_outs(), 0x3fb, 0x2_0402, DE),
+        (watch_ins(), buffer.address() + 1, 0x1_0402, 0),
+        (watch_ins(), buffer.address() + 4, 0x1_0402, 0),
+        (watch_mov(), buffer.address() + 1, 0x1_0402, 0),
+    ] {
+        // SAFETY: DE means nothing to this program.
+        unsafe { cpu::set_cr4(cr4 & !DE | de) };
+        set_breakpoint(address, dr7);
+        let registers = Registers {
+            rsi: buffer.address(),
+            rdi: buffer.address(),
+            ..Registers::default()
+        };
+        let place = Place {
+            code: gdt::CODE64,
+            stack: gdt::DATA,
+            rip: piece.start,
+            rsp: stack.address() + 2048,
+            fs: 0,
+        };
+        let fault = run_piece(&place, &registers);
+        let dr6 = dr6();
+        set_breakpoint(0, 0x400);
+        let offset = fault.rip.wrapping_sub(piece.at) as i64;
+        line!(
+            "step {}, DR7 {dr7:x}, DE {}: {} at {offset:+}, DR6 {dr6:x}",
+            piece.name,
+            de != 0,
+            vector_name(fault.vector)
+        );
+    }
+    // SAFETY: as it was.
+    unsafe { cpu::set_cr4(cr4) };
+}
+
 fn set_breakpoint(address: u64, dr7: u64) {
     // SAFETY: a breakpoint on the piece alone; the trap table is ready for it.
     unsafe {
@@ -171,6 +227,7 @@ pub fn run() {
     ] {
         show("outside VMX", &stack, &piece, true);
     }
+    watch(&stack);
 }
 
 /// Steps in VMX root operation.
