@@ -386,6 +386,45 @@ fn one_dirty_flag_serves_a_large_page() {
     assert_eq!(walk_own(&b.t, root, base + 0x5000).unwrap().rights & 7, 7);
 }
 
+/// L1 was told of a violation and mended it: L2 does not fault there again. What ept12 does not
+/// allow, or has not marked as accessed, stays out, and no flag is set.
+#[test]
+fn a_leaf_that_l1_has_just_mended_is_put_in_before_l2_asks() {
+    for (flags, entry, puts_in) in [
+        (0, RWX | WB, true),
+        (0, 1 | WB, true),
+        (0, 0, false),
+        (AD, RWX | WB, false),
+        (AD, RWX | WB | A, false),
+    ] {
+        let mut b = Bench::new(1, 16, 0);
+        let c = b.context(flags, CAPS);
+        let slot = b.slot(&c, 0x5000, Level::Pt, RWX);
+        let root = b.enter(&c).0;
+        assert!(matches!(
+            b.touch(&c, 0x5000, Access::READ),
+            Outcome::Violation12(_)
+        ));
+        b.machine.poke(slot, 0x5000_5000 | entry);
+        let owed = b.pool.prefill(&c, 0x5000, &mut b.t, &mut b.l1);
+        assert_eq!(owed, Invalidate::None);
+        let found = walk_own(&b.t, root, 0x5000);
+        // The tables above the leaf have no accessed flag, if they have one.
+        assert_eq!(found.is_some(), puts_in, "{flags:#x} {entry:#x}");
+        assert_eq!(b.peek(slot), 0x5000_5000 | entry);
+    }
+    // All levels marked: the leaf goes in, without the right to write where it is not dirty.
+    let mut b = Bench::new(1, 16, 0);
+    let c = b.context(AD, CAPS);
+    let slot = b.slot(&c, 0x5000, Level::Pt, RWX | A);
+    b.machine.poke(slot, 0x5000_5000 | RWX | WB | A);
+    let root = b.enter(&c).0;
+    b.pool.prefill(&c, 0x5000, &mut b.t, &mut b.l1);
+    let found = walk_own(&b.t, root, 0x5000).expect("put in");
+    assert_eq!(found.rights & 7, 5);
+    assert_eq!(b.peek(slot) & D, 0);
+}
+
 #[test]
 fn another_cpu_of_l1_may_be_quicker() {
     let mut b = Bench::new(1, 16, 0);

@@ -261,7 +261,14 @@ impl Nested {
         };
         let Some(active) = active else { return false };
         hw.write(field::EPT_POINTER, active.eptp.raw());
-        invalidate(hw, active.invalidate);
+        let mut owed = active.invalidate;
+        if let Some(gpa2) = self.slots.get(id).take_violation() {
+            // L1 has most likely mended it, and L2 would fault there once more.
+            let (mut tables, mut memory) = hw.ept();
+            let more = self.pool.prefill(&context, gpa2, &mut tables, &mut memory);
+            owed = owed.and(more);
+        }
+        invalidate(hw, owed);
         true
     }
 

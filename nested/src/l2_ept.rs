@@ -105,6 +105,8 @@ impl Nested {
             }
             return self.reflect_event(hw, Reason::ExceptionOrNmi as u32);
         }
+        let gpa2 = hw.read(field::GUEST_PHYSICAL_ADDRESS);
+        self.slots.get(id).told_of_violation(gpa2);
         self.reflect_changed(hw, id, Reason::EptViolation, qualification)
     }
 

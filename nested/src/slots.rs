@@ -46,6 +46,8 @@ pub struct Slot {
     exits: u8,
     /// L1 has had a stale field read back since the last exit.
     has_asked: bool,
+    /// Where L1 was told of an EPT violation, since the last entry.
+    violated: Option<u64>,
     /// vmcs02 has to be reset before it is used.
     needs_reset: bool,
     last_used: u64,
@@ -69,6 +71,7 @@ impl Slot {
             read_lately: FieldSet::EMPTY,
             exits: 0,
             has_asked: false,
+            violated: None,
             needs_reset: true,
             last_used: 0,
         }
@@ -82,6 +85,7 @@ impl Slot {
         self.unchecked = FieldSet::FULL;
         self.stale = FieldSet::EMPTY;
         self.asked = FieldSet::EMPTY;
+        self.violated = None;
         self.needs_reset = true;
     }
 
@@ -213,6 +217,18 @@ impl Slot {
     #[inline]
     pub(crate) fn passed(&mut self) {
         self.unchecked = FieldSet::EMPTY;
+    }
+
+    /// L1 is told of an EPT violation at this L2-physical address.
+    #[inline]
+    pub(crate) fn told_of_violation(&mut self, gpa2: u64) {
+        self.violated = Some(gpa2);
+    }
+
+    /// Where that was, once.
+    #[inline]
+    pub(crate) fn take_violation(&mut self) -> Option<u64> {
+        self.violated.take()
     }
 
     /// Fields whose value lies in vmcs02 alone.

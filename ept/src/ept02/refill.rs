@@ -1,7 +1,7 @@
 //! After an INVEPT of L1: leaves out, and the ones used last read anew.
 
 use super::cache::{BLOCK, Recent};
-use super::fill::From12;
+use super::fill::{ALL, From12};
 use super::{Context12, Pool};
 use crate::ept12;
 use crate::invalidate::Invalidate;
@@ -80,6 +80,52 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
                 cache.was_put_back(recent.credit);
             }
             return;
+        }
+    }
+
+    /// Puts the leaf for `gpa2` in, if ept12 translates it by now: L1 was told of a
+    /// violation there, and L2 is about to touch it again. For the context entered by
+    /// [`activate`](Self::activate). Gives the INVEPT that has to follow.
+    pub fn prefill(
+        &mut self,
+        context: &Context12,
+        gpa2: u64,
+        tables: &mut impl TableMemory,
+        l1: &mut impl L1Memory,
+    ) -> Invalidate {
+        let access = Access::empty();
+        let Ok(found) = ept12::translate(context.eptp, gpa2, access, &context.caps, l1) else {
+            return Invalidate::None;
+        };
+        // No flag is set for an access that did not happen yet.
+        if context.eptp.accessed_dirty() && !found.is_accessed() {
+            return Invalidate::None;
+        }
+        let Some(wanted) = self.wanted(context, gpa2, &From12::of(&found), l1) else {
+            return Invalidate::None;
+        };
+        let Some(cache) = self.caches.get_mut(self.current) else {
+            return Invalidate::None;
+        };
+        if wanted.rights.is_empty() {
+            return Invalidate::None;
+        }
+        let eptp = cache.eptp02();
+        // Out of pages: the violation that comes then makes room.
+        let Ok(installed) = cache.install(tables, gpa2, wanted.level, wanted.value) else {
+            return Invalidate::None;
+        };
+        self.counters.refill += u64::from(!installed.same);
+        if self.neighbours
+            && let Some(table) = installed.table
+        {
+            let leaf = (wanted.level, wanted.value);
+            let put = self.around(context, gpa2, &found, leaf, table, ALL, tables, l1);
+            self.counters.around += put;
+        }
+        match installed.resized {
+            true => Invalidate::Single(eptp),
+            false => Invalidate::None,
         }
     }
 
