@@ -419,7 +419,8 @@ fn a_leaf_that_l1_has_just_mended_is_put_in_before_l2_asks() {
     let slot = b.slot(&c, 0x5000, Level::Pt, RWX | A);
     b.machine.poke(slot, 0x5000_5000 | RWX | WB | A);
     let root = b.enter(&c).0;
-    b.pool.prefill(&c, 0x5000, &mut b.t, &mut b.l1);
+    let owed = b.pool.prefill(&c, 0x5000, &mut b.t, &mut b.l1);
+    assert_eq!(owed, Invalidate::None);
     let found = walk_own(&b.t, root, 0x5000).expect("put in");
     assert_eq!(found.rights & 7, 5);
     assert_eq!(b.peek(slot) & D, 0);
