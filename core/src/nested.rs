@@ -3,6 +3,7 @@
 use umbra_ept::ept02::Config;
 use umbra_ept::mem::TablePages;
 use umbra_nested::{Done, L2Done, Nested, abort, offer};
+use umbra_vmcs::controls::Proc2;
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;
 use umbra_vmcs::rules::CpuFacts;
@@ -18,6 +19,7 @@ use crate::machine::machine;
 use crate::panic::fatal;
 use crate::stop;
 use crate::vmcs::current::read;
+use crate::vmcs::shadow;
 use crate::vmcs::vmcs01;
 use crate::vmentry::Outcome;
 
@@ -39,6 +41,9 @@ pub fn set_up(cpu: &mut Cpu) {
     cpu.offered = offered;
     cpu.note_own_intercepts();
     cpu.fill_exit_store_list();
+    if offered.offers_proc2(Proc2::VMCS_SHADOWING) {
+        shadow::make(cpu);
+    }
     let perf = match cpuid::cpuid(1, 0).ecx & CPUID_PDCM {
         0 => 0,
         _ => msr::read_safe(PERF_CAPABILITIES).unwrap_or(0),

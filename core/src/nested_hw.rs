@@ -6,14 +6,15 @@ use umbra_ept::ept01::{Ept01, OnDemand};
 use umbra_ept::invalidate::Invalidate;
 use umbra_ept::mem::{L1Memory, Leaf01};
 use umbra_nested::{Current, Memory, MsrFault, Msrs, Registers, SlotId, Translations, VmcsAccess};
-use umbra_vmcs::Field;
+use umbra_vmcs::field::FieldSet;
+use umbra_vmcs::{Field, Vmcs12};
 
 use crate::arch::{cr, vmx};
 use crate::cpu::percpu::Cpu;
 use crate::fake_caps;
 use crate::mem::{L1Physical, PAGE_BYTES, Tables, layout, pointer};
 use crate::platform::msr_policy::{settle, settle_mtrrs};
-use crate::vmcs::{current, vmcs02};
+use crate::vmcs::{current, shadow, vmcs02};
 
 /// The time-stamp counter as an MSR.
 const IA32_TSC: u32 = 0x10;
@@ -109,6 +110,18 @@ impl VmcsAccess for Cpu {
             panic!("VMPTRLD of {which:?}: {fail:?}");
         }
         self.vmcs.switched_to(which);
+    }
+
+    fn shadow_region(&self) -> u64 {
+        self.pages.shadow.base()
+    }
+
+    fn fill_shadow(&mut self, from: &Vmcs12, fields: &FieldSet) {
+        shadow::fill(self, from, fields);
+    }
+
+    fn drain_shadow(&mut self, to: &mut Vmcs12, fields: &FieldSet) {
+        shadow::drain(self, to, fields);
     }
 
     fn reset_vmcs02(&mut self, slot: SlotId) {

@@ -65,6 +65,13 @@ impl Nested {
         if dirty.intersects(&CONTROL_WORDS) {
             write_controls(hw, slot, &must);
         }
+        if dirty.intersects(&CONTROL_WORDS) || dirty.contains(field::VMCS_LINK_POINTER) {
+            let link = match slot.shadow_link() {
+                Some(_) => hw.shadow_region(),
+                None => u64::MAX,
+            };
+            hw.write(field::VMCS_LINK_POINTER, link);
+        }
         if dirty.contains(field::VM_EXIT_MSR_STORE_COUNT) {
             // L0's own list has one entry, IA32_TSC: L1 is to find the time of the
             // exit, not that of L0's dealing with it.
@@ -103,7 +110,7 @@ fn write_controls(hw: &mut impl VmcsAccess, slot: &Slot, must: &Musts) {
     // Page-modification logging is done by L0, which sees each dirty flag of
     // ept12 change; VM functions exit to L0, since VM_FUNCTION_CONTROLS of
     // vmcs02 stays 0; #VE is decided by L0 on ept12.
-    let off = Proc2::ENABLE_PML | Proc2::EPT_VIOLATION_VE | Proc2::VMCS_SHADOWING;
+    let off = Proc2::ENABLE_PML | Proc2::EPT_VIOLATION_VE;
     let on = Proc2::ENABLE_EPT | Proc2::ENABLE_VPID;
     let proc2 = slot.proc2_word() & !off.bits() | on.bits();
     hw.write(field::SECONDARY_PROCESSOR_BASED_CONTROLS, u64::from(proc2));

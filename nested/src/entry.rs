@@ -34,6 +34,7 @@ impl Nested {
         hw: &mut (impl VmcsAccess + Memory + Msrs + Translations),
         id: SlotId,
     ) -> Done {
+        self.hold_shadow(hw, id);
         let inherited = self.inherited(hw, id);
         let slot = self.slots.get(id);
         if slot.take_reset() {

@@ -4,7 +4,8 @@
 //! `core` implements it for the machine; the tests implement it over arrays.
 
 use umbra_ept::mem::{L1Memory, TableMemory};
-use umbra_vmcs::Field;
+use umbra_vmcs::field::FieldSet;
+use umbra_vmcs::{Field, Vmcs12};
 
 use crate::slot_id::SlotId;
 
@@ -32,6 +33,15 @@ pub trait VmcsAccess {
     /// Starts a vmcs02 afresh: VMCLEAR, then L0's host state and whatever else
     /// does not depend on vmcs12. Leaves it current.
     fn reset_vmcs02(&mut self, slot: SlotId);
+
+    /// The host-physical address of L0's shadow VMCS: for the link pointer of a
+    /// vmcs02. Asked for only where L1 is offered VMCS shadowing.
+    fn shadow_region(&self) -> u64;
+    /// Writes these fields to L0's shadow VMCS, and clears it, so that its region
+    /// has them. Leaves vmcs01 current.
+    fn fill_shadow(&mut self, from: &Vmcs12, fields: &FieldSet);
+    /// Reads these fields from L0's shadow VMCS. Leaves vmcs01 current.
+    fn drain_shadow(&mut self, to: &mut Vmcs12, fields: &FieldSet);
 }
 
 /// The registers that no VMCS holds, of the level that just exited.

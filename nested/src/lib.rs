@@ -36,6 +36,7 @@ pub mod offer;
 pub mod operand;
 pub mod paging;
 mod pdptes;
+mod shadow;
 mod slot_id;
 pub mod slots;
 pub mod state;

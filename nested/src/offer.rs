@@ -42,6 +42,7 @@ const PROC2: Proc2 = Proc2::VIRTUALIZE_APIC_ACCESSES
     .union(Proc2::RDSEED_EXITING)
     .union(Proc2::ENABLE_PML)
     .union(Proc2::EPT_VIOLATION_VE)
+    .union(Proc2::VMCS_SHADOWING)
     .union(Proc2::ENABLE_XSAVES_XRSTORS)
     .union(Proc2::MODE_BASED_EXECUTE_CONTROL)
     .union(Proc2::USE_TSC_SCALING)
@@ -83,6 +84,9 @@ const EPT_VPID: u64 = 1 << 0 // execute-only
 /// IA32_VMX_MISC: bit 14 (PT in VMX operation) is not offered.
 const NO_MISC: u64 = 1 << 14;
 
+/// IA32_VMX_MISC: VMWRITE to any field, read-only ones included.
+const WRITES_ANY_FIELD: u64 = 1 << 29;
+
 /// VM functions: EPTP switching.
 const VMFUNC: u64 = 1 << 0;
 
@@ -117,6 +121,10 @@ pub fn offer(below: &VmxCaps, present: &FieldSet) -> VmxCaps {
     caps.ept_vpid &= EPT_VPID;
     caps.misc &= !NO_MISC;
     caps.vmfunc &= VMFUNC;
+    if caps.misc & WRITES_ANY_FIELD == 0 {
+        // L0's shadow VMCS is to have L1's read-only fields too.
+        caps.withdraw(Needs::Proc2(Proc2::VMCS_SHADOWING));
+    }
     // A feature without one of its fields (a hypervisor below may offer that) is
     // of no use to L1.
     for field in field::ALL {
@@ -240,7 +248,7 @@ mod tests {
         let caps = offer(&everything(), &FieldSet::FULL);
         use umbra_vmcs::field;
         for f in [
-            field::VMREAD_BITMAP_ADDRESS,
+            field::SPEC_CTRL_SHADOW,
             field::GUEST_IA32_S_CET,
             field::HLAT_POINTER,
             field::SECONDARY_VM_EXIT_CONTROLS,

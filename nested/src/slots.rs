@@ -20,6 +20,20 @@ const VALUES_OFFSET: u64 = 16;
 const LAUNCHED: u64 = 1;
 const _: () = assert!(Vmcs12::BYTES as u64 + VALUES_OFFSET <= 4096);
 
+/// Takes the fields from L1's VMCS region at `gpa`.
+pub(crate) fn read_region(hw: &impl Memory, gpa: u64, vmcs12: &mut Vmcs12) {
+    let mut bytes = [0; Vmcs12::BYTES];
+    hw.read_l1(gpa + VALUES_OFFSET, &mut bytes);
+    vmcs12.read_from(&bytes);
+}
+
+/// Puts the fields into L1's VMCS region at `gpa`.
+pub(crate) fn write_region(hw: &mut impl Memory, gpa: u64, vmcs12: &Vmcs12) {
+    let mut bytes = [0; Vmcs12::BYTES];
+    vmcs12.write_to(&mut bytes);
+    hw.write_l1(gpa + VALUES_OFFSET, &bytes);
+}
+
 /// One vmcs12 and what is known of its vmcs02.
 ///
 /// Who has a field's newest value is told by two sets, which never share a
@@ -33,6 +47,9 @@ pub struct Slot {
     vmcs12: Vmcs12,
     /// VMLAUNCH has succeeded since VMCLEAR.
     is_launched: bool,
+    /// It is a shadow VMCS, which cannot be entered: the indicator at the last
+    /// VMPTRLD.
+    is_shadow: bool,
     dirty: FieldSet,
     /// Fields that changed since the rules last passed.
     unchecked: FieldSet,
@@ -64,6 +81,7 @@ impl Slot {
             gpa: None,
             vmcs12: Vmcs12::new(),
             is_launched: false,
+            is_shadow: false,
             dirty: FieldSet::FULL,
             unchecked: FieldSet::FULL,
             stale: FieldSet::EMPTY,
@@ -111,6 +129,18 @@ impl Slot {
     #[inline]
     pub const fn is_launched(&self) -> bool {
         self.is_launched
+    }
+
+    /// Whether it is a shadow VMCS.
+    #[inline]
+    pub const fn is_shadow(&self) -> bool {
+        self.is_shadow
+    }
+
+    /// VMPTRLD found it to be a shadow VMCS, or not.
+    #[inline]
+    pub fn set_shadow(&mut self, is_shadow: bool) {
+        self.is_shadow = is_shadow;
     }
 
     /// VMLAUNCH succeeded; or, after all, did not.
@@ -311,9 +341,7 @@ impl Slots {
                 let slot = self.get(id);
                 slot.release();
                 slot.gpa = Some(gpa);
-                let mut bytes = [0; Vmcs12::BYTES];
-                hw.read_l1(gpa + VALUES_OFFSET, &mut bytes);
-                slot.vmcs12.read_from(&bytes);
+                read_region(hw, gpa, &mut slot.vmcs12);
                 let mut state = [0; 8];
                 hw.read_l1(gpa + LAUNCH_STATE_OFFSET, &mut state);
                 slot.is_launched = u64::from_le_bytes(state) == LAUNCHED;
@@ -353,6 +381,14 @@ impl Slots {
         }
     }
 
+    /// Writes the VMCS at `gpa` back and frees its slot, if it is in one.
+    pub fn give_back(&mut self, hw: &mut (impl VmcsAccess + Memory), gpa: u64) {
+        if let Some(id) = self.find(gpa) {
+            self.write_back(hw, id);
+            self.get(id).release();
+        }
+    }
+
     /// Writes every slot back and frees it.
     pub fn flush(&mut self, hw: &mut (impl VmcsAccess + Memory)) {
         for id in self.ids() {
@@ -365,9 +401,7 @@ impl Slots {
         self.sync(hw, id);
         let slot = self.get(id);
         let Some(gpa) = slot.gpa else { return };
-        let mut bytes = [0; Vmcs12::BYTES];
-        slot.vmcs12.write_to(&mut bytes);
-        hw.write_l1(gpa + VALUES_OFFSET, &bytes);
+        write_region(hw, gpa, &slot.vmcs12);
         let state = if slot.is_launched { LAUNCHED } else { 0 };
         hw.write_l1(gpa + LAUNCH_STATE_OFFSET, &state.to_le_bytes());
     }

@@ -66,6 +66,8 @@ pub struct Nested {
     pub gib_pages: bool,
     /// The vmcs12s at hand.
     pub slots: Slots,
+    /// The shadow VMCS of L1's whose fields L0's own shadow VMCS holds.
+    pub(crate) shadow: Option<u64>,
     pub(crate) vmx: Vmx,
     /// The ept02 caches.
     pub pool: Pool,
@@ -99,6 +101,7 @@ impl Nested {
             ept_caps: EptCaps::from_msr(caps.ept_vpid, cpu.physical_address_bits),
             broken: None,
             slots,
+            shadow: None,
             vmx: Vmx::Off,
         }
     }

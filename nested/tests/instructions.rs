@@ -123,11 +123,11 @@ fn vmread_and_vmwrite_know_fields_halves_and_read_only_ones() {
 
     vmwrite(&mut hw, &mut nested, 0x0002_0000, 0);
     assert_eq!(error(&mut hw, &mut nested), Some(12));
-    // VMCS shadowing is not offered, so its fields do not exist.
+    // Secondary VM-exit controls are not offered, so the field does not exist.
     vmwrite(
         &mut hw,
         &mut nested,
-        field::VMREAD_BITMAP_ADDRESS.encoding().into(),
+        field::SECONDARY_VM_EXIT_CONTROLS.encoding().into(),
         0,
     );
     assert_eq!(error(&mut hw, &mut nested), Some(12));

@@ -99,6 +99,8 @@ pub struct CpuPages {
     pub vmxon: OwnedPages,
     /// vmcs01.
     pub vmcs01: OwnedPages,
+    /// The shadow VMCS that L2 reaches where L1 uses VMCS shadowing.
+    pub shadow: OwnedPages,
     /// vmcs01's MSR bitmap.
     pub msr_bitmap: OwnedPages,
     /// vmcs01's two I/O bitmaps.
@@ -188,7 +190,7 @@ pub fn fixed_pages(options: &Options) -> u64 {
         + NMI_STACK_PAGES
         + FATAL_STACK_PAGES
         + pages(size_of::<PerCpu>() as u64)
-        + 5
+        + 6
         + vmcs12s
         + slot_pages(vmcs12s)
         + NESTED_PAGES
@@ -231,6 +233,7 @@ pub fn create(pool: &mut PagePool, space: &mut AddressSpace, index: u32, apic_id
     let pages = CpuPages {
         vmxon: pool.take(1),
         vmcs01: pool.take(1),
+        shadow: pool.take(1),
         msr_bitmap: pool.take(1),
         io_bitmaps: pool.take(2),
         vmcs02: pool.take(vmcs12s),

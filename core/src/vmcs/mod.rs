@@ -2,5 +2,6 @@
 
 pub mod current;
 pub mod host_state;
+pub mod shadow;
 pub mod vmcs01;
 pub mod vmcs02;

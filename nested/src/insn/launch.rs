@@ -41,6 +41,9 @@ impl Nested {
         let Some(current) = self.root().current else {
             return self.finish(hw, Ok(broken(&VMLAUNCH_POINTER)));
         };
+        if self.slots.get(current).is_shadow() {
+            return self.finish(hw, Ok(broken(&VMLAUNCH_POINTER)));
+        }
         if hw.read(field::GUEST_INTERRUPTIBILITY_STATE) & BLOCKING_BY_MOV_SS != 0 {
             return self.finish(hw, Ok(broken(&VMLAUNCH_MOV_SS)));
         }

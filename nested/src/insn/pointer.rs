@@ -1,5 +1,6 @@
 //! VMCLEAR, VMPTRLD and VMPTRST.
 
+use umbra_vmcs::controls::Proc2;
 use umbra_vmcs::field;
 use umbra_vmcs::rules::instructions::{
     VMCLEAR_ADDRESS, VMCLEAR_VMXON, VMPTRLD_ADDRESS, VMPTRLD_REVISION, VMPTRLD_VMXON,
@@ -10,6 +11,10 @@ use crate::fault::Refusal;
 use crate::hw::{Memory, Msrs, Registers, VmcsAccess};
 use crate::operand::InsnInfo;
 use crate::state::Nested;
+
+/// The shadow-VMCS indicator beside the revision identifier: SDM "Format of the
+/// VMCS Region".
+const SHADOW_INDICATOR: u32 = 1 << 31;
 
 impl Nested {
     pub(super) fn vmclear(
@@ -25,6 +30,7 @@ impl Nested {
             return Ok(broken(&VMCLEAR_VMXON));
         }
         let is_current = self.current_pointer() == pointer;
+        self.release_shadow_at(hw, pointer);
         self.slots.clear(hw, pointer);
         if is_current {
             self.root().current = None;
@@ -44,12 +50,16 @@ impl Nested {
         if self.vmxon_pointer() == Some(pointer) {
             return Ok(broken(&VMPTRLD_VMXON));
         }
-        // The shadow-VMCS indicator (bit 31) is refused as long as VMCS
-        // shadowing is not offered, so the whole word must match.
-        if self.revision_at(hw, pointer) != self.caps.revision() {
+        let word = self.revision_at(hw, pointer);
+        let is_shadow = word & SHADOW_INDICATOR != 0;
+        if word & !SHADOW_INDICATOR != self.caps.revision()
+            || is_shadow && !self.caps.offers_proc2(Proc2::VMCS_SHADOWING)
+        {
             return Ok(broken(&VMPTRLD_REVISION));
         }
+        self.release_shadow_at(hw, pointer);
         let id = self.slots.load(hw, pointer);
+        self.slots.get(id).set_shadow(is_shadow);
         self.root().current = Some(id);
         Ok(Succeed)
     }

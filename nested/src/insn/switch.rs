@@ -61,6 +61,7 @@ impl Nested {
         if let Err(fault) = self.require_root(hw) {
             return Done::Fault(fault);
         }
+        self.release_shadow(hw);
         self.slots.flush(hw);
         // What a later VMX operation of L1 does is not bound to what this one
         // composed.

@@ -31,6 +31,9 @@ pub const VOID: u64 = 0x1d_0000;
 /// Where the tests put the operands of instructions.
 pub const OPERAND: u64 = 0x8000;
 
+/// L0's shadow VMCS.
+pub const SHADOW_REGION: u64 = 0x7fff_0000;
+
 pub struct Machine {
     pub vmcs: HashMap<usize, Vmcs12>,
     pub current: Current,
@@ -41,6 +44,7 @@ pub struct Machine {
     pub tsc: u64,
     pub tsc_at_exit: u64,
     pub cr2: u64,
+    pub shadow: Vmcs12,
     pub reads: u64,
     pub writes: u64,
     pub log: Vec<String>,
@@ -105,6 +109,7 @@ impl Machine {
             tsc: 1000,
             tsc_at_exit: 900,
             cr2: 0,
+            shadow: Vmcs12::new(),
             reads: 0,
             writes: 0,
             log: Vec::new(),
@@ -172,6 +177,24 @@ impl VmcsAccess for Machine {
 
     fn switch_to(&mut self, which: Current) {
         self.current = which;
+    }
+
+    fn shadow_region(&self) -> u64 {
+        SHADOW_REGION
+    }
+
+    fn fill_shadow(&mut self, from: &Vmcs12, fields: &FieldSet) {
+        self.current = Current::Vmcs01;
+        for field in fields.iter() {
+            self.shadow.set(field, from.get(field));
+        }
+    }
+
+    fn drain_shadow(&mut self, to: &mut Vmcs12, fields: &FieldSet) {
+        self.current = Current::Vmcs01;
+        for field in fields.iter() {
+            to.set(field, self.shadow.get(field));
+        }
     }
 
     fn reset_vmcs02(&mut self, slot: SlotId) {

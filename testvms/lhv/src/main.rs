@@ -18,6 +18,7 @@ mod lists;
 mod modes;
 mod msr;
 mod regions;
+mod shadowing;
 mod steps;
 mod switches;
 mod tester;
@@ -49,7 +50,7 @@ const BY_MODE: [Family; 7] = [
 ];
 
 /// Families that choose their modes themselves and run once with and once without EPT.
-const ONCE: [Family; 14] = [
+const ONCE: [Family; 15] = [
     ("timing", timing::run),
     ("apic", virtual_apic::run),
     ("late", late::run),
@@ -64,6 +65,7 @@ const ONCE: [Family; 14] = [
     ("modes", modes::run),
     ("timers", timers::run),
     ("steps", steps::run),
+    ("shadowing", shadowing::run),
 ];
 
 /// The family that runs last, and once: the mode that it enters stays.

@@ -1,0 +1,81 @@
+//! L0's shadow VMCS: what L2's VMREAD and VMWRITE reach where L1 uses VMCS
+//! shadowing. It is never entered.
+
+use crate::arch::vmx;
+use crate::cpu::percpu::Cpu;
+use crate::machine::machine;
+use umbra_nested::Current;
+use umbra_vmcs::field::FieldSet;
+use umbra_vmcs::{Field, Vmcs12};
+
+/// The shadow-VMCS indicator. SDM "Format of the VMCS Region".
+const INDICATOR: u32 = 1 << 31;
+
+/// Makes the region a shadow VMCS; done once, before L1 runs.
+pub fn make(cpu: &Cpu) {
+    let region = cpu.pages.shadow.base();
+    // SAFETY: a page of this CPU's own, mapped and aligned.
+    unsafe {
+        crate::mem::pointer(region)
+            .cast::<u32>()
+            .write_volatile(machine().vmx.revision() | INDICATOR);
+    }
+    clear(region);
+}
+
+/// Writes these fields, and clears the VMCS. vmcs01 is current afterwards.
+pub fn fill(cpu: &mut Cpu, from: &Vmcs12, fields: &FieldSet) {
+    let region = cpu.pages.shadow.base();
+    load(region);
+    for field in fields.iter() {
+        write(field, from.get(field));
+    }
+    // SDM "VMCS Types: Ordinary and Shadow": the CPU reads and writes the region
+    // that the link pointer names, so that nothing of it may be cached.
+    clear(region);
+    back_to_vmcs01(cpu);
+}
+
+/// Reads these fields. vmcs01 is current afterwards.
+pub fn drain(cpu: &mut Cpu, to: &mut Vmcs12, fields: &FieldSet) {
+    let region = cpu.pages.shadow.base();
+    load(region);
+    for field in fields.iter() {
+        match vmx::vmread(field) {
+            Ok(value) => to.set(field, value),
+            Err(fail) => panic!("VMREAD of {} in a shadow VMCS: {fail:?}", field.name()),
+        }
+    }
+    clear(region);
+    back_to_vmcs01(cpu);
+}
+
+fn write(field: Field, value: u64) {
+    // SAFETY: a shadow VMCS is data: no VM entry or exit uses it. That read-only
+    // fields can be written is a condition of shadowing being offered.
+    if let Err(fail) = unsafe { vmx::vmwrite(field, value) } {
+        panic!("VMWRITE of {} in a shadow VMCS: {fail:?}", field.name());
+    }
+}
+
+fn load(region: u64) {
+    // SAFETY: this CPU's own page, which `make` made a shadow VMCS.
+    if let Err(fail) = unsafe { vmx::vmptrld(region) } {
+        panic!("VMPTRLD of a shadow VMCS: {fail:?}");
+    }
+}
+
+fn clear(region: u64) {
+    // SAFETY: as for `load`.
+    if let Err(fail) = unsafe { vmx::vmclear(region) } {
+        panic!("VMCLEAR of a shadow VMCS: {fail:?}");
+    }
+}
+
+fn back_to_vmcs01(cpu: &mut Cpu) {
+    // SAFETY: this CPU's own page, made a VMCS by `vmcs01::make`.
+    if let Err(fail) = unsafe { vmx::vmptrld(cpu.pages.vmcs01.base()) } {
+        panic!("VMPTRLD of vmcs01: {fail:?}");
+    }
+    cpu.vmcs.switched_to(Current::Vmcs01);
+}

@@ -1,0 +1,62 @@
+//! VMCS shadowing for L1: the shadow VMCS that L2's VMREAD and VMWRITE reach.
+//!
+//! SDM "VMCS Types: Ordinary and Shadow", "VMREAD" and "VMWRITE" in the instruction reference.
+//!
+//! The CPU itself runs L2's VMREADs and VMWRITEs, on a shadow VMCS of L0's: vmcs02 has L1's bitmaps, and names L0's
+//! region where vmcs12's link pointer names L1's. While L0's holds the fields of a region of L1's, it is the truth, as
+//! a slot is for an ordinary VMCS: it stays so over exits and entries, and goes back to L1's memory when L1 loads or
+//! clears that region, leaves VMX operation, or enters an L2 with another link pointer. So an exit costs nothing more.
+
+use umbra_vmcs::Vmcs12;
+use umbra_vmcs::controls::Proc2;
+use umbra_vmcs::field;
+
+use crate::hw::{Memory, VmcsAccess};
+use crate::slots::{Slot, SlotId, read_region, write_region};
+use crate::state::Nested;
+
+/// A VMCS link pointer that names nothing.
+const NO_LINK: u64 = u64::MAX;
+
+impl Slot {
+    /// The shadow VMCS of L1's that L2 reaches; `None` where it reaches none.
+    pub(crate) fn shadow_link(&self) -> Option<u64> {
+        let link = self.get(field::VMCS_LINK_POINTER);
+        (self.proc2(Proc2::VMCS_SHADOWING) && link != NO_LINK).then_some(link)
+    }
+}
+
+impl Nested {
+    /// Before an entry: L0's shadow VMCS has what L1's has. vmcs01 is current, and stays so.
+    pub(crate) fn hold_shadow(&mut self, hw: &mut (impl VmcsAccess + Memory), id: SlotId) {
+        let Some(link) = self.slots.get(id).shadow_link() else {
+            return;
+        };
+        if self.shadow == Some(link) {
+            return;
+        }
+        self.release_shadow(hw);
+        self.slots.give_back(hw, link);
+        let mut vmcs12 = Vmcs12::new();
+        read_region(hw, link, &mut vmcs12);
+        hw.fill_shadow(&vmcs12, &self.fields);
+        self.shadow = Some(link);
+    }
+
+    /// L1 is about to use the region at `gpa` itself.
+    pub(crate) fn release_shadow_at(&mut self, hw: &mut (impl VmcsAccess + Memory), gpa: u64) {
+        if self.shadow == Some(gpa) {
+            self.release_shadow(hw);
+        }
+    }
+
+    /// Gives L1's shadow VMCS back what L0's holds of it. vmcs01 is current, and stays so.
+    pub(crate) fn release_shadow(&mut self, hw: &mut (impl VmcsAccess + Memory)) {
+        if let Some(gpa) = self.shadow.take() {
+            let mut vmcs12 = Vmcs12::new();
+            read_region(hw, gpa, &mut vmcs12);
+            hw.drain_shadow(&mut vmcs12, &self.fields);
+            write_region(hw, gpa, &vmcs12);
+        }
+    }
+}
