@@ -6,7 +6,7 @@ use rt::vmx::insn::{vmread_raw, vmwrite_raw};
 use rt::vmx::vm::Mode;
 use umbra_vmcs::field::ALL;
 
-use crate::lab::{Lab, SHADOWING_FIELDS};
+use crate::lab::Lab;
 use crate::show;
 
 /// Runs the group.
@@ -21,13 +21,6 @@ pub fn run(lab: &mut Lab) {
     }
 }
 
-/// Whether an encoding, of either access type, is of a field that Umbra does not offer yet.
-fn is_for_shadowing(encoding: u64) -> bool {
-    SHADOWING_FIELDS
-        .iter()
-        .any(|field| u64::from(field.encoding()) == encoding & !1)
-}
-
 /// One line for each width, area and access type: 64 indices as bits, read and written.
 fn encodings(lab: &mut Lab) {
     for class in 0..32u64 {
@@ -35,9 +28,6 @@ fn encodings(lab: &mut Lab) {
         let (mut read, mut written) = (0u64, 0u64);
         for index in 0..64 {
             let encoding = start | index << 1;
-            if is_for_shadowing(encoding) {
-                continue;
-            }
             if let Ok(value) = vmread_raw(encoding) {
                 read |= 1 << index;
                 written |= u64::from(vmwrite_raw(encoding, value).is_ok()) << index;
@@ -66,9 +56,6 @@ fn encodings(lab: &mut Lab) {
 fn values(lab: &mut Lab) {
     for field in ALL {
         let encoding = u64::from(field.encoding());
-        if is_for_shadowing(encoding) {
-            continue;
-        }
         let Ok(before) = vmread_raw(encoding) else {
             continue;
         };

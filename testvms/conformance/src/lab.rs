@@ -19,10 +19,6 @@ use crate::show::Short;
 /// Preemption-timer ticks after which an L2 that does nothing is stopped, in TSC ticks.
 const PATIENCE_TICKS: u64 = 20_000_000;
 
-/// The fields that exist with VMCS shadowing alone.
-pub const SHADOWING_FIELDS: [Field; 2] =
-    [field::VMREAD_BITMAP_ADDRESS, field::VMWRITE_BITMAP_ADDRESS];
-
 /// What a run is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
@@ -306,13 +302,6 @@ impl Lab {
     pub fn run(&mut self, id: Arguments<'_>) {
         self.cases += 1;
         self.group_cases += 1;
-        if self.needs_shadowing() {
-            if self.purpose == Purpose::Transcript {
-                println!("{id} shadowing");
-            }
-            self.restore(false);
-            return;
-        }
         if let Some(field) = self.lacks.take() {
             if self.purpose == Purpose::Transcript {
                 println!("{id} no {:x}", field.encoding());
@@ -356,16 +345,6 @@ impl Lab {
         }
         println!();
         self.restore(entered);
-    }
-
-    /// Whether the case is about VMCS shadowing, which Umbra does not offer yet: what the bare machine
-    /// answers is not what it could answer.
-    fn needs_shadowing(&self) -> bool {
-        let control = u64::from(Proc2::VMCS_SHADOWING.bits());
-        self.get(field::SECONDARY_PROCESSOR_BASED_CONTROLS) & control != 0
-            || SHADOWING_FIELDS
-                .iter()
-                .any(|field| self.is_dirty[field.index()])
     }
 
     /// Every field of the guest-state area that the exit left with another value than it had before

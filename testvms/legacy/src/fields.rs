@@ -4,14 +4,11 @@
 //! upper half, and written with zeros there.
 
 use rt::vmx::insn;
-use umbra_vmcs::field::{self, ALL, Field, Width};
+use umbra_vmcs::field::{ALL, Field, Width};
 
 use crate::bench::Bench;
 use crate::machine::Setup;
 use crate::tables::Kind;
-
-/// Not comparable as long as VMCS shadowing is not offered.
-const SHADOWING_FIELDS: [Field; 2] = [field::VMREAD_BITMAP_ADDRESS, field::VMWRITE_BITMAP_ADDRESS];
 
 /// VMWRITE ECX, EAX; LAHF; MOV DH, AH; VMREAD ESI, ECX; XOR ECX, 1; VMREAD EDI, ECX.
 const WRITE: &[u8] = &[
@@ -22,9 +19,6 @@ const WRITE: &[u8] = &[
 pub fn run(bench: &Bench) {
     bench.begin("fields");
     for field in ALL {
-        if SHADOWING_FIELDS.contains(&field) {
-            continue;
-        }
         for half in 0..2 {
             if half == 1 && field.width() != Width::W64 {
                 continue;
