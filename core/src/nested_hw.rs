@@ -2,6 +2,8 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use crate::l1::instruction::note_access;
+use umbra_core::breakpoints::Kind;
 use umbra_ept::ept01::{Ept01, OnDemand};
 use umbra_ept::invalidate::Invalidate;
 use umbra_ept::mem::{L1Memory, Leaf01};
@@ -148,6 +150,11 @@ impl Registers for Cpu {
 
     fn pkru(&mut self) -> u32 {
         cr::pkru()
+    }
+
+    fn note_access(&mut self, linear: u64, bytes: u64, is_write: bool) {
+        let kind = if is_write { Kind::Write } else { Kind::Read };
+        note_access(kind, linear, bytes);
     }
 }
 

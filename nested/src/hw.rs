@@ -55,6 +55,9 @@ pub trait Registers {
     fn set_cr2(&mut self, value: u64);
     /// PKRU.
     fn pkru(&mut self) -> u32;
+    /// L0 has read or written this operand of an instruction of L1's in linear
+    /// memory: a breakpoint on it is met.
+    fn note_access(&mut self, linear: u64, bytes: u64, is_write: bool);
 }
 
 /// L1's memory.

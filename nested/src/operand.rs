@@ -204,6 +204,7 @@ impl MemoryOperand {
         if let Some(second) = second {
             hw.read_l1(second, tail);
         }
+        hw.note_access(self.linear, bytes.len() as u64, false);
         Ok(())
     }
 
@@ -230,6 +231,7 @@ impl MemoryOperand {
         if let Some(second) = second {
             hw.write_l1(second, tail);
         }
+        hw.note_access(self.linear, bytes.len() as u64, true);
         Ok(())
     }
 

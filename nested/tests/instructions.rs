@@ -253,3 +253,12 @@ fn vmcall_in_root_fails_with_1() {
     assert_eq!(nested.instruction(&mut hw, Reason::Vmcall), Done::Next);
     assert_eq!(error(&mut hw, &mut nested), Some(1));
 }
+
+/// A breakpoint of L1's may be on the operand.
+#[test]
+fn an_operand_in_memory_is_told_to_the_breakpoints() {
+    let (mut hw, mut nested) = in_vmx();
+    hw.memory_operand(0);
+    assert_eq!(nested.instruction(&mut hw, Reason::Vmptrst), Done::Next);
+    assert_eq!(hw.accesses.last(), Some(&(OPERAND, 8, true)));
+}

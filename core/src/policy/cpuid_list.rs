@@ -38,7 +38,7 @@ const LEAF_1: Masks = [ALL, ALL, !bits(&[2, 4, 6, 16]), !bits(&[10, 20, 21, 30])
 /// EDX): they write to physical addresses that EPT does not check.
 const LEAF_6: Masks = [
     bits(&[
-        0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 16, 17, 18, 20, 24,
+        0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 16, 17, 18, 20, 22, 24,
     ]),
     ALL,
     bits(&[0, 3]),

@@ -52,6 +52,8 @@ pub struct Machine {
     /// Another CPU changes every word before L0 does.
     pub is_contested: bool,
     pub pkru: u32,
+    /// Linear address, bytes, whether written.
+    pub accesses: Vec<(u64, u64, bool)>,
     /// L0 intercepts no MSR of L2 for itself.
     pub opens_msrs: bool,
     /// The fields that the CPU has.
@@ -116,6 +118,7 @@ impl Machine {
             is_ept01_changed: false,
             is_contested: false,
             pkru: 0,
+            accesses: Vec::new(),
             opens_msrs: false,
             present: FieldSet::FULL,
         };
@@ -220,6 +223,9 @@ impl Registers for Machine {
 
     fn pkru(&mut self) -> u32 {
         self.pkru
+    }
+    fn note_access(&mut self, linear: u64, bytes: u64, is_write: bool) {
+        self.accesses.push((linear, bytes, is_write));
     }
 }
 

@@ -99,16 +99,23 @@ pieces! {
     watch_in "a port breakpoint at IN" "mov edx, 0x3fb", "nop", "3: in al, dx", "nop", "nop";
     watch_outs "a data breakpoint at REP OUTS" "mov edx, 0x3fb", "mov ecx, 3", "3: rep outsb", "nop", "nop";
     watch_ins "a data breakpoint at REP INS" "mov edx, 0x3fb", "mov ecx, 3", "3: rep insb", "nop", "nop";
+    watch_vmptrst "a data breakpoint at VMPTRST" "nop", "3: vmptrst [rdi]", "nop", "nop";
+    watch_vmwrite "a data breakpoint at VMWRITE" "mov eax, 0x6800", "nop", "3: vmwrite rax, [rdi]", "nop", "nop";
     watch_mov "a data breakpoint at MOV" "nop", "3: mov [rdi + 1], al", "nop", "nop";
 }
 
 /// Breakpoints on accesses, of which the second byte or the port is watched.
-fn watch(stack: &Page) {
+fn watch(stack: &Page, in_vmx_operation: bool) {
     let buffer = Page::alloc(1);
     buffer.fill(3);
     let cr4 = cpu::cr4();
     const DE: u64 = 1 << 3;
-    for (piece, address, dr7, de) in [
+    let all = [
+        (watch_vmptrst(), buffer.address() + 1, 0x1_0402, 0),
+        (watch_vmptrst(), buffer.address() + 7, 0x3_0402, 0),
+        (watch_vmptrst(), buffer.address() + 8, 0x3_0402, 0),
+        (watch_vmwrite(), buffer.address() + 1, 0x1_0402, 0),
+        (watch_vmwrite(), buffer.address() + 1, 0x3_0402, 0),
         (watch_out(), 0x3fb, 0x2_0402, DE),
         (watch_out(), 0x3fb, 0x2_0402, 0),
         (watch_in(), 0x3fb, 0x2_0402, DE),
@@ -118,7 +125,9 @@ fn watch(stack: &Page) {
         (watch_ins(), buffer.address() + 1, 0x1_0402, 0),
         (watch_ins(), buffer.address() + 4, 0x1_0402, 0),
         (watch_mov(), buffer.address() + 1, 0x1_0402, 0),
-    ] {
+    ];
+    let (vmx, other) = all.split_at(5);
+    for &(ref piece, address, dr7, de) in if in_vmx_operation { vmx } else { other } {
         // SAFETY: DE means nothing to this program.
         unsafe { cpu::set_cr4(cr4 & !DE | de) };
         set_breakpoint(address, dr7);
@@ -227,7 +236,7 @@ pub fn run() {
     ] {
         show("outside VMX", &stack, &piece, true);
     }
-    watch(&stack);
+    watch(&stack, false);
 }
 
 /// Steps in VMX root operation.
@@ -236,4 +245,5 @@ pub fn run_in_vmx_operation() {
     for piece in [do_cpuid(), do_out(), vm_read(), vm_store(), ss_cpuid()] {
         show("in VMX operation", &stack, &piece, false);
     }
+    watch(&stack, true);
 }
