@@ -18,6 +18,8 @@ pub mod control_registers;
 pub mod cpuid;
 #[path = "policy/cpuid_list.rs"]
 pub mod cpuid_list;
+#[path = "policy/efi_config.rs"]
+pub mod efi_config;
 #[path = "policy/ending.rs"]
 pub mod ending;
 #[path = "policy/fake_caps.rs"]

@@ -1,11 +1,14 @@
 //! From the boot loader to L1. See `docs/boot.md`.
 
+mod efi;
 mod handover;
 mod loader_info;
 mod plan;
 mod relocate;
+mod screen;
 mod smp;
 
+use self::plan::Plan;
 use crate::arch::{cpuid, cr, msr};
 use crate::cpu::percpu::{self, Cpu};
 use crate::l1::init_sipi;
@@ -16,6 +19,7 @@ use crate::vmcs::vmcs01;
 use crate::{cannot_start, console, exception, machine as machine_facts, mem, say};
 use core::arch::global_asm;
 use umbra_core::cpuid::{CPUID_HYPERVISOR, MAX_PHYSICAL_BITS};
+use umbra_core::options::Options;
 use umbra_core::{acpi, acpi_sleep, options};
 use umbra_ept::caps::Caps;
 use umbra_guests::{BootInfo, Kind, MemoryMap, StartState};
@@ -28,22 +32,32 @@ global_asm!(include_str!("entry.S"), options(att_syntax));
 extern "C" fn umbra_boot(magic: u32, info_address: u64) -> ! {
     console::init();
     let info = loader_info::copy(magic, info_address);
+    screen::use_for_refusals(&info);
     let options = match options::parse(info.command_line()) {
         Ok(options) => options,
         Err(word) => cannot_start!("{word}"),
     };
-    let (vmx, feature_control) = probe::require_features(&options);
     let map = match info.memory_map() {
         Ok(map) => map,
         Err(error) => cannot_start!("{error}"),
     };
-    // What the boot loader gave is L0's from here on: no more early exits for
-    // what a person typed.
     let early = L1Physical::early();
     let rsdp = match info.efi() {
         None => umbra_guests::rsdp::find(&early),
         Some(efi) => umbra_guests::efi::rsdp(&early, efi.system_table),
     };
+    settle_machine(options, rsdp, ram_end(&map));
+    enable_no_execute();
+    let mtrrs = mtrr::of_this_cpu();
+    let plan = plan::make(&map, &info, info_address, &mtrrs);
+    let cpu = take_machine(&plan);
+    let state = handover::load_l1(&map, &info, rsdp);
+    enter_l1(cpu, Some(&state))
+}
+
+/// Finds out what the machine is, or stops with a line where it lacks something.
+fn settle_machine(options: Options, rsdp: Option<u64>, ram_end: u64) {
+    let (vmx, feature_control) = probe::require_features(&options);
     let physical_address_bits = cpuid::physical_address_bits().min(MAX_PHYSICAL_BITS);
     machine_facts::set(Machine {
         options,
@@ -52,7 +66,7 @@ extern "C" fn umbra_boot(magic: u32, info_address: u64) -> ! {
         physical_address_bits,
         feature_control,
         acpi: read_acpi(rsdp),
-        ram_end: ram_end(&map),
+        ram_end,
         has_enhanced_ibrs: probe::has_enhanced_ibrs(),
         has_hypervisor: cpuid::cpuid(1, 0).ecx & CPUID_HYPERVISOR != 0,
         host_cr4: host_cr4(),
@@ -61,10 +75,11 @@ extern "C" fn umbra_boot(magic: u32, info_address: u64) -> ! {
     if machine().options.trace.is_some() {
         crate::vmentry::trace_exits();
     }
-    enable_no_execute();
-    let mtrrs = mtrr::of_this_cpu();
-    let plan = plan::make(&map, &info, info_address, &mtrrs);
-    let (mut pool, mut space) = relocate::move_image(&plan);
+}
+
+/// Moves to the plan's block and takes every CPU; gives this one's data.
+fn take_machine(plan: &Plan) -> &'static mut Cpu {
+    let (mut pool, mut space) = relocate::move_image(plan);
     // From here on at the top of RAM; the old place is L1's.
     for (index, &apic_id) in (0u32..).zip(&machine().acpi.apic_ids) {
         percpu::create(&mut pool, &mut space, index, apic_id);
@@ -85,9 +100,8 @@ extern "C" fn umbra_boot(magic: u32, info_address: u64) -> ! {
         crate::l1::cpuid::show_hidden();
     }
     hide_s3();
-    smp::start_others(&mut pool, &space, &plan);
-    let state = handover::load_l1(&map, &info, rsdp);
-    enter_l1(cpu, Some(&state))
+    smp::start_others(&mut pool, &space, plan);
+    cpu
 }
 
 /// Turns VMX on and enters L1 in the state given; without one, in the
@@ -156,12 +170,16 @@ fn ram_end(map: &MemoryMap) -> u64 {
         .unwrap_or(0)
 }
 
+/// CR4 once Rust runs without a firmware: PAE, OSFXSR, OSXMMEXCPT, as the entry
+/// code sets it.
+const BOOT_CR4: u64 = 0x620;
+
 /// CR4 while L0 runs: 64-bit mode, SSE, VMX, and XSETBV and machine checks, which
 /// are a shutdown otherwise, where the CPU has them.
 fn host_cr4() -> u64 {
     let leaf_1 = cpuid::cpuid(1, 0);
     let has = |word: u32, bit: u32, cr4: u64| if word & 1 << bit != 0 { cr4 } else { 0 };
-    cr::cr4()
+    BOOT_CR4
         | cr::CR4_VMXE
         | has(leaf_1.ecx, 26, cr::CR4_OSXSAVE)
         | has(leaf_1.edx, 7, cr::CR4_MCE)

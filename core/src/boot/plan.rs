@@ -13,9 +13,9 @@ use umbra_guests::{BootInfo, Kind, MemoryMap, Region};
 
 /// L0's block begins and ends at multiples of this, so that ept01 hides it
 /// with few tables.
-const ALIGN: u64 = 2 << 20;
+pub const ALIGN: u64 = 2 << 20;
 /// Where video memory begins: start-up IPIs reach below.
-const LEGACY_END: u64 = 0xa_0000;
+pub const LEGACY_END: u64 = 0xa_0000;
 /// The least RAM that must be left for L1.
 const MIN_L1_BYTES: u64 = 64 << 20;
 
@@ -86,10 +86,7 @@ pub struct Plan {
 /// Decides, or stops with a line that gives the numbers.
 pub fn make(map: &MemoryMap, info: &BootInfo<'_>, info_address: u64, mtrrs: &Mtrrs) -> Plan {
     let image = Image::own();
-    let mapped_bytes = machine()
-        .ram_end
-        .next_multiple_of(PageSize::Large.bytes())
-        .max(LOW_BYTES);
+    let mapped_bytes = mapped_bytes();
     let bytes = block_bytes(&image, mapped_bytes, mtrrs);
     let usable: u64 = map
         .entries()
@@ -135,8 +132,16 @@ pub fn make(map: &MemoryMap, info: &BootInfo<'_>, info_address: u64, mtrrs: &Mtr
     }
 }
 
+/// How much of physical memory L0 maps, in bytes from 0: all RAM, in whole GiB.
+pub fn mapped_bytes() -> u64 {
+    machine()
+        .ram_end
+        .next_multiple_of(PageSize::Large.bytes())
+        .max(LOW_BYTES)
+}
+
 /// How many bytes L0's block has.
-fn block_bytes(image: &Image, mapped_bytes: u64, mtrrs: &Mtrrs) -> u64 {
+pub fn block_bytes(image: &Image, mapped_bytes: u64, mtrrs: &Mtrrs) -> u64 {
     let options = &machine().options;
     let cpus = u64::from(machine().cpu_count());
     let tables = 1
