@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::cli::{On, WhatArgs};
 use crate::guests::{self, Guest, Module};
-use crate::images::Image;
+use crate::images::{self, Image};
 use crate::iso::Starts;
 use crate::kernel::{self, Kind};
 use crate::machine::{Firmware, Machine, mhz};
@@ -93,19 +93,50 @@ pub fn prepare(what: &WhatArgs, on: Option<On>) -> Result<Prepared> {
     })
 }
 
-/// Umbra below what the first disk's boot sector loads; nothing where the machine
-/// starts from the disk by itself.
+/// Installs the guest on the disk `image`; for UEFI, Umbra below it as well.
+///
+/// # Errors
+/// What went wrong while building.
+pub fn install(what: &WhatArgs, on: On, starts: Starts, folder: &Path, image: &Path) -> Result<()> {
+    let bare = WhatArgs {
+        native: true,
+        ..what.clone()
+    };
+    let guest = prepare(&bare, Some(on))?;
+    match starts {
+        Starts::Uefi { acpi_cpus } if !what.native => {
+            let umbra = images::umbra_efi()?;
+            let below = disk::Below {
+                umbra: &umbra,
+                depth: what.depth,
+                options: what.umbra.as_deref().unwrap_or_default(),
+                acpi_cpus,
+            };
+            let starts = Starts::Uefi { acpi_cpus: None };
+            write_disk(&guest, starts, Some(&below), folder, image)
+        }
+        _ => write_disk(&guest, starts, None, folder, image),
+    }
+}
+
+/// Umbra on a CD, below what the first disk's boot sector loads; nothing where
+/// the machine starts from the disk by itself. `is_given`: the disk is a
+/// person's own.
 ///
 /// # Errors
 /// A usage error for a disk that Umbra cannot start from; else what went wrong while building.
-pub fn prepare_disk(what: &WhatArgs, machine: &Machine) -> Result<Option<Prepared>> {
-    if what.native {
-        return Ok(None);
-    }
-    if machine.firmware == Firmware::Uefi {
+pub fn prepare_disk(
+    what: &WhatArgs,
+    is_given: bool,
+    machine: &Machine,
+) -> Result<Option<Prepared>> {
+    if machine.firmware == Firmware::Uefi && !what.native && is_given {
         return Err(fail::usage(
-            "--boot disk: with --firmware uefi only the bare machine (--native) starts from it",
+            "--boot disk --disk: with --firmware uefi Umbra has to be on the disk; say --native",
         ));
+    }
+    if what.native || machine.firmware == Firmware::Uefi {
+        return Ok(None);
     }
     let Some(first) = machine.disks.first() else {
         return Ok(None);
@@ -152,7 +183,13 @@ pub fn write_image(prepared: &Prepared, starts: Starts, folder: &Path, image: &P
 ///
 /// # Errors
 /// Those of [`write_image`].
-pub fn write_disk(prepared: &Prepared, starts: Starts, folder: &Path, image: &Path) -> Result<()> {
+pub fn write_disk(
+    prepared: &Prepared,
+    starts: Starts,
+    below: Option<&disk::Below<'_>>,
+    folder: &Path,
+    image: &Path,
+) -> Result<()> {
     packages::need(packages::FOR_UEFI_IMAGES)?;
     let step = Step::start_quietly("making the disk image");
     let work = folder.join("disk");
@@ -160,6 +197,12 @@ pub fn write_disk(prepared: &Prepared, starts: Starts, folder: &Path, image: &Pa
     with_contents(prepared, starts, folder, |contents| {
         iso::fill(contents, &work)
     })?;
+    if prepared.depth > 0 {
+        disk::put_readme(&work, &images::umbra_efi()?)?;
+    }
+    if let Some(below) = below {
+        disk::put_below(below, &work)?;
+    }
     disk::write(&work, folder, image)?;
     fs::remove_dir_all(&work)?;
     step.done();

@@ -69,6 +69,8 @@ pub enum Verb {
     Test(TestArgs),
     /// Measure what things cost, and write the table below docs/
     Bench(BenchArgs),
+    /// Build Umbra and put umbra.elf and umbra.efi into a folder
+    Build(BuildArgs),
     /// Write a bootable CD image of Umbra and a guest
     Iso(ImageArgs),
     /// Write a bootable disk image of Umbra and a guest
@@ -217,6 +219,14 @@ pub enum On {
     Tcg,
     /// KVM and QEMU of a Debian that runs on the emulator; works everywhere.
     Kvm,
+}
+
+/// `./x build`.
+#[derive(Args, Debug)]
+pub struct BuildArgs {
+    /// The folder
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
 }
 
 /// `./x iso` and `./x disk`.

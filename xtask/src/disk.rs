@@ -8,10 +8,13 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::cmd;
 use crate::iso::{GRUB_BIOS, GRUB_UEFI};
+use crate::serial::FIRMWARE_IS_DONE;
+use crate::{acpi, cmd};
 
 const SECTOR_BYTES: u64 = 512;
+/// Where the guest's GRUB has its configuration.
+const GUEST_GRUB: &str = "/boot/grub";
 /// Where the partition begins, in sectors; GRUB's image lies in front of it.
 const PARTITION_START: u64 = 2048;
 /// The type of an EFI system partition in a master boot record.
@@ -19,6 +22,25 @@ const TYPE_EFI_SYSTEM: u8 = 0xef;
 /// The least that the partition has, and what it has more than its files.
 const MIN_PARTITION_BYTES: u64 = 40 << 20;
 const SPARE_BYTES: u64 = 8 << 20;
+/// What the image says of itself.
+const README: &str = "\
+This stick starts a guest on the hypervisor Umbra, by BIOS and by UEFI.
+
+To put the system that is installed on this machine on Umbra:
+
+UEFI  Copy the folder EFI\\umbra to the machine's EFI system partition, name
+      the system's boot loader in EFI\\umbra\\umbra.conf, such as
+          next = \\EFI\\debian\\grubx64.efi
+      and start EFI\\umbra\\umbra.efi: from the UEFI shell, by a boot entry,
+      or from GRUB with `chainloader /EFI/umbra/umbra.efi`.
+BIOS  At GRUB's prompt (c in its menu), with this stick as hd0:
+          multiboot2 /boot/umbra.elf
+          module2 --nounzip (hd1)+1 drive=0x81
+          boot
+
+Umbra prints on the first serial port, 115200 8n1. Secure Boot has to be off,
+or umbra.efi signed with a key that the firmware knows.
+";
 /// What GRUB needs to get to its configuration, and what that uses.
 const MODULES: &[&str] = &[
     "normal",
@@ -41,7 +63,7 @@ const MODULES: &[&str] = &[
 pub fn write(work: &Path, folder: &Path, target: &Path) -> Result<()> {
     let efi = work.join("EFI/BOOT/BOOTX64.EFI");
     if !efi.exists() {
-        grub_for_uefi(&efi)?;
+        grub_for_uefi(&efi, GUEST_GRUB)?;
     }
     let core = folder.join("core.img");
     mkimage(
@@ -92,16 +114,81 @@ pub fn write(work: &Path, folder: &Path, target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// GRUB as an EFI application that reads `/boot/grub/grub.cfg` of the file
-/// system it comes from.
-///
-/// # Errors
-/// It cannot be made.
-pub fn grub_for_uefi(target: &Path) -> Result<()> {
+/// GRUB as an EFI application that reads `grub.cfg` in the folder `prefix` of the
+/// file system it comes from.
+fn grub_for_uefi(target: &Path, prefix: &str) -> Result<()> {
     if let Some(parent) = target.parent() {
         fs::create_dir_all(parent)?;
     }
-    mkimage("x86_64-efi", GRUB_UEFI, "/boot/grub", &["acpi"], target)
+    mkimage("x86_64-efi", GRUB_UEFI, prefix, &["acpi"], target)
+}
+
+/// For a person who has the image on a stick: Umbra as an EFI application, and
+/// what to do with it.
+///
+/// # Errors
+/// A file that cannot be written.
+pub fn put_readme(work: &Path, umbra_efi: &Path) -> Result<()> {
+    let folder = work.join("EFI/umbra");
+    fs::create_dir_all(&folder)?;
+    fs::copy(umbra_efi, folder.join("umbra.efi"))?;
+    fs::write(
+        folder.join("umbra.conf"),
+        "next = \\EFI\\BOOT\\BOOTX64.EFI\r\n",
+    )?;
+    fs::write(work.join("README.TXT"), README.replace('\n', "\r\n"))?;
+    Ok(())
+}
+
+/// Umbra as an EFI application below what a disk starts by UEFI.
+pub struct Below<'a> {
+    /// `umbra.efi`.
+    pub umbra: &'a Path,
+    /// How many of it, one on another.
+    pub depth: u32,
+    /// The command line of each.
+    pub options: &'a str,
+    /// For firmware without ACPI tables: those of Bochs's machine with this many
+    /// CPUs.
+    pub acpi_cpus: Option<u32>,
+}
+
+/// Puts Umbra below the GRUB that would start from `work`: the firmware's own
+/// choice is a first GRUB, which chain-loads it.
+///
+/// # Errors
+/// A file that cannot be written, or a tool that fails.
+pub fn put_below(below: &Below<'_>, work: &Path) -> Result<()> {
+    grub_for_uefi(&work.join("EFI/guest/grubx64.efi"), GUEST_GRUB)?;
+    for level in 1..=below.depth {
+        let folder = work.join(format!("EFI/umbra{level}"));
+        fs::create_dir_all(&folder)?;
+        fs::copy(below.umbra, folder.join("umbra.efi"))?;
+        let next = if level < below.depth {
+            format!("\\EFI\\umbra{}\\umbra.efi", level + 1)
+        } else {
+            "\\EFI\\guest\\grubx64.efi".to_owned()
+        };
+        fs::write(
+            folder.join("umbra.conf"),
+            format!("next = {next}\noptions = {}\n", below.options),
+        )?;
+    }
+    grub_for_uefi(&work.join("EFI/BOOT/BOOTX64.EFI"), "/EFI/umbra1")?;
+    let mut lines = Vec::new();
+    if let Some(cpus) = below.acpi_cpus {
+        let mut line = "acpi".to_owned();
+        for (name, table) in acpi::tables(cpus) {
+            fs::write(work.join("EFI/umbra1").join(name), table)?;
+            line.push_str(&format!(" /EFI/umbra1/{name}"));
+        }
+        lines.push(line);
+    }
+    lines.push(format!("echo \"{FIRMWARE_IS_DONE}\""));
+    lines.push("chainloader /EFI/umbra1/umbra.efi".to_owned());
+    lines.push("boot\n".to_owned());
+    fs::write(work.join("EFI/umbra1/grub.cfg"), lines.join("\n"))?;
+    Ok(())
 }
 
 fn mkimage(format: &str, files: &str, prefix: &str, more: &[&str], target: &Path) -> Result<()> {

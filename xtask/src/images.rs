@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::packages;
-use crate::ui::Step;
+use crate::ui::{self, Step};
+use crate::{fail, packages};
 
 /// The target is named so that the flags reach neither build scripts nor
 /// procedural macros.
@@ -125,6 +125,42 @@ impl Image {
             _ => Ok(file),
         }
     }
+}
+
+/// Umbra as an EFI application, beside its image.
+///
+/// # Errors
+/// It cannot be built.
+pub fn umbra_efi() -> Result<PathBuf> {
+    let elf = Image::Umbra.build()?;
+    let target = elf.with_extension("efi");
+    let bytes = std::fs::read(&elf).with_context(|| format!("cannot read {}", elf.display()))?;
+    let fresh = tempfile::Builder::new()
+        .prefix(".efi-")
+        .tempdir_in(elf.parent().unwrap_or(Path::new(".")))?;
+    let partial = fresh.path().join("image");
+    std::fs::write(&partial, crate::pe::from_image(&bytes)?)?;
+    std::fs::rename(&partial, &target)?;
+    Ok(target)
+}
+
+/// Puts Umbra into `folder`, as `umbra.elf` and as `umbra.efi`.
+///
+/// # Errors
+/// It cannot be built, or the folder cannot be written to.
+pub fn put(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder)
+        .map_err(|error| fail::usage(format!("--output {}: {error}", folder.display())))?;
+    for (file, name) in [
+        (Image::Umbra.build()?, "umbra.elf"),
+        (umbra_efi()?, "umbra.efi"),
+    ] {
+        let target = folder.join(name);
+        std::fs::copy(&file, &target)
+            .with_context(|| format!("cannot write {}", target.display()))?;
+        ui::note(target.display().to_string());
+    }
+    Ok(())
 }
 
 /// The names of the test VMs: the folders in `testvms/` that hold a program.

@@ -20,6 +20,7 @@ mod kvm;
 mod ledger;
 mod machine;
 mod packages;
+mod pe;
 mod qemu;
 mod run;
 mod serial;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
     let done = match &cli.verb {
         Verb::Setup => setup::setup(),
         Verb::Run(args) => run::run(args),
+        Verb::Build(args) => images::put(&args.output),
         Verb::Iso(args) => run::iso(args),
         Verb::Disk(args) => run::disk(args),
         Verb::Test(args) => test::test(args),

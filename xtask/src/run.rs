@@ -63,21 +63,12 @@ pub fn run(args: &RunArgs) -> Result<()> {
     };
     if args.boot == BootFrom::Disk && machine.disks.is_empty() {
         let installed = folder.path.join("disk.img");
-        let what = WhatArgs {
-            native: true,
-            ..what.clone()
-        };
-        cd::write_disk(
-            &cd::prepare(&what, Some(args.on))?,
-            starts,
-            &folder.path,
-            &installed,
-        )?;
+        cd::install(&what, args.on, starts, &folder.path, &installed)?;
         machine.disks.push(installed);
     }
     let prepared = match args.boot {
         BootFrom::Cd => Some(cd::prepare(&what, Some(args.on))?),
-        BootFrom::Disk => cd::prepare_disk(&what, &machine)?,
+        BootFrom::Disk => cd::prepare_disk(&what, !args.disk.is_empty(), &machine)?,
     };
     match &prepared {
         Some(prepared) => cd::write_image(prepared, starts, &folder.path, &image)?,
@@ -161,7 +152,7 @@ pub fn iso(args: &ImageArgs) -> Result<()> {
 /// A usage error, or what went wrong while building.
 pub fn disk(args: &ImageArgs) -> Result<()> {
     let (prepared, folder) = prepare_image(args)?;
-    cd::write_disk(&prepared, Starts::Any, &folder.path, &args.output)
+    cd::write_disk(&prepared, Starts::Any, None, &folder.path, &args.output)
 }
 
 /// What `./x iso` and `./x disk` put on their images.

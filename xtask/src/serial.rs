@@ -100,10 +100,13 @@ pub fn guest_lines(raw: &[u8]) -> Vec<String> {
     let mut lines = Lines::default();
     let mut all = lines.push(raw);
     all.extend(lines.finish());
-    let mut firmware = Firmware::default();
-    if !all.iter().any(|line| line.ends_with(FIRMWARE_IS_DONE)) {
-        firmware = Firmware::silent();
-    }
+    // More than one boot loader may have said so: what the last one starts is the
+    // guest.
+    let done = all
+        .iter()
+        .rposition(|line| line.ends_with(FIRMWARE_IS_DONE));
+    all.drain(..done.map_or(0, |at| at + 1));
+    let mut firmware = Firmware::silent();
     all.retain(|line| firmware.lets_through(line) && !is_umbra(line));
     all
 }
@@ -145,6 +148,9 @@ mod tests {
         let raw = b"BdsDxe: starting\r\n\rx: the firmware is done\n\r\
             error: no suitable video mode found.\n\rumbra: 1 CPU\r\nhello\r\n";
         assert_eq!(guest_lines(raw), ["hello"]);
+        let twice = b"x: the firmware is done\numbra: 1 CPU\nWelcome to GRUB!\n\
+            x: the firmware is done\nhello\n";
+        assert_eq!(guest_lines(twice), ["hello"]);
         let mut firmware = Firmware::default();
         assert!(!firmware.lets_through("no medium"));
         assert_eq!(firmware.kept(), ["no medium"]);

@@ -179,10 +179,7 @@ const BOOT_CR4: u64 = 0x620;
 fn host_cr4() -> u64 {
     let leaf_1 = cpuid::cpuid(1, 0);
     let has = |word: u32, bit: u32, cr4: u64| if word & 1 << bit != 0 { cr4 } else { 0 };
-    BOOT_CR4
-        | cr::CR4_VMXE
-        | has(leaf_1.ecx, 26, cr::CR4_OSXSAVE)
-        | has(leaf_1.edx, 7, cr::CR4_MCE)
+    BOOT_CR4 | cr::CR4_VMXE | has(leaf_1.ecx, 26, cr::CR4_OSXSAVE) | has(leaf_1.edx, 7, cr::CR4_MCE)
 }
 
 /// Turns on execute-disable bits in page tables; `probe` found that the CPU
