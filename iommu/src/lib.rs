@@ -11,7 +11,7 @@
 //! 2. [`caps`] decodes what a unit can do, and whether that suffices;
 //! 3. [`plan`] says which memory a device may reach;
 //! 4. [`second_level`] and [`context`] make the tables for it;
-//! 5. [`unit`] switches a unit on, with no moment in which Umbra's memory is
+//! 5. [`mod@unit`] switches a unit on, with no moment in which Umbra's memory is
 //!    open where the unit can help it; [`invalidate`] and [`fault`] serve it
 //!    from then on.
 //!
