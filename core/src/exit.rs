@@ -141,7 +141,9 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// Decodes the exit of the current VMCS with this basic reason.
+    /// Decodes the exit of the current VMCS with this basic reason. Inlined, so that
+    /// each arm goes straight to its handler.
+    #[inline(always)]
     pub fn decode(number: u16) -> Self {
         let Some(reason) = Reason::from_number(number) else {
             return Self::Unknown(number);

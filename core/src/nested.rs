@@ -4,14 +4,14 @@ use umbra_ept::ept02::Config;
 use umbra_ept::mem::TablePages;
 use umbra_nested::{Done, L2Done, Nested, abort, offer};
 use umbra_vmcs::controls::Proc2;
-use umbra_vmcs::exit::Reason;
+use umbra_vmcs::exit::{ExitReason, Reason};
 use umbra_vmcs::field;
 use umbra_vmcs::rules::CpuFacts;
 use umbra_vmcs::rules::CpuidLeaf;
 
 use crate::action::Action;
 use crate::arch::{cpuid, halt_forever, msr, vmx};
-use crate::cpu::counters::{Level, Why};
+use crate::cpu::counters::{Counted, Level, Why};
 use crate::cpu::percpu::{self, Cpu};
 use crate::l1::instruction::skip_instruction;
 use crate::l1::{cpuid as l1_cpuid, init_sipi};
@@ -109,38 +109,40 @@ fn follow_vmx_operation(cpu: &mut Cpu, nested: &Nested) {
     vmcs01::write_cr0(cpu, cr0);
 }
 
-/// The VMCS that is current exited, or was refused, and it is a vmcs02.
-pub fn l2_exit(cpu: &mut Cpu, nested: &mut Nested, outcome: Outcome) {
-    match outcome {
-        Outcome::Exited => {}
-        Outcome::VmFailValid => {
-            let error = vmx::instruction_error();
-            match nested.l2_vmfail(cpu, error) {
-                None => skip_instruction(),
-                Some(L2Done::Abort(indicator)) => vmx_abort(cpu, indicator),
-                Some(L2Done::Reflected) => separate_predictions(),
-                Some(L2Done::Resume) => {}
-            }
-            return;
-        }
-        Outcome::VmFailInvalid => fatal(format_args!(
-            "CPU {}: VM entry of L2 without a current VMCS",
-            cpu.index
-        )),
-    }
-    let number = read(field::EXIT_REASON) as u16;
-    let done = nested.l2_exit(cpu);
+/// L2 exited for this reason. Gives where the exit is counted.
+pub fn l2_exit(cpu: &mut Cpu, nested: &mut Nested, reason: ExitReason) -> Counted {
+    let done = nested.l2_exit(cpu, reason);
     let why = match done {
-        L2Done::Resume if number == Reason::EptViolation as u16 => Why::CacheMiss,
+        L2Done::Resume if reason.known() == Some(Reason::EptViolation) => Why::CacheMiss,
         L2Done::Resume => Why::L0Needs,
         L2Done::Reflected | L2Done::Abort(_) => Why::L1Asked,
     };
-    cpu.shared.ledger.count(Level::L2, number, why);
     if done != L2Done::Resume {
         separate_predictions();
     }
     if let L2Done::Abort(indicator) = done {
         vmx_abort(cpu, indicator);
+    }
+    Counted {
+        level: Level::L2,
+        reason: reason.basic(),
+        why,
+    }
+}
+
+/// The VM entry of the current VMCS, a vmcs02, failed at once.
+pub fn l2_refused(cpu: &mut Cpu, nested: &mut Nested, outcome: Outcome) {
+    if outcome != Outcome::VmFailValid {
+        fatal(format_args!(
+            "CPU {}: VM entry of L2 without a current VMCS",
+            cpu.index
+        ));
+    }
+    match nested.l2_vmfail(cpu, vmx::instruction_error()) {
+        None => skip_instruction(),
+        Some(L2Done::Abort(indicator)) => vmx_abort(cpu, indicator),
+        Some(L2Done::Reflected) => separate_predictions(),
+        Some(L2Done::Resume) => {}
     }
 }
 

@@ -11,11 +11,13 @@ use umbra_vmcs::field;
 /// Right after a VM exit with this basic reason, or after an entry that failed
 /// (a number that is no reason): what was armed for one entry goes. Says
 /// whether the exit was for L0's sake alone.
+#[inline(always)]
 pub fn after_exit(cpu: &mut Cpu, number: u16) -> bool {
     let is_event = number == Reason::ExceptionOrNmi as u16;
-    if !cpu.nmi.is_armed() && !is_event {
-        return false;
-    }
+    (cpu.nmi.is_armed() || is_event) && settle_exit(cpu, number, is_event)
+}
+
+fn settle_exit(cpu: &mut Cpu, number: u16, is_event: bool) -> bool {
     let event = match is_event {
         true => read(field::VM_EXIT_INTERRUPTION_INFORMATION) as u32,
         false => 0,
@@ -31,7 +33,16 @@ pub fn after_exit(cpu: &mut Cpu, number: u16) -> bool {
 ///
 /// # Errors
 /// The VMX-abort indicator, when an NMI exit to L1 could not be completed.
+#[inline(always)]
 pub fn before_entry(cpu: &mut Cpu, nested: &mut Nested) -> Result<(), u32> {
+    match cpu.nmi.has_pending(&cpu.shared.nmi_inbox) {
+        true => settle_pending(cpu, nested),
+        false => Ok(()),
+    }
+}
+
+#[cold]
+fn settle_pending(cpu: &mut Cpu, nested: &mut Nested) -> Result<(), u32> {
     while cpu.nmi.has_pending(&cpu.shared.nmi_inbox) {
         let entry = nested.nmi_entry(cpu);
         let action = cpu.nmi.before_entry(&cpu.shared.nmi_inbox, &entry);

@@ -2,7 +2,7 @@
 //! and goes out again with what this returns.
 
 use crate::action::Action;
-use crate::cpu::counters::{Level, Why};
+use crate::cpu::counters::{Began, Counted, Level, Why};
 use crate::cpu::percpu::{self, Cpu, PerCpu};
 use crate::exit::Exit;
 use crate::l1::instruction::{deliver, raise, redeliver, skip_instruction};
@@ -14,7 +14,7 @@ use crate::{l1, nmi, stop};
 use core::sync::atomic::Ordering;
 use umbra_nested::Nested;
 use umbra_vmcs::InsnError;
-use umbra_vmcs::exit::ENTRY_FAILURE;
+use umbra_vmcs::exit::ExitReason;
 use umbra_vmcs::field;
 
 /// Called by the stub; see `vmentry.S`. Gives 0 for VMRESUME, 1 for VMLAUNCH.
@@ -22,10 +22,12 @@ use umbra_vmcs::field;
 pub extern "C" fn umbra_handle_exit(this: *mut PerCpu, outcome: u64) -> u64 {
     // SAFETY: the stub passes this CPU's own area, once at a time.
     let (cpu, nested) = unsafe { percpu::from_stub(this) };
-    cpu.shared.ledger.begin();
-    handle(cpu, nested, Outcome::from_stub(outcome));
+    let began = Began::now();
+    let counted = handle(cpu, nested, Outcome::from_stub(outcome));
     let launches = leave(cpu, nested);
-    cpu.shared.ledger.end();
+    if let Some(exit) = counted {
+        cpu.shared.ledger.count(began, exit);
+    }
     launches
 }
 
@@ -38,6 +40,7 @@ extern "C" fn umbra_decide_again(this: *mut PerCpu) -> u64 {
     leave(cpu, nested)
 }
 
+#[inline(always)]
 fn leave(cpu: &mut Cpu, nested: &mut Nested) -> u64 {
     stop::check(cpu.index);
     msr_policy::settle_mtrrs(cpu);
@@ -51,42 +54,40 @@ fn leave(cpu: &mut Cpu, nested: &mut Nested) -> u64 {
 pub fn first_entry(cpu: &mut Cpu) -> ! {
     cpu.shared.is_running.store(true, Ordering::Release);
     stop::check(cpu.index);
+    let launches = u64::from(cpu.vmcs.next_entry_launches());
     // SAFETY: vmcs01 is current and complete, the CPU's area adopted; the
     // stack that is left behind is not used again.
-    unsafe { umbra_first_entry(percpu::host_rsp(cpu.index), 1) }
+    unsafe { umbra_first_entry(percpu::host_rsp(cpu.index), launches) }
 }
 
-fn handle(cpu: &mut Cpu, nested: &mut Nested, outcome: Outcome) {
-    let raw = read(field::EXIT_REASON) as u32;
-    let number = raw as u16;
-    if outcome == Outcome::Exited {
-        if raw & ENTRY_FAILURE == 0 {
-            cpu.vmcs.note_launch();
-        }
-        if nmi::after_exit(cpu, number) {
-            nested.after_own_exit(cpu);
-            return;
-        }
-    } else {
-        // The reason is an earlier exit's; what was armed goes all the same.
-        nmi::after_exit(cpu, u16::MAX);
+/// Deals with what the stub came back with. Gives where the exit is counted; `None`
+/// for an entry that failed at once, and for what was for an NMI of L0's alone.
+#[inline(always)]
+fn handle(cpu: &mut Cpu, nested: &mut Nested, outcome: Outcome) -> Option<Counted> {
+    if outcome != Outcome::Exited {
+        refused(cpu, nested, outcome);
+        return None;
+    }
+    let reason = ExitReason::new(read(field::EXIT_REASON));
+    if reason.is_entry_failure() {
+        cpu.vmcs.entry_failed();
+    }
+    if nmi::after_exit(cpu, reason.basic()) {
+        nested.after_own_exit(cpu);
+        return None;
     }
     if nested.in_l2() {
-        return crate::nested::l2_exit(cpu, nested, outcome);
+        return Some(crate::nested::l2_exit(cpu, nested, reason));
     }
-    if outcome != Outcome::Exited {
-        entry_refused(cpu, outcome);
-    }
-    let exit = Exit::decode(number);
-    if raw & ENTRY_FAILURE != 0 && exit != Exit::MachineCheck {
-        l1::stop::impossible_state(cpu, raw);
+    let exit = Exit::decode(reason.basic());
+    if reason.is_entry_failure() && exit != Exit::MachineCheck {
+        l1::stop::impossible_state(cpu, reason.bits());
     }
     let why = match exit {
         Exit::EptViolation { .. } => Why::CacheMiss,
         Exit::Vmx(_) => Why::L1Asked,
         _ => Why::L0Needs,
     };
-    cpu.shared.ledger.count(Level::L1, number, why);
     match l1::handle(cpu, nested, exit) {
         Action::Resume => redeliver(),
         Action::Restart => {}
@@ -94,6 +95,24 @@ fn handle(cpu: &mut Cpu, nested: &mut Nested, outcome: Outcome) {
         Action::Inject(event) => raise(event),
         Action::Trap(event) => deliver(event),
         Action::Entered => {}
+    }
+    Some(Counted {
+        level: Level::L1,
+        reason: reason.basic(),
+        why,
+    })
+}
+
+/// The VM entry failed at once, and the VMCS is still current.
+#[cold]
+fn refused(cpu: &mut Cpu, nested: &mut Nested, outcome: Outcome) {
+    cpu.vmcs.entry_failed();
+    // The exit reason is an earlier exit's; what was armed goes all the same.
+    nmi::after_exit(cpu, u16::MAX);
+    if nested.in_l2() {
+        crate::nested::l2_refused(cpu, nested, outcome);
+    } else {
+        entry_refused(cpu, outcome);
     }
 }
 

@@ -1,15 +1,13 @@
 //! vmcs12 into vmcs02: what L1 changed since the last entry, and no more.
 
-use umbra_vmcs::controls::{Entry, Exit, Pin, Proc, Proc2};
+use umbra_vmcs::controls::{Entry, Exit, Proc, Proc2};
 use umbra_vmcs::field::flow::{self, Into02};
 use umbra_vmcs::field::{self, FieldSet};
 
+use crate::derived::{ALWAYS_SAVED, CONTROL_WORDS, shadow_link};
 use crate::hw::{Memory, VmcsAccess};
 use crate::slots::{Slot, SlotId};
 use crate::state::Nested;
-
-/// Control words: any of them changed, and all are composed anew.
-const CONTROL_WORDS: FieldSet = flow::into02(Into02::ControlWord);
 
 /// Addresses of structures in L1's memory that the CPU itself reads or writes.
 /// Each becomes the page that L1 reaches there, so that none can name a page
@@ -21,73 +19,75 @@ const COPIED: FieldSet = flow::into02(Into02::Copied);
 
 /// Control bits of vmcs12, those of words that are not activated being 0.
 impl Slot {
-    pub(crate) fn pin(&self, bits: Pin) -> bool {
-        self.get32(field::PIN_BASED_CONTROLS) & bits.bits() == bits.bits()
-    }
-
     pub(crate) fn proc(&self, bits: Proc) -> bool {
-        self.get32(field::PRIMARY_PROCESSOR_BASED_CONTROLS) & bits.bits() == bits.bits()
-    }
-
-    pub(crate) fn proc2_word(&self) -> u32 {
-        if self.proc(Proc::ACTIVATE_SECONDARY_CONTROLS) {
-            self.get32(field::SECONDARY_PROCESSOR_BASED_CONTROLS)
-        } else {
-            0
-        }
+        self.vmcs12().proc(bits)
     }
 
     pub(crate) fn proc2(&self, bits: Proc2) -> bool {
-        self.proc2_word() & bits.bits() == bits.bits()
+        self.vmcs12().proc2(bits)
     }
 
     pub(crate) fn exit(&self, bits: Exit) -> bool {
-        self.get32(field::PRIMARY_VM_EXIT_CONTROLS) & bits.bits() == bits.bits()
+        self.vmcs12().exit(bits)
     }
 
     pub(crate) fn entry(&self, bits: Entry) -> bool {
-        self.get32(field::VM_ENTRY_CONTROLS) & bits.bits() == bits.bits()
+        self.vmcs12().entry(bits)
     }
 }
 
 impl Nested {
-    /// Writes to vmcs02, which is current, what vmcs12 has changed.
-    pub(crate) fn compose(&mut self, hw: &mut (impl VmcsAccess + Memory), id: SlotId) {
-        let fields = self.fields;
-        let must = Musts {
-            exit: self.caps.exit().must_be_one(),
-            entry: self.caps.entry().must_be_one(),
-        };
-        let physical_mask = self.cpu.physical_mask();
+    /// Writes to vmcs02, which is current, what vmcs12 has changed. Gives the fields
+    /// that changed, for what is composed of more than them.
+    #[inline(always)]
+    pub(crate) fn compose(&mut self, hw: &mut (impl VmcsAccess + Memory), id: SlotId) -> FieldSet {
         let slot = self.slots.get(id);
-        let mut dirty = slot.take_dirty().intersection(fields);
-
-        if dirty.intersects(&CONTROL_WORDS) {
-            write_controls(hw, slot, &must);
-        }
-        if dirty.intersects(&CONTROL_WORDS) || dirty.contains(field::VMCS_LINK_POINTER) {
-            let link = match slot.shadow_link() {
-                Some(_) => hw.shadow_region(),
-                None => u64::MAX,
+        let changed = slot.take_dirty().intersection(self.fields);
+        if !changed.difference(ALWAYS_SAVED).is_empty() {
+            let must = Musts {
+                exit: self.caps.exit().must_be_one(),
+                entry: self.caps.entry().must_be_one(),
             };
-            hw.write(field::VMCS_LINK_POINTER, link);
+            compose_changed(hw, slot, changed, &must, self.cpu.physical_mask());
         }
-        if dirty.contains(field::VM_EXIT_MSR_STORE_COUNT) {
-            // L0's own list has one entry, IA32_TSC: L1 is to find the time of the
-            // exit, not that of L0's dealing with it.
-            let count = slot.get(field::VM_EXIT_MSR_STORE_COUNT).min(1);
-            hw.write(field::VM_EXIT_MSR_STORE_COUNT, count);
-        }
-        dirty.drain_within(&COPIED, |field| {
-            hw.write(field, slot.get(field));
-        });
-        dirty.drain_within(&ADDRESSES, |field| {
-            // Where the control is 0 the address may be anything.
-            let address = slot.get(field) & physical_mask;
-            let page = hw.backing(address & !0xfff);
-            hw.write(field, page | address & 0xfff);
-        });
+        changed
     }
+}
+
+fn compose_changed(
+    hw: &mut (impl VmcsAccess + Memory),
+    slot: &mut Slot,
+    changed: FieldSet,
+    must: &Musts,
+    physical_mask: u64,
+) {
+    let mut changed = changed;
+    let has_controls = changed.intersects(&CONTROL_WORDS);
+    if has_controls {
+        write_controls(hw, slot, must);
+    }
+    if has_controls || changed.contains(field::VMCS_LINK_POINTER) {
+        let link = match shadow_link(slot.vmcs12()) {
+            Some(_) => hw.shadow_region(),
+            None => u64::MAX,
+        };
+        hw.write(field::VMCS_LINK_POINTER, link);
+    }
+    if changed.contains(field::VM_EXIT_MSR_STORE_COUNT) {
+        // L0's own list has one entry, IA32_TSC: L1 is to find the time of the
+        // exit, not that of L0's dealing with it.
+        let count = slot.get(field::VM_EXIT_MSR_STORE_COUNT).min(1);
+        hw.write(field::VM_EXIT_MSR_STORE_COUNT, count);
+    }
+    changed.drain_within(&COPIED, |field| {
+        hw.write(field, slot.get(field));
+    });
+    changed.drain_within(&ADDRESSES, |field| {
+        // Where the control is 0 the address may be anything.
+        let address = slot.get(field) & physical_mask;
+        let page = hw.backing(address & !0xfff);
+        hw.write(field, page | address & 0xfff);
+    });
 }
 
 /// Bits that this CPU wants to be 1.
@@ -112,7 +112,7 @@ fn write_controls(hw: &mut impl VmcsAccess, slot: &Slot, must: &Musts) {
     // vmcs02 stays 0; #VE is decided by L0 on ept12.
     let off = Proc2::ENABLE_PML | Proc2::EPT_VIOLATION_VE;
     let on = Proc2::ENABLE_EPT | Proc2::ENABLE_VPID;
-    let proc2 = slot.proc2_word() & !off.bits() | on.bits();
+    let proc2 = slot.vmcs12().proc2_word() & !off.bits() | on.bits();
     hw.write(field::SECONDARY_PROCESSOR_BASED_CONTROLS, u64::from(proc2));
 
     // L0's own state comes back at each exit, and L2's is kept.

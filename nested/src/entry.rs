@@ -4,19 +4,20 @@
 //! After Loading Guest State".
 
 use umbra_ept::ept02::{Context12, Pml};
-use umbra_ept::eptp::Eptp;
 use umbra_ept::invalidate::Invalidate;
-use umbra_vmcs::controls::{Entry, Pin, Proc, Proc2};
+use umbra_ept::vpid::Vpids;
+use umbra_vmcs::controls::{Entry, Proc, Proc2};
 use umbra_vmcs::exit::Reason;
-use umbra_vmcs::field;
+use umbra_vmcs::field::{self, FieldSet};
 
 use crate::bits::*;
+use crate::derived::{ALWAYS_SAVED, OnEntry, OnExit};
 use crate::event::{TYPE_OTHER, kind};
 use crate::host_state::LeftByL2;
 use crate::hw::{Current, Memory, Msrs, Translations, VmcsAccess};
 use crate::insn::Done;
 use crate::pdptes::{PDPTES, load_pdptes};
-use crate::slots::SlotId;
+use crate::slots::{Slot, SlotId};
 use crate::state::Nested;
 
 /// L1's registers that L2 starts with unless vmcs12 loads its own.
@@ -27,6 +28,23 @@ struct Inherited {
     dr7: u64,
 }
 
+impl Inherited {
+    /// As far as L2 gets them. vmcs01 is current.
+    #[inline(always)]
+    fn read(hw: &mut impl VmcsAccess, on: OnEntry) -> Self {
+        let mut read_on = |flag, field| match on.contains(flag) {
+            true => hw.read(field),
+            false => 0,
+        };
+        Self {
+            efer: read_on(OnEntry::INHERITS_EFER, field::GUEST_IA32_EFER),
+            pat: read_on(OnEntry::INHERITS_PAT, field::GUEST_IA32_PAT),
+            debugctl: read_on(OnEntry::INHERITS_DEBUG, field::GUEST_IA32_DEBUGCTL),
+            dr7: read_on(OnEntry::INHERITS_DEBUG, field::GUEST_DR7),
+        }
+    }
+}
+
 impl Nested {
     /// Enters L2: leaves vmcs02 current and complete. vmcs01 is current.
     pub(crate) fn enter_l2(
@@ -34,34 +52,50 @@ impl Nested {
         hw: &mut (impl VmcsAccess + Memory + Msrs + Translations),
         id: SlotId,
     ) -> Done {
-        self.hold_shadow(hw, id);
-        let inherited = self.inherited(hw, id);
         let slot = self.slots.get(id);
-        if slot.take_reset() {
+        let on = slot.derived().entry;
+        let must_reset = slot.take_reset();
+        if on.contains(OnEntry::SHADOWS) {
+            self.hold_shadow(hw, id);
+        }
+        let inherited = Inherited::read(hw, on);
+        if must_reset {
             hw.reset_vmcs02(id);
         } else {
             hw.switch_to(Current::Vmcs02(id));
         }
-        self.compose(hw, id);
-        self.load_unsaved_state(hw, id, &inherited);
-        self.use_bitmap(hw, id);
-        self.use_vpid(hw, id);
+        let changed = self.compose(hw, id);
+        self.load_registers(hw, id, &inherited, changed);
+        if on.intersects(OnEntry::LOADS_PERF | OnEntry::PDPTES_IN_MEMORY) {
+            self.load_rare_registers(hw, id, on);
+        }
+        let slot = self.slots.get(id);
+        if on.contains(OnEntry::MSR_BITMAP) {
+            let merged = hw.merge_msr_bitmap(slot.get(field::MSR_BITMAP));
+            hw.write(field::MSR_BITMAP, merged);
+        }
+        use_vpid(hw, slot, &mut self.vpids);
         if !self.use_ept(hw, id) {
             // The rules let no such EPT pointer through.
             return self.entry_failure(hw, id, Reason::EntryGuestState, 0, None);
         }
-        if let Err(entry) = self.load_entry_msrs(hw, id) {
-            // Guest state has been loaded by then: what the exit does not load is
-            // L2's.
-            let left = self.left_by_l2(hw, id, false);
-            return self.entry_failure(hw, id, Reason::EntryMsrLoading, entry, Some(left));
-        }
-        if hw.has_ept01_change() {
-            // The list has loaded MTRRs, and the EPT pointer was good before.
-            self.use_ept(hw, id);
+        if on.contains(OnEntry::MSR_LIST) {
+            if let Err(entry) = self.load_entry_msrs(hw, id) {
+                // Guest state has been loaded by then: what the exit does not load is
+                // L2's.
+                let left = self.left_by_l2(hw, id, false);
+                return self.entry_failure(hw, id, Reason::EntryMsrLoading, entry, Some(left));
+            }
+            if hw.has_ept01_change() {
+                // The list has loaded MTRRs, and the EPT pointer was good before.
+                self.use_ept(hw, id);
+            }
         }
         // Counted from here: the list may have loaded the TSC.
-        let timer_end = self.start_timer(hw, id);
+        let timer_end = match on.contains(OnEntry::TIMER) {
+            true => Some(self.start_timer(hw, id)),
+            false => None,
+        };
         self.slots.get(id).set_launched(true);
         self.begin_l2(id, timer_end);
         self.release_init(hw, id)
@@ -101,123 +135,68 @@ impl Nested {
         }
     }
 
-    /// L1's own registers, as far as vmcs12 does not load them. vmcs01 is
-    /// current.
-    fn inherited(&mut self, hw: &mut impl VmcsAccess, id: SlotId) -> Inherited {
+    /// EFER, PAT, DR7 and IA32_DEBUGCTL: vmcs02 loads and saves them whatever vmcs12
+    /// does. Where vmcs12 loads its own, vmcs02 has it unless it `changed`.
+    #[inline(always)]
+    fn load_registers(
+        &mut self,
+        hw: &mut impl VmcsAccess,
+        id: SlotId,
+        l1: &Inherited,
+        changed: FieldSet,
+    ) {
         let slot = self.slots.get(id);
-        let mut read_unless = |control, field| {
-            if slot.entry(control) {
-                0
-            } else {
-                hw.read(field)
-            }
-        };
-        Inherited {
-            efer: read_unless(Entry::LOAD_EFER, field::GUEST_IA32_EFER),
-            pat: read_unless(Entry::LOAD_PAT, field::GUEST_IA32_PAT),
-            debugctl: read_unless(Entry::LOAD_DEBUG_CONTROLS, field::GUEST_IA32_DEBUGCTL),
-            dr7: read_unless(Entry::LOAD_DEBUG_CONTROLS, field::GUEST_DR7),
+        let on = slot.derived().entry;
+        let mut own = changed.intersection(slot.derived().loaded);
+        if !own.is_empty() {
+            own.drain_within(&ALWAYS_SAVED, |f| hw.write(f, slot.get(f)));
+        }
+        if !on.intersects(OnEntry::INHERITS) {
+            return;
+        }
+        if on.contains(OnEntry::INHERITS_EFER) {
+            let efer = inherited_efer(hw, slot, l1.efer);
+            slot.l0_replaces(hw, field::GUEST_IA32_EFER, efer);
+        }
+        if on.contains(OnEntry::INHERITS_PAT) {
+            slot.l0_replaces(hw, field::GUEST_IA32_PAT, l1.pat);
+        }
+        if on.contains(OnEntry::INHERITS_DEBUG) {
+            slot.l0_replaces(hw, field::GUEST_IA32_DEBUGCTL, l1.debugctl);
+            slot.l0_replaces(hw, field::GUEST_DR7, l1.dr7);
         }
     }
 
-    /// The state that vmcs02 saves at each exit though vmcs12 may not: EFER,
-    /// PAT, DR7 and IA32_DEBUGCTL, and PDPTEs without EPT.
-    fn load_unsaved_state(
+    /// IA32_PERF_GLOBAL_CTRL, and the PDPTEs of an L2 with PAE paging for which L1
+    /// does not use EPT: vmcs02 does, so the CPU takes them from vmcs02; for L1 they
+    /// come from memory.
+    fn load_rare_registers(
         &mut self,
         hw: &mut (impl VmcsAccess + Memory + Msrs),
         id: SlotId,
-        l1: &Inherited,
+        on: OnEntry,
     ) {
         let slot = self.slots.get(id);
-        // What the last exit saved and L1 has not read lies in vmcs02 alone,
-        // and the writes below would lose it.
-        for f in [
-            field::GUEST_IA32_PAT,
-            field::GUEST_IA32_DEBUGCTL,
-            field::GUEST_DR7,
-        ] {
-            slot.fetch(hw, f);
-        }
-        let v = &*slot;
-        let cr0 = v.get(field::GUEST_CR0);
-        let efer = if slot.entry(Entry::LOAD_EFER) {
-            v.get(field::GUEST_IA32_EFER)
-        } else {
-            // SDM "Loading Guest Control Registers, Debug Registers, and MSRs":
-            // LMA follows the control, and LME does too where paging is on.
-            let mut efer = l1.efer & !EFER_LMA;
-            if cr0 & CR0_PG != 0 {
-                efer &= !EFER_LME;
-            }
-            if slot.entry(Entry::IA32E_MODE_GUEST) {
-                efer |= EFER_LMA | EFER_LME;
-            }
-            efer
-        };
-        hw.write(field::GUEST_IA32_EFER, efer);
-        let pat = match slot.entry(Entry::LOAD_PAT) {
-            true => v.get(field::GUEST_IA32_PAT),
-            false => l1.pat,
-        };
-        hw.write(field::GUEST_IA32_PAT, pat);
-        let (debugctl, dr7) = match slot.entry(Entry::LOAD_DEBUG_CONTROLS) {
-            true => (v.get(field::GUEST_IA32_DEBUGCTL), v.get(field::GUEST_DR7)),
-            false => (l1.debugctl, l1.dr7),
-        };
-        hw.write(field::GUEST_IA32_DEBUGCTL, debugctl);
-        hw.write(field::GUEST_DR7, dr7);
-        if slot.entry(Entry::LOAD_PERF_GLOBAL_CTRL) {
+        if on.contains(OnEntry::LOADS_PERF) {
             // A CPU may have the control and not the MSR.
-            let value = v.get(field::GUEST_IA32_PERF_GLOBAL_CTRL);
+            let value = slot.get(field::GUEST_IA32_PERF_GLOBAL_CTRL);
             let _ = hw.wrmsr_l1(MSR_IA32_PERF_GLOBAL_CTRL, value);
         }
-
-        let is_pae = cr0 & CR0_PG != 0
-            && v.get(field::GUEST_CR4) & CR4_PAE != 0
-            && !slot.entry(Entry::IA32E_MODE_GUEST);
-        if is_pae && !slot.proc2(Proc2::ENABLE_EPT) {
-            // vmcs02 uses EPT, so the CPU takes the PDPTEs from vmcs02; for L1
-            // they come from memory.
+        let is_pae = on.contains(OnEntry::PDPTES_IN_MEMORY)
+            && hw.read(field::GUEST_CR0) & CR0_PG != 0
+            && hw.read(field::GUEST_CR4) & CR4_PAE != 0;
+        if is_pae {
             for f in PDPTES {
                 slot.l0_overwrites(hw, f);
             }
-            load_pdptes(hw, slot.get(field::GUEST_CR3));
-        }
-    }
-
-    fn use_bitmap(&mut self, hw: &mut (impl VmcsAccess + Msrs), id: SlotId) {
-        let slot = self.slots.get(id);
-        if slot.proc(Proc::USE_MSR_BITMAPS) {
-            let address = slot.get(field::MSR_BITMAP);
-            let merged = hw.merge_msr_bitmap(address);
-            hw.write(field::MSR_BITMAP, merged);
-        }
-    }
-
-    fn use_vpid(&mut self, hw: &mut (impl VmcsAccess + Translations), id: SlotId) {
-        let slot = self.slots.get(id);
-        let vpid12 = match slot.proc2(Proc2::ENABLE_VPID) {
-            true => Some(slot.get(field::VIRTUAL_PROCESSOR_ID) as u16),
-            false => None,
-        };
-        let assigned = self.vpids.enter(vpid12);
-        hw.write(field::VIRTUAL_PROCESSOR_ID, u64::from(assigned.hardware));
-        if assigned.flush_needed {
-            hw.invvpid_single(assigned.hardware);
+            let cr3 = hw.read(field::GUEST_CR3);
+            load_pdptes(hw, cr3);
         }
     }
 
     /// What the pool has to know of L2; `None` if L1 does not use EPT for it.
     pub(crate) fn context12(&mut self, id: SlotId) -> Option<Context12> {
-        let ept_caps = self.ept_caps;
-        let slot = self.slots.get(id);
-        if !slot.proc2(Proc2::ENABLE_EPT) {
-            return None;
-        }
-        let mode_based = slot.proc2(Proc2::MODE_BASED_EXECUTE_CONTROL);
-        let caps = ept_caps.with_mode_based_execute(mode_based);
-        let eptp = Eptp::new(slot.get(field::EPT_POINTER), &caps).ok()?;
-        Some(Context12 { eptp, caps })
+        self.slots.get(id).derived().context
     }
 
     /// Page-modification logging as vmcs12 asks for it.
@@ -238,7 +217,10 @@ impl Nested {
         id: SlotId,
     ) -> bool {
         let slot = self.slots.get(id);
-        if !slot.proc2(Proc2::ENABLE_EPT) {
+        let Some(context) = slot.derived().context else {
+            if slot.proc2(Proc2::ENABLE_EPT) {
+                return false;
+            }
             if slot.proc2(Proc2::VIRTUALIZE_APIC_ACCESSES) {
                 // Behind a large page the CPU may not know the page again: SDM
                 // "Virtualizing Memory-Mapped APIC Accesses". With EPT in L1 the
@@ -248,10 +230,8 @@ impl Nested {
             let pointer = hw.ept01_pointer();
             hw.write(field::EPT_POINTER, pointer);
             return true;
-        }
-        let Some(context) = self.context12(id) else {
-            return false;
         };
+        let violated = slot.take_violation();
         if hw.take_ept01_change() {
             let owed = self.pool.drop_all();
             invalidate(hw, owed);
@@ -263,7 +243,7 @@ impl Nested {
         let Some(active) = active else { return false };
         hw.write(field::EPT_POINTER, active.eptp.raw());
         let mut owed = active.invalidate;
-        if let Some(gpa2) = self.slots.get(id).take_violation() {
+        if let Some(gpa2) = violated {
             // L1 has most likely mended it, and L2 would fault there once more.
             let (mut tables, mut memory) = hw.ept();
             let more = self.pool.prefill(&context, gpa2, &mut tables, &mut memory);
@@ -273,17 +253,14 @@ impl Nested {
         true
     }
 
-    /// Gives where the preemption timer runs out, if it is on.
-    fn start_timer(&mut self, hw: &mut (impl VmcsAccess + Msrs), id: SlotId) -> Option<u64> {
+    /// Gives where the preemption timer runs out, which is on.
+    fn start_timer(&mut self, hw: &mut (impl VmcsAccess + Msrs), id: SlotId) -> u64 {
         let slot = self.slots.get(id);
-        if !slot.pin(Pin::ACTIVATE_PREEMPTION_TIMER) {
-            return None;
-        }
         slot.fetch(hw, field::VMX_PREEMPTION_TIMER_VALUE);
         let value = slot.get(field::VMX_PREEMPTION_TIMER_VALUE);
         let now = hw.tsc() >> (self.caps.misc & 0x1f);
         hw.write(field::VMX_PREEMPTION_TIMER_VALUE, value);
-        Some(now.wrapping_add(value))
+        now.wrapping_add(value)
     }
 
     /// Before L0 resumes L2 by itself: the timer has gone on meanwhile, and VTPR
@@ -321,6 +298,34 @@ impl Nested {
             Ok(()) => Done::Switched,
             Err(indicator) => Done::Abort(indicator),
         }
+    }
+}
+
+/// The EFER of L2 where vmcs12 does not load one. SDM "Loading Guest Control
+/// Registers, Debug Registers, and MSRs": LMA follows the control, and LME does too
+/// where paging is on.
+fn inherited_efer(hw: &mut impl VmcsAccess, slot: &Slot, l1_efer: u64) -> u64 {
+    let mut efer = l1_efer & !EFER_LMA;
+    if hw.read(field::GUEST_CR0) & CR0_PG != 0 {
+        efer &= !EFER_LME;
+    }
+    if slot.entry(Entry::IA32E_MODE_GUEST) {
+        efer |= EFER_LMA | EFER_LME;
+    }
+    efer
+}
+
+/// Gives vmcs02 its VPID.
+#[inline(always)]
+fn use_vpid(hw: &mut (impl VmcsAccess + Translations), slot: &Slot, vpids: &mut Vpids) {
+    let vpid12 = match slot.derived().exit.contains(OnExit::DROPS_TRANSLATIONS) {
+        true => None,
+        false => Some(slot.get(field::VIRTUAL_PROCESSOR_ID) as u16),
+    };
+    let assigned = vpids.enter(vpid12);
+    hw.write(field::VIRTUAL_PROCESSOR_ID, u64::from(assigned.hardware));
+    if assigned.flush_needed {
+        hw.invvpid_single(assigned.hardware);
     }
 }
 

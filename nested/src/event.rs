@@ -38,8 +38,14 @@ impl Nested {
 
     /// Before L0 resumes L2 after an exit of its own: the event that was being
     /// delivered is injected again, NMI blocking is put right, and the
-    /// preemption timer has gone on. vmcs02 is current.
-    pub(crate) fn resume_l2(&mut self, hw: &mut (impl VmcsAccess + Memory + Msrs), id: SlotId) {
+    /// preemption timer has gone on. vmcs02 is current. `violation` is the
+    /// qualification of an EPT violation, if that was it.
+    pub(crate) fn resume_l2(
+        &mut self,
+        hw: &mut (impl VmcsAccess + Memory + Msrs),
+        id: SlotId,
+        violation: Option<u64>,
+    ) {
         let policy = self.nmi_policy(id);
         let idt = hw.read(field::IDT_VECTORING_INFORMATION) as u32;
         let now = Interruptibility(hw.read(field::GUEST_INTERRUPTIBILITY_STATE) as u32);
@@ -50,11 +56,7 @@ impl Nested {
             }
             None => {
                 self.forget_own_rf(hw);
-                let word = match hw.read(field::EXIT_REASON) as u16 {
-                    r if r == Reason::EptViolation as u16 => hw.read(field::EXIT_QUALIFICATION),
-                    _ => 0,
-                };
-                blocking::before_retry(policy, now, word, idt, false)
+                blocking::before_retry(policy, now, violation.unwrap_or(0), idt, false)
             }
         };
         if after != now {

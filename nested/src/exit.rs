@@ -4,12 +4,12 @@
 //! host state.
 
 use umbra_nmi::{Interruptibility, blocking};
-use umbra_vmcs::controls::{Exit, Pin, Proc, Proc2};
-use umbra_vmcs::exit::{ENTRY_FAILURE, Reason};
-use umbra_vmcs::field::flow::{self, Back, On};
-use umbra_vmcs::field::{self, Area, Field, FieldSet};
+use umbra_vmcs::controls::{Entry, Proc};
+use umbra_vmcs::exit::{ExitReason, Reason};
+use umbra_vmcs::field;
 
 use crate::bits::*;
+use crate::derived::{INFORMATION, OnExit};
 use crate::fault::Fault;
 use crate::host_state::{LeftByL2, abort};
 use crate::hw::{Current, Hardware, Memory, Msrs, Translations, VmcsAccess};
@@ -28,67 +28,16 @@ pub enum L2Done {
     Abort(u32),
 }
 
-const INFORMATION: FieldSet = flow::area(Area::ExitInformation);
-
-/// Exit information that L1 looks at after every exit.
-const EAGER_INFORMATION_SET: FieldSet = flow::back(Back::AtOnce, On::Any).intersection(INFORMATION);
-const EAGER_INFORMATION: [Field; EAGER_INFORMATION_SET.len()] = flow::list(EAGER_INFORMATION_SET);
-
-/// Exit information, read back when L1 asks.
-const LAZY_INFORMATION: FieldSet = flow::back(Back::WhenAsked, On::Any).intersection(INFORMATION);
-
-/// Guest state that L1 is likely to look at, read back at once.
-const EAGER_SET: FieldSet = flow::back(Back::AtOnce, On::Any).difference(INFORMATION);
-const EAGER: [Field; EAGER_SET.len()] = flow::list(EAGER_SET);
-
-/// Guest state that is read back when L1 asks: always, and where a control is 1.
-const LAZY: FieldSet = flow::back(Back::WhenAsked, On::Any).difference(INFORMATION);
-const LAZY_PAT: FieldSet = flow::back(Back::WhenAsked, On::SavePat);
-const LAZY_DEBUG: FieldSet = flow::back(Back::WhenAsked, On::SaveDebugControls);
-const LAZY_TIMER: FieldSet = flow::back(Back::WhenAsked, On::SavePreemptionTimer);
-const LAZY_EPT: FieldSet = flow::back(Back::WhenAsked, On::Ept);
-const LAZY_INTERRUPTS: FieldSet = flow::back(Back::WhenAsked, On::VirtualInterruptDelivery);
-
-/// IA32_EFER is read at each exit for L0's own sake.
-const EAGER_EFER: FieldSet = flow::back(Back::AtOnce, On::SaveEfer);
-
-// No row's way back is left out.
-const _: () = {
-    let done = [
-        EAGER_INFORMATION_SET,
-        LAZY_INFORMATION,
-        EAGER_SET,
-        EAGER_EFER,
-        LAZY,
-        LAZY_PAT,
-        LAZY_DEBUG,
-        LAZY_TIMER,
-        LAZY_EPT,
-        LAZY_INTERRUPTS,
-    ];
-    let mut fields = 0;
-    let mut n = 0;
-    while n < done.len() {
-        fields += done[n].len();
-        n += 1;
-    }
-    assert!(fields == flow::read_back().len());
-};
-
 impl Nested {
-    /// Deals with an exit of L2. vmcs02 is current; afterwards the VMCS of
-    /// whichever level runs next.
-    pub fn l2_exit(&mut self, hw: &mut impl Hardware) -> L2Done {
+    /// Deals with an exit of L2 for this reason. vmcs02 is current; afterwards the
+    /// VMCS of whichever level runs next.
+    pub fn l2_exit(&mut self, hw: &mut impl Hardware, reason: ExitReason) -> L2Done {
         let id = self.non_root().current;
-        let slot = self.slots.get(id);
-        let has_exit_tsc = slot.get(field::VM_EXIT_MSR_STORE_COUNT) != 0;
-        self.non_root().has_exit_tsc = has_exit_tsc;
-        let raw = hw.read(field::EXIT_REASON) as u32;
-        if raw & ENTRY_FAILURE != 0 {
-            return self.l2_entry_failed(hw, id, raw);
+        if reason.is_entry_failure() {
+            return self.l2_entry_failed(hw, id, reason);
         }
         self.non_root().has_run = true;
-        match Reason::from_number(raw as u16) {
+        match reason.known() {
             Some(Reason::MonitorTrapFlag) if core::mem::take(&mut self.non_root().init_waits) => {
                 self.reflect(hw, Reason::Init as u32)
             }
@@ -97,14 +46,15 @@ impl Nested {
             {
                 self.l2_cr8_load(hw, id)
             }
-            Some(Reason::EptViolation) => self.l2_ept_violation(hw, id),
-            Some(Reason::EptMisconfiguration) => self.l2_ept_violation(hw, id),
+            Some(reason @ (Reason::EptViolation | Reason::EptMisconfiguration)) => {
+                self.l2_ept_violation(hw, id, reason)
+            }
             Some(Reason::Rdmsr) => self.l2_msr(hw, id, false),
             Some(Reason::Wrmsr) => self.l2_msr(hw, id, true),
             Some(Reason::Vmfunc) => self.l2_vmfunc(hw, id),
             // Every other exit has its cause in a control of vmcs12 or has no
             // control at all: L1's. So is a reason that Umbra does not know.
-            _ => self.reflect(hw, raw),
+            _ => self.reflect(hw, reason.bits()),
         }
     }
 
@@ -114,9 +64,9 @@ impl Nested {
         &mut self,
         hw: &mut (impl VmcsAccess + Memory + Msrs + Translations),
         id: SlotId,
-        raw: u32,
+        reason: ExitReason,
     ) -> L2Done {
-        let reason = Reason::from_number(raw as u16).unwrap_or(Reason::EntryGuestState);
+        let reason = reason.known().unwrap_or(Reason::EntryGuestState);
         if self.non_root().has_run && reason != Reason::EntryMachineCheck {
             return self.l2_cannot_go_on(hw, id);
         }
@@ -294,13 +244,10 @@ impl Nested {
         reason: u32,
     ) -> L2Done {
         let id = self.non_root().current;
-        let lazy = LAZY_INFORMATION.intersection(self.fields);
-        let slot = self.slots.get(id);
-        for f in EAGER_INFORMATION {
-            let value = hw.read(f);
-            slot.cpu_stored(f, value);
-        }
-        slot.left_in_vmcs02(lazy);
+        let fields = self.fields;
+        self.slots
+            .get(id)
+            .left_in_vmcs02(INFORMATION.intersection(fields));
         self.reflect_event(hw, reason)
     }
 
@@ -313,12 +260,17 @@ impl Nested {
         let id = self.non_root().current;
         let slot = self.slots.get(id);
         slot.l0_records(field::EXIT_REASON, u64::from(reason));
-        let event = slot.get(field::VM_EXIT_INTERRUPTION_INFORMATION);
-        let is_nmi_exit = reason as u16 == Reason::ExceptionOrNmi as u16
-            && event & INFO_VALID != 0
-            && event >> 8 & 7 == 2;
+        let is_nmi_exit = reason as u16 == Reason::ExceptionOrNmi as u16 && {
+            slot.fetch(hw, field::VM_EXIT_INTERRUPTION_INFORMATION);
+            let event = slot.get(field::VM_EXIT_INTERRUPTION_INFORMATION);
+            event & INFO_VALID != 0 && event >> 8 & 7 == 2
+        };
+        let on = slot.derived().exit;
         let left = self.save_guest_state(hw, id, is_nmi_exit);
-        let stored = self.store_exit_msrs(hw, id);
+        let stored = match on.contains(OnExit::STORE_LIST) {
+            true => self.store_exit_msrs(hw, id),
+            false => Ok(()),
+        };
         self.end_l2();
         if stored.is_err() {
             return L2Done::Abort(self.vmx_abort(hw, id, abort::SAVING_GUEST_MSRS));
@@ -330,21 +282,16 @@ impl Nested {
         }
     }
 
-    /// Saves L2's state into vmcs12: at once what L1 will look at, the rest by
-    /// noting that vmcs02 has it.
+    /// Saves L2's state into vmcs12: nearly all of it by noting that vmcs02 has it.
+    #[inline(always)]
     fn save_guest_state(
         &mut self,
         hw: &mut (impl VmcsAccess + Msrs),
         id: SlotId,
         is_nmi_exit: bool,
     ) -> LeftByL2 {
-        let stores_lma = self.caps.stores_lma();
-        let fields = self.fields;
+        let left = self.left_by_l2(hw, id, is_nmi_exit);
         let slot = self.slots.get(id);
-        for f in EAGER {
-            let value = hw.read(f);
-            slot.cpu_stored(f, value);
-        }
         // The event of the entry has been delivered or is on record.
         let event = slot.get(field::VM_ENTRY_INTERRUPTION_INFORMATION);
         if event & INFO_VALID != 0 {
@@ -353,53 +300,31 @@ impl Nested {
                 event & !INFO_VALID,
             );
         }
-        let efer = hw.read(field::GUEST_IA32_EFER);
-        if stores_lma && slot.proc2(Proc2::UNRESTRICTED_GUEST) {
-            let control = u64::from(umbra_vmcs::controls::Entry::IA32E_MODE_GUEST.bits());
+        slot.guest_state_stored();
+        slot.fetch_asked(hw);
+        let on = slot.derived().exit;
+        if on.contains(OnExit::SAVES_PERF)
+            && let Ok(value) = hw.rdmsr_l1(MSR_IA32_PERF_GLOBAL_CTRL)
+        {
+            slot.cpu_stored(field::GUEST_IA32_PERF_GLOBAL_CTRL, value);
+        }
+        if on.contains(OnExit::STORES_LMA) {
+            let control = u64::from(Entry::IA32E_MODE_GUEST.bits());
             let old = slot.get(field::VM_ENTRY_CONTROLS);
-            let new = if efer & EFER_LMA != 0 {
-                old | control
-            } else {
-                old & !control
+            let new = match left.efer & EFER_LMA != 0 {
+                true => old | control,
+                false => old & !control,
             };
             if new != old {
                 slot.l1_writes(field::VM_ENTRY_CONTROLS, new);
             }
         }
-
-        let mut stale = LAZY;
-        if slot.exit(Exit::SAVE_EFER) {
-            slot.cpu_stored(field::GUEST_IA32_EFER, efer);
-        }
-        if slot.exit(Exit::SAVE_PERF_GLOBAL_CTRL)
-            && let Ok(value) = hw.rdmsr_l1(MSR_IA32_PERF_GLOBAL_CTRL)
-        {
-            slot.cpu_stored(field::GUEST_IA32_PERF_GLOBAL_CTRL, value);
-        }
-        if slot.exit(Exit::SAVE_PAT) {
-            stale = stale.union(LAZY_PAT);
-        }
-        if slot.exit(Exit::SAVE_DEBUG_CONTROLS) {
-            stale = stale.union(LAZY_DEBUG);
-        }
-        if slot.exit(Exit::SAVE_PREEMPTION_TIMER) && slot.pin(Pin::ACTIVATE_PREEMPTION_TIMER) {
-            stale = stale.union(LAZY_TIMER);
-        }
-        if slot.proc2(Proc2::ENABLE_EPT) {
-            stale = stale.union(LAZY_EPT);
-        }
-        if slot.proc2(Proc2::VIRTUAL_INTERRUPT_DELIVERY) {
-            stale = stale.union(LAZY_INTERRUPTS);
-        }
-        // A field that L1 is not shown is not kept for it either.
-        slot.left_in_vmcs02(stale.intersection(fields));
-        slot.fetch_asked(hw);
-
-        self.left_by_l2(hw, id, is_nmi_exit)
+        left
     }
 
     /// What L1 keeps of L2's state where vmcs12 loads none of its own. vmcs02
     /// is current and has it.
+    #[inline(always)]
     pub(crate) fn left_by_l2(
         &mut self,
         hw: &mut impl VmcsAccess,

@@ -3,10 +3,10 @@
 //! SDM "Loading Host State" and "VMX Aborts".
 
 use umbra_ept::vpid::VPID_L1;
-use umbra_vmcs::controls::{Exit, Proc2};
-use umbra_vmcs::field::{self, Field};
+use umbra_vmcs::field;
 
 use crate::bits::*;
+use crate::derived::OnExit;
 use crate::hw::{Memory, Msrs, Translations, VmcsAccess};
 use crate::pdptes::load_pdptes;
 use crate::slots::SlotId;
@@ -47,58 +47,6 @@ pub(crate) struct LeftByL2 {
     pub blocks_nmis: bool,
 }
 
-/// A flat data segment and what VM exit makes of code, stack and TR.
-const DATA_RIGHTS: u64 = 0xc093;
-const CODE_RIGHTS_64: u64 = 0xa09b;
-const CODE_RIGHTS_32: u64 = 0xc09b;
-const TSS_RIGHTS: u64 = 0x8b;
-
-struct Segment {
-    host: Field,
-    selector: Field,
-    base: Field,
-    limit: Field,
-    rights: Field,
-}
-
-const DATA_SEGMENTS: [Segment; 5] = [
-    Segment {
-        host: field::HOST_ES_SELECTOR,
-        selector: field::GUEST_ES_SELECTOR,
-        base: field::GUEST_ES_BASE,
-        limit: field::GUEST_ES_LIMIT,
-        rights: field::GUEST_ES_ACCESS_RIGHTS,
-    },
-    Segment {
-        host: field::HOST_SS_SELECTOR,
-        selector: field::GUEST_SS_SELECTOR,
-        base: field::GUEST_SS_BASE,
-        limit: field::GUEST_SS_LIMIT,
-        rights: field::GUEST_SS_ACCESS_RIGHTS,
-    },
-    Segment {
-        host: field::HOST_DS_SELECTOR,
-        selector: field::GUEST_DS_SELECTOR,
-        base: field::GUEST_DS_BASE,
-        limit: field::GUEST_DS_LIMIT,
-        rights: field::GUEST_DS_ACCESS_RIGHTS,
-    },
-    Segment {
-        host: field::HOST_FS_SELECTOR,
-        selector: field::GUEST_FS_SELECTOR,
-        base: field::GUEST_FS_BASE,
-        limit: field::GUEST_FS_LIMIT,
-        rights: field::GUEST_FS_ACCESS_RIGHTS,
-    },
-    Segment {
-        host: field::HOST_GS_SELECTOR,
-        selector: field::GUEST_GS_SELECTOR,
-        base: field::GUEST_GS_BASE,
-        limit: field::GUEST_GS_LIMIT,
-        rights: field::GUEST_GS_ACCESS_RIGHTS,
-    },
-];
-
 impl Nested {
     /// Loads L1's state from vmcs12 into vmcs01, which is current, and then
     /// the VM-exit MSR-load list. `left` is `None` when L2 never ran: then L1's
@@ -121,130 +69,64 @@ impl Nested {
                 blocks_nmis: hw.read(field::GUEST_INTERRUPTIBILITY_STATE) & BLOCKING_BY_NMI != 0,
             },
         };
-        let is_64_bit = self.slots.get(id).exit(Exit::HOST_ADDRESS_SPACE_SIZE);
-        self.load_control_registers(hw, id, &left, is_64_bit);
-        self.load_segments(hw, id, is_64_bit);
-        let v = self.slots.get(id);
-        let mask = if is_64_bit { u64::MAX } else { 0xffff_ffff };
-        hw.write(field::GUEST_RIP, v.get(field::HOST_RIP) & mask);
-        hw.write(field::GUEST_RSP, v.get(field::HOST_RSP) & mask);
-        hw.write(field::GUEST_RFLAGS, RFLAGS_FIXED);
+        let stores_lma = self.caps.stores_lma();
+        let slot = self.slots.get(id);
+        slot.derive(self.fields, &self.ept_caps, stores_lma);
+        let derived = slot.derived();
+        derived.host.write(hw);
+        let on = derived.exit;
+        let cr0 = slot.get(field::HOST_CR0) & !CR0_UNMODIFIED | left.cr0 & CR0_UNMODIFIED;
+        hw.write(field::GUEST_CR0, cr0);
+        hw.write(field::CR0_READ_SHADOW, cr0);
+        let mode = EFER_LMA | EFER_LME;
+        let efer = match on.contains(OnExit::KEEPS_EFER) {
+            true if on.contains(OnExit::IS_64_BIT) => left.efer | mode,
+            true => left.efer & !mode,
+            false => slot.get(field::HOST_IA32_EFER),
+        };
+        hw.write(field::GUEST_IA32_EFER, efer);
+        let pat = match on.contains(OnExit::KEEPS_PAT) {
+            true => left.pat,
+            false => slot.get(field::HOST_IA32_PAT),
+        };
+        hw.write(field::GUEST_IA32_PAT, pat);
         let interruptibility = if left.blocks_nmis { BLOCKING_BY_NMI } else { 0 };
         hw.write(field::GUEST_INTERRUPTIBILITY_STATE, interruptibility);
-        hw.write(field::GUEST_PENDING_DEBUG_EXCEPTIONS, 0);
-        hw.write(field::GUEST_ACTIVITY_STATE, 0);
+        // L1 was active when it entered L2: the activity state is that already.
+        if on.contains(OnExit::DROPS_TRANSLATIONS) {
+            // Without VPIDs the transition drops what L1 had cached.
+            hw.invvpid_single(VPID_L1);
+        }
+        if on.intersects(OnExit::LOADS_PERF | OnExit::PAE_HOST | OnExit::LOAD_LIST) {
+            return self.load_rare_host_state(hw, id, on);
+        }
+        Ok(())
+    }
 
-        if !is_64_bit && v.get(field::HOST_CR4) & CR4_PAE != 0 {
-            let pdptes = load_pdptes(hw, v.get(field::HOST_CR3));
+    /// What few hypervisors have loaded.
+    fn load_rare_host_state(
+        &mut self,
+        hw: &mut (impl VmcsAccess + Memory + Msrs),
+        id: SlotId,
+        on: OnExit,
+    ) -> Result<(), u32> {
+        let slot = self.slots.get(id);
+        if on.contains(OnExit::LOADS_PERF) {
+            // A CPU may have the control and not the MSR.
+            let value = slot.get(field::HOST_IA32_PERF_GLOBAL_CTRL);
+            let _ = hw.wrmsr_l1(MSR_IA32_PERF_GLOBAL_CTRL, value);
+        }
+        if on.contains(OnExit::PAE_HOST) {
+            let pdptes = load_pdptes(hw, slot.get(field::HOST_CR3));
             let reserved = pdpte_reserved(self.cpu.physical_mask());
             if pdptes.iter().any(|p| p & 1 != 0 && p & reserved != 0) {
                 return Err(self.vmx_abort(hw, id, abort::PDPTES));
             }
         }
-        let vpid_on = self.slots.get(id).proc2(Proc2::ENABLE_VPID);
-        if !vpid_on {
-            // Without VPIDs the transition drops what L1 had cached.
-            hw.invvpid_single(VPID_L1);
-        }
         if self.load_exit_msrs(hw, id).is_err() {
             return Err(self.vmx_abort(hw, id, abort::LOADING_HOST_MSRS));
         }
         Ok(())
-    }
-
-    fn load_control_registers(
-        &mut self,
-        hw: &mut (impl VmcsAccess + Msrs),
-        id: SlotId,
-        left: &LeftByL2,
-        is_64_bit: bool,
-    ) {
-        let slot = self.slots.get(id);
-        let v = &*slot;
-        let cr0 = v.get(field::HOST_CR0) & !CR0_UNMODIFIED | left.cr0 & CR0_UNMODIFIED;
-        hw.write(field::GUEST_CR0, cr0);
-        hw.write(field::CR0_READ_SHADOW, cr0);
-        hw.write(field::GUEST_CR3, v.get(field::HOST_CR3));
-        let mut cr4 = v.get(field::HOST_CR4);
-        if is_64_bit {
-            cr4 |= CR4_PAE;
-        } else {
-            cr4 &= !CR4_PCIDE;
-        }
-        hw.write(field::GUEST_CR4, cr4);
-        hw.write(field::CR4_READ_SHADOW, cr4);
-        hw.write(field::GUEST_DR7, 0x400);
-        hw.write(field::GUEST_IA32_DEBUGCTL, 0);
-        hw.write(
-            field::GUEST_IA32_SYSENTER_CS,
-            v.get(field::HOST_IA32_SYSENTER_CS),
-        );
-        hw.write(
-            field::GUEST_IA32_SYSENTER_ESP,
-            v.get(field::HOST_IA32_SYSENTER_ESP),
-        );
-        hw.write(
-            field::GUEST_IA32_SYSENTER_EIP,
-            v.get(field::HOST_IA32_SYSENTER_EIP),
-        );
-        let efer = if slot.exit(Exit::LOAD_EFER) {
-            v.get(field::HOST_IA32_EFER)
-        } else if is_64_bit {
-            left.efer | EFER_LMA | EFER_LME
-        } else {
-            left.efer & !(EFER_LMA | EFER_LME)
-        };
-        hw.write(field::GUEST_IA32_EFER, efer);
-        let pat = match slot.exit(Exit::LOAD_PAT) {
-            true => v.get(field::HOST_IA32_PAT),
-            false => left.pat,
-        };
-        hw.write(field::GUEST_IA32_PAT, pat);
-        if slot.exit(Exit::LOAD_PERF_GLOBAL_CTRL) {
-            // A CPU may have the control and not the MSR.
-            let value = v.get(field::HOST_IA32_PERF_GLOBAL_CTRL);
-            let _ = hw.wrmsr_l1(MSR_IA32_PERF_GLOBAL_CTRL, value);
-        }
-    }
-
-    fn load_segments(&mut self, hw: &mut impl VmcsAccess, id: SlotId, is_64_bit: bool) {
-        let v = self.slots.get(id);
-        hw.write(field::GUEST_CS_SELECTOR, v.get(field::HOST_CS_SELECTOR));
-        hw.write(field::GUEST_CS_BASE, 0);
-        hw.write(field::GUEST_CS_LIMIT, 0xffff_ffff);
-        let rights = if is_64_bit {
-            CODE_RIGHTS_64
-        } else {
-            CODE_RIGHTS_32
-        };
-        hw.write(field::GUEST_CS_ACCESS_RIGHTS, rights);
-
-        for s in &DATA_SEGMENTS {
-            let selector = v.get(s.host);
-            let base = match s.host {
-                field::HOST_FS_SELECTOR => v.get(field::HOST_FS_BASE),
-                field::HOST_GS_SELECTOR => v.get(field::HOST_GS_BASE),
-                _ => 0,
-            };
-            // A null selector makes the segment unusable, SS in 64-bit mode
-            // included; the rest of the rights is then undefined.
-            let unusable = if selector & !3 == 0 { AR_UNUSABLE } else { 0 };
-            hw.write(s.selector, selector);
-            hw.write(s.base, base);
-            hw.write(s.limit, 0xffff_ffff);
-            hw.write(s.rights, DATA_RIGHTS | unusable);
-        }
-
-        hw.write(field::GUEST_TR_SELECTOR, v.get(field::HOST_TR_SELECTOR));
-        hw.write(field::GUEST_TR_BASE, v.get(field::HOST_TR_BASE));
-        hw.write(field::GUEST_TR_LIMIT, 0x67);
-        hw.write(field::GUEST_TR_ACCESS_RIGHTS, TSS_RIGHTS);
-        hw.write(field::GUEST_LDTR_SELECTOR, 0);
-        hw.write(field::GUEST_LDTR_ACCESS_RIGHTS, AR_UNUSABLE);
-        hw.write(field::GUEST_GDTR_BASE, v.get(field::HOST_GDTR_BASE));
-        hw.write(field::GUEST_IDTR_BASE, v.get(field::HOST_IDTR_BASE));
-        hw.write(field::GUEST_GDTR_LIMIT, 0xffff);
-        hw.write(field::GUEST_IDTR_LIMIT, 0xffff);
     }
 
     /// Stores the VMX-abort indicator in L1's VMCS region.

@@ -30,25 +30,27 @@ const VE: Fault = Fault {
 
 impl Nested {
     /// An EPT violation (or a misconfiguration) that the CPU found in ept02.
-    pub(crate) fn l2_ept_violation(&mut self, hw: &mut impl Hardware, id: SlotId) -> L2Done {
+    pub(crate) fn l2_ept_violation(
+        &mut self,
+        hw: &mut impl Hardware,
+        id: SlotId,
+        reason: Reason,
+    ) -> L2Done {
         let gpa2 = hw.read(field::GUEST_PHYSICAL_ADDRESS);
         if gpa2 & !self.cpu.physical_mask() != 0 {
             return self.l2_beyond_width(hw, id);
         }
+        let violation =
+            (reason == Reason::EptViolation).then(|| hw.read(field::EXIT_QUALIFICATION));
         let Some(context) = self.context12(id) else {
             // L2 runs on ept01, which maps rare addresses on demand.
             if !hw.map_ept01(gpa2) {
                 return self.l2_beyond_width(hw, id);
             }
-            self.resume_l2(hw, id);
+            self.resume_l2(hw, id, violation);
             return L2Done::Resume;
         };
-        let is_violation = hw.read(field::EXIT_REASON) as u16 == Reason::EptViolation as u16;
-        let qualification = if is_violation {
-            hw.read(field::EXIT_QUALIFICATION)
-        } else {
-            1
-        };
+        let qualification = violation.unwrap_or(1);
         let mut access = Access::from_qualification(qualification, context.caps.advanced_info);
         let walks_l2_tables = qualification & (LINEAR_VALID | TRANSLATED) == LINEAR_VALID;
         if walks_l2_tables && context.eptp.accessed_dirty() {
@@ -86,7 +88,7 @@ impl Nested {
                 return self.reflect_changed(hw, id, Reason::PmlFull, bit);
             }
         }
-        self.resume_l2(hw, id);
+        self.resume_l2(hw, id, violation);
         L2Done::Resume
     }
 

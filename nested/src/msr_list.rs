@@ -50,6 +50,9 @@ impl Nested {
             // and should the list fail, vmcs02 has to get vmcs12's again.
             let slot = self.slots.get(id);
             for f in [
+                field::GUEST_IA32_EFER,
+                field::GUEST_IA32_PAT,
+                field::GUEST_IA32_DEBUGCTL,
                 field::GUEST_IA32_SYSENTER_CS,
                 field::GUEST_IA32_SYSENTER_ESP,
                 field::GUEST_IA32_SYSENTER_EIP,
@@ -89,7 +92,8 @@ impl Nested {
         let v = self.slots.get(id);
         let count = u64::from(v.get32(field::VM_EXIT_MSR_STORE_COUNT));
         let list = v.get(field::VM_EXIT_MSR_STORE_ADDRESS);
-        let exit_tsc = self.non_root().has_exit_tsc.then(|| hw.tsc_at_exit());
+        // vmcs02's own list is as long as this one, up to one entry.
+        let exit_tsc = self.non_root().has_run.then(|| hw.tsc_at_exit());
         for n in 0..count {
             self.within_limit(n)?;
             let entry = read_entry(hw, list, n);

@@ -8,28 +8,16 @@
 //! clears that region, leaves VMX operation, or enters an L2 with another link pointer. So an exit costs nothing more.
 
 use umbra_vmcs::Vmcs12;
-use umbra_vmcs::controls::Proc2;
-use umbra_vmcs::field;
 
+use crate::derived::shadow_link;
 use crate::hw::{Memory, VmcsAccess};
-use crate::slots::{Slot, SlotId, read_region, write_region};
+use crate::slots::{SlotId, read_region, write_region};
 use crate::state::Nested;
-
-/// A VMCS link pointer that names nothing.
-const NO_LINK: u64 = u64::MAX;
-
-impl Slot {
-    /// The shadow VMCS of L1's that L2 reaches; `None` where it reaches none.
-    pub(crate) fn shadow_link(&self) -> Option<u64> {
-        let link = self.get(field::VMCS_LINK_POINTER);
-        (self.proc2(Proc2::VMCS_SHADOWING) && link != NO_LINK).then_some(link)
-    }
-}
 
 impl Nested {
     /// Before an entry: L0's shadow VMCS has what L1's has. vmcs01 is current, and stays so.
     pub(crate) fn hold_shadow(&mut self, hw: &mut (impl VmcsAccess + Memory), id: SlotId) {
-        let Some(link) = self.slots.get(id).shadow_link() else {
+        let Some(link) = shadow_link(self.slots.get(id).vmcs12()) else {
             return;
         };
         if self.shadow == Some(link) {

@@ -5,10 +5,12 @@
 //! VMCS and Related Structures"). More VMCSs than slots cost a write-back, and
 //! nothing else.
 
+use umbra_ept::caps::Caps as EptCaps;
 use umbra_vmcs::field::{self, Field, FieldSet};
 use umbra_vmcs::{InsnError, Vmcs12};
 
 use crate::blame::blame;
+use crate::derived::{self, Derived};
 use crate::hw::{Current, Memory, VmcsAccess};
 pub use crate::slot_id::{MAX_SLOTS, SlotId};
 
@@ -54,6 +56,8 @@ pub struct Slot {
     /// Fields that changed since the rules last passed.
     unchecked: FieldSet,
     stale: FieldSet,
+    /// What follows from vmcs12, but for what is dirty.
+    derived: Derived,
     /// Stale fields that L1 asked for, and is likely to ask for again: read back at
     /// once.
     asked: FieldSet,
@@ -85,6 +89,7 @@ impl Slot {
             dirty: FieldSet::FULL,
             unchecked: FieldSet::FULL,
             stale: FieldSet::EMPTY,
+            derived: Derived::NOTHING,
             asked: FieldSet::EMPTY,
             read_lately: FieldSet::EMPTY,
             exits: 0,
@@ -107,16 +112,18 @@ impl Slot {
         self.needs_reset = true;
     }
 
-    /// A field as vmcs12 has it. What lies in vmcs02 alone is an older value.
+    /// A field as vmcs12 has it, which must not be one whose value lies in vmcs02
+    /// alone.
     #[inline]
     pub const fn get(&self, field: Field) -> u64 {
+        debug_assert!(!self.stale.contains(field), "a stale field is read");
         self.vmcs12.get(field)
     }
 
     /// The same for a field of 32 bits.
     #[inline]
     pub const fn get32(&self, field: Field) -> u32 {
-        self.vmcs12.get32(field)
+        self.get(field) as u32
     }
 
     /// All of it, for the rules.
@@ -183,6 +190,35 @@ impl Slot {
         self.dirty = self.dirty.difference(fields);
     }
 
+    /// The CPU has saved guest state at an exit: in vmcs02 it stays until someone
+    /// asks. Where vmcs12 is not to have it, vmcs02 gets vmcs12's again.
+    #[inline]
+    pub(crate) fn guest_state_stored(&mut self) {
+        let Derived { saved, unsaved, .. } = self.derived;
+        self.stale = self.stale.union(saved);
+        self.dirty = self.dirty.difference(saved).union(unsaved);
+    }
+
+    /// What follows from vmcs12, as of the last [`derive`](Self::derive).
+    #[inline]
+    pub(crate) const fn derived(&self) -> &Derived {
+        &self.derived
+    }
+
+    /// Works out anew what follows from vmcs12, if L1 changed what it follows from
+    /// since vmcs02 was composed. The parameters as for [`Derived::of`].
+    #[inline]
+    pub(crate) fn derive(&mut self, fields: FieldSet, caps: &EptCaps, stores_lma: bool) {
+        if self.dirty.intersects(&derived::INPUTS) {
+            self.derived = Derived::of(&self.vmcs12, fields, caps, stores_lma);
+        }
+    }
+
+    /// vmcs12's EPT pointer changed, and nothing else.
+    pub(crate) fn derive_context(&mut self, caps: &EptCaps) {
+        self.derived.context = derived::context(&self.vmcs12, caps);
+    }
+
     /// An exit is being recorded, and vmcs02 is current: reads back at once what L1
     /// asked for after earlier exits.
     #[inline]
@@ -193,9 +229,18 @@ impl Slot {
             self.asked = self.asked.intersection(self.read_lately);
             self.read_lately = FieldSet::EMPTY;
         }
-        let mut asked = self.asked.intersection(self.stale);
-        self.stale = self.stale.difference(asked);
-        asked.drain_within(&FieldSet::FULL, |field| {
+        let asked = self.asked.intersection(self.stale);
+        self.fetch_all(hw, asked);
+    }
+
+    /// Reads back these fields, whose values lie in vmcs02, which is current.
+    #[inline]
+    fn fetch_all(&mut self, hw: &mut impl VmcsAccess, mut fields: FieldSet) {
+        if fields.is_empty() {
+            return;
+        }
+        self.stale = self.stale.difference(fields);
+        fields.drain_within(&FieldSet::FULL, |field| {
             self.vmcs12.set(field, hw.read(field));
         });
     }
@@ -207,6 +252,13 @@ impl Slot {
     pub fn l0_overwrites(&mut self, hw: &mut impl VmcsAccess, field: Field) {
         self.fetch(hw, field);
         self.dirty.insert(field);
+    }
+
+    /// The same, and L0 writes `value` there.
+    #[inline(always)]
+    pub(crate) fn l0_replaces(&mut self, hw: &mut impl VmcsAccess, field: Field, value: u64) {
+        self.l0_overwrites(hw, field);
+        hw.write(field, value);
     }
 
     /// Reads a field back if its value lies in vmcs02, which is current.
@@ -414,11 +466,23 @@ impl Slots {
             return;
         }
         hw.switch_to(Current::Vmcs02(id));
-        let mut stale = core::mem::replace(&mut slot.stale, FieldSet::EMPTY);
-        stale.drain_within(&FieldSet::FULL, |field| {
-            let value = hw.read(field);
-            slot.cpu_stored(field, value);
-        });
+        let stale = slot.stale;
+        slot.fetch_all(hw, stale);
+        hw.switch_to(Current::Vmcs01);
+    }
+
+    /// Reads back those of these fields that vmcs02 has newer than vmcs12. Leaves
+    /// vmcs01 current if there was any.
+    pub(crate) fn sync_of(&mut self, hw: &mut impl VmcsAccess, id: SlotId, fields: FieldSet) {
+        let slot = self.get(id);
+        let fields = fields.intersection(slot.stale);
+        if fields.is_empty() {
+            return;
+        }
+        slot.asked = slot.asked.union(fields);
+        slot.read_lately = slot.read_lately.union(fields);
+        hw.switch_to(Current::Vmcs02(id));
+        slot.fetch_all(hw, fields);
         hw.switch_to(Current::Vmcs01);
     }
 

@@ -5,7 +5,7 @@ use umbra_ept::ept02::Pool;
 use umbra_ept::vpid::Vpids;
 use umbra_vmcs::VmxCaps;
 use umbra_vmcs::field::FieldSet;
-use umbra_vmcs::rules::{self, CpuFacts, Rule, Runs};
+use umbra_vmcs::rules::{CpuFacts, Rule};
 
 use crate::blame::blame;
 use crate::slots::{SlotId, Slots};
@@ -42,8 +42,6 @@ pub(crate) struct NonRoot {
     /// Where the VMX-preemption timer of L2 runs out, in units of
     /// 2^shift ticks since the TSC was 0 (the shift is in IA32_VMX_MISC).
     pub timer_end: Option<u64>,
-    /// The CPU has stored its TSC at the exit of L2 that is being dealt with.
-    pub has_exit_tsc: bool,
     /// L2 has run since L1's VM entry: what follows is not that entry any more.
     pub has_run: bool,
     /// An INIT that root operation had blocked waits for the event of the VM entry
@@ -60,8 +58,6 @@ pub struct Nested {
     pub fields: FieldSet,
     /// The CPU L1 is shown.
     pub cpu: CpuFacts,
-    /// The fields of the groups of rules that run at each VM entry.
-    pub(crate) always_read: FieldSet,
     /// 1 GiB pages in L1's own page tables.
     pub gib_pages: bool,
     /// The vmcs12s at hand.
@@ -92,9 +88,6 @@ impl Nested {
             caps,
             fields: crate::offer::fields(&caps, &fields),
             cpu,
-            always_read: rules::groups()
-                .filter(|g| g.runs == Runs::Always)
-                .fold(FieldSet::EMPTY, |all, g| all.union(g.reads)),
             gib_pages,
             pool: Pool::new(),
             vpids: Vpids::new(),
@@ -145,7 +138,6 @@ impl Nested {
             vmxon,
             current,
             timer_end,
-            has_exit_tsc: false,
             has_run: false,
             init_waits,
         });

@@ -36,6 +36,7 @@ impl Nested {
         }
         let slot = self.slots.get(id);
         slot.l0_records(field::EPT_POINTER, pointer);
+        slot.derive_context(&self.ept_caps);
         if reports_index {
             slot.l0_records(field::EPTP_INDEX, index);
         }

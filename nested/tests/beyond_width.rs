@@ -36,7 +36,7 @@ fn touch(controls: &[(Field, u64)], state: &[(Field, u64)]) -> (Machine, Nested,
     ];
     changes.extend_from_slice(state);
     exit_from_l2(&mut hw, Reason::EptViolation as u32, &changes);
-    let done = nested.l2_exit(&mut hw);
+    let done = l2_exit(&mut hw, &mut nested);
     (hw, nested, done)
 }
 

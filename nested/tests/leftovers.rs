@@ -66,7 +66,7 @@ fn what_an_exit_saves_the_next_entry_loads() {
         (field::VMX_PREEMPTION_TIMER_VALUE, 77),
     ];
     exit_from_l2(&mut hw, Reason::Cpuid as u32, &left);
-    assert_eq!(nested.l2_exit(&mut hw), L2Done::Reflected);
+    assert_eq!(l2_exit(&mut hw, &mut nested), L2Done::Reflected);
     run(&mut hw, &mut nested, Reason::Vmresume);
     for (f, value) in left {
         assert_eq!(hw.read(f), value, "{f:?}");
@@ -87,7 +87,7 @@ fn what_an_exit_saves_l1_reads_though_the_entry_fails() {
         (field::GUEST_IA32_SYSENTER_CS, 8),
     ];
     exit_from_l2(&mut hw, Reason::Cpuid as u32, &left);
-    nested.l2_exit(&mut hw);
+    l2_exit(&mut hw, &mut nested);
     // The list changes SYSENTER_CS, and then fails.
     let list = 0x9000_u64;
     for (n, word) in [0x174_u64, 0x20, 0xdead, 2].into_iter().enumerate() {
@@ -130,7 +130,7 @@ fn a_failed_entry_loses_nothing_that_l1_has_not_read() {
         |hw, nested| {
             run(hw, nested, Reason::Vmresume);
             hw.write(field::EXIT_REASON, 1 << 31 | 33);
-            assert_eq!(nested.l2_exit(hw), L2Done::Reflected);
+            assert_eq!(l2_exit(hw, nested), L2Done::Reflected);
         },
         |hw, nested| {
             run(hw, nested, Reason::Vmresume);
@@ -147,7 +147,7 @@ fn a_failed_entry_loses_nothing_that_l1_has_not_read() {
         for is_read in [false, true] {
             let (mut hw, mut nested) = launched(&[]);
             exit_from_l2(&mut hw, Reason::Vmcall as u32, &left);
-            assert_eq!(nested.l2_exit(&mut hw), L2Done::Reflected);
+            assert_eq!(l2_exit(&mut hw, &mut nested), L2Done::Reflected);
             fail(&mut hw, &mut nested);
             if is_read {
                 for (f, value) in left {
@@ -172,7 +172,7 @@ fn pdptes_that_an_exit_saved_outlive_an_entry_without_ept() {
     ]);
     let saved = [(field::GUEST_PDPTE0, 0x7001), (field::GUEST_PDPTE3, 0x8001)];
     exit_from_l2(&mut hw, Reason::Vmcall as u32, &saved);
-    nested.l2_exit(&mut hw);
+    l2_exit(&mut hw, &mut nested);
     // PAE paging, no EPT: the PDPTEs come from memory, where they are 0.
     let pae = [
         (field::SECONDARY_PROCESSOR_BASED_CONTROLS, 0),
@@ -185,7 +185,7 @@ fn pdptes_that_an_exit_saved_outlive_an_entry_without_ept() {
     run(&mut hw, &mut nested, Reason::Vmresume);
     assert_eq!(hw.read(field::GUEST_PDPTE0), 0);
     exit_from_l2(&mut hw, Reason::Vmcall as u32, &[]);
-    nested.l2_exit(&mut hw);
+    l2_exit(&mut hw, &mut nested);
     for (f, value) in saved {
         assert_eq!(vmread(&mut hw, &mut nested, enc(f)), value, "{f:?}");
     }
@@ -210,11 +210,11 @@ fn an_msr_that_vmcs02_holds_never_reaches_the_cpu() {
             (field::MSR_BITMAP, BITMAP),
         ]);
         msr_exit(&mut hw, Reason::Wrmsr, index, value);
-        assert_eq!(nested.l2_exit(&mut hw), L2Done::Resume);
+        assert_eq!(l2_exit(&mut hw, &mut nested), L2Done::Resume);
         assert!(!hw.msrs.contains_key(&index), "{index:#x}");
         assert_eq!(hw.read(f), value, "{index:#x}");
         msr_exit(&mut hw, Reason::Rdmsr, index, 0);
-        assert_eq!(nested.l2_exit(&mut hw), L2Done::Resume);
+        assert_eq!(l2_exit(&mut hw, &mut nested), L2Done::Resume);
         assert_eq!(hw.gprs[0], value & 0xffff_ffff);
     }
 }
@@ -231,7 +231,7 @@ fn the_first_access_opens_the_bitmap() {
     ]);
     hw.opens_msrs = true;
     msr_exit(&mut hw, Reason::Wrmsr, GS_BASE, 0x1234);
-    assert_eq!(nested.l2_exit(&mut hw), L2Done::Resume);
+    assert_eq!(l2_exit(&mut hw, &mut nested), L2Done::Resume);
     assert_eq!(hw.read(field::GUEST_RIP), 0x60_0000);
     assert!(!hw.msrs.contains_key(&GS_BASE));
     let opened = format!("open {BITMAP:#x} {GS_BASE:#x} true");
@@ -239,7 +239,7 @@ fn the_first_access_opens_the_bitmap() {
     hw.log.clear();
     hw.write_l1(GS_BASE_BIT, &[1 << 1]);
     msr_exit(&mut hw, Reason::Wrmsr, GS_BASE, 0x1234);
-    assert_eq!(nested.l2_exit(&mut hw), L2Done::Reflected);
+    assert_eq!(l2_exit(&mut hw, &mut nested), L2Done::Reflected);
     assert!(!hw.log.contains(&opened));
 }
 
@@ -254,7 +254,7 @@ fn an_intercepted_msr_is_l1s() {
     ]);
     hw.write_l1(GS_BASE_BIT, &[1 << 1]);
     msr_exit(&mut hw, Reason::Wrmsr, GS_BASE, 0x1234);
-    assert_eq!(nested.l2_exit(&mut hw), L2Done::Reflected);
+    assert_eq!(l2_exit(&mut hw, &mut nested), L2Done::Reflected);
 }
 
 /// A fault that L0 raises for L2 looks like the CPU's: RF in the image, and no
@@ -273,7 +273,7 @@ fn a_fault_raised_for_l2_is_as_the_cpus() {
         hw.write(field::GUEST_CR0, cr0);
         // The machine of arrays refuses this MSR's number.
         msr_exit(&mut hw, Reason::Rdmsr, 0x1fff, 0);
-        assert_eq!(nested.l2_exit(&mut hw), L2Done::Resume);
+        assert_eq!(l2_exit(&mut hw, &mut nested), L2Done::Resume);
         assert_eq!(hw.read(field::VM_ENTRY_INTERRUPTION_INFORMATION), info);
         assert_eq!(hw.read(field::GUEST_RFLAGS), 2 | 1 << 16);
         assert_eq!(hw.read(field::GUEST_RIP), 0x60_0000);
@@ -293,10 +293,10 @@ fn a_fault_that_l1_wants_has_its_own_error_code() {
     ]);
     let earlier = [(field::VM_EXIT_INTERRUPTION_ERROR_CODE, 0x77)];
     exit_from_l2(&mut hw, Reason::Cpuid as u32, &earlier);
-    nested.l2_exit(&mut hw);
+    l2_exit(&mut hw, &mut nested);
     run(&mut hw, &mut nested, Reason::Vmresume);
     msr_exit(&mut hw, Reason::Rdmsr, 0x1fff, 0);
-    assert_eq!(nested.l2_exit(&mut hw), L2Done::Reflected);
+    assert_eq!(l2_exit(&mut hw, &mut nested), L2Done::Reflected);
     for (f, value) in [
         (field::VM_EXIT_INTERRUPTION_INFORMATION, 0x8000_0b0d),
         (field::VM_EXIT_INTERRUPTION_ERROR_CODE, 0),
@@ -329,7 +329,7 @@ fn an_instruction_carried_out_for_l2_ends_as_on_a_cpu() {
         ] {
             hw.write(f, value);
         }
-        let done = nested.l2_exit(&mut hw);
+        let done = l2_exit(&mut hw, &mut nested);
         assert_eq!(hw.gprs[0], 5);
         let pending = if btf == 0 { 1 << 14 } else { 0 };
         let after = [
@@ -368,7 +368,7 @@ fn a_blocked_init_exits_at_once_behind_the_event() {
     ];
     exit_from_l2(&mut hw, Reason::EptViolation as u32, &junk);
     hw.write(field::EXIT_REASON, Reason::Cpuid as u64);
-    nested.l2_exit(&mut hw);
+    l2_exit(&mut hw, &mut nested);
     let event = [
         (field::VM_ENTRY_INTERRUPTION_INFORMATION, 0x8000_0b0e),
         (field::VM_ENTRY_EXCEPTION_ERROR_CODE, 6),
@@ -383,7 +383,7 @@ fn a_blocked_init_exits_at_once_behind_the_event() {
     // The delivery exits to L1 first: INIT stays blocked.
     let vectoring = [(field::IDT_VECTORING_INFORMATION, 0x8000_0b0e)];
     exit_from_l2(&mut hw, Reason::Cpuid as u32, &vectoring);
-    assert_eq!(nested.l2_exit(&mut hw), L2Done::Reflected);
+    assert_eq!(l2_exit(&mut hw, &mut nested), L2Done::Reflected);
     write(&mut hw, &mut nested, &event);
     run(&mut hw, &mut nested, Reason::Vmresume);
     assert_eq!(controls(&mut hw) & trap, trap);
@@ -392,7 +392,7 @@ fn a_blocked_init_exits_at_once_behind_the_event() {
         (field::VM_ENTRY_INTERRUPTION_INFORMATION, 0xb0e),
     ];
     exit_from_l2(&mut hw, Reason::MonitorTrapFlag as u32, &delivered);
-    assert_eq!(nested.l2_exit(&mut hw), L2Done::Reflected);
+    assert_eq!(l2_exit(&mut hw, &mut nested), L2Done::Reflected);
     for (f, value) in [
         (field::EXIT_REASON, Reason::Init as u64),
         (field::VM_EXIT_INTERRUPTION_INFORMATION, 0),
@@ -413,7 +413,7 @@ fn a_blocked_init_exits_before_a_pending_mtf_exit() {
     for event in [0, 0x8000_0700] {
         let (mut hw, mut nested) = launched(&[]);
         exit_from_l2(&mut hw, Reason::Cpuid as u32, &[]);
-        nested.l2_exit(&mut hw);
+        l2_exit(&mut hw, &mut nested);
         write(
             &mut hw,
             &mut nested,
@@ -438,7 +438,7 @@ fn a_blocked_init_exits_before_a_pending_mtf_exit() {
     }
     let (mut hw, mut nested) = launched(&[]);
     exit_from_l2(&mut hw, Reason::Cpuid as u32, &[]);
-    nested.l2_exit(&mut hw);
+    l2_exit(&mut hw, &mut nested);
     write(&mut hw, &mut nested, &[(field::GUEST_ACTIVITY_STATE, 3)]);
     nested.latch_init();
     run(&mut hw, &mut nested, Reason::Vmresume);
@@ -487,7 +487,7 @@ fn l0_resumes_l2_below_the_tpr_threshold() {
         hw.gprs[1] = value;
         let rip = hw.read(field::GUEST_RIP);
         exit_from_l2(&mut hw, Reason::CrAccess as u32, &cr8);
-        assert_eq!(nested.l2_exit(&mut hw), done);
+        assert_eq!(l2_exit(&mut hw, &mut nested), done);
         let mut vtpr = [0; 4];
         hw.read_l1(PAGE + 0x80, &mut vtpr);
         assert_eq!(u32::from_le_bytes(vtpr), (value as u32) << 4);
@@ -507,7 +507,7 @@ fn l0_resumes_l2_below_the_tpr_threshold() {
     let (mut hw, mut nested) = below();
     hw.gprs[1] = 0x10;
     exit_from_l2(&mut hw, Reason::CrAccess as u32, &cr8);
-    assert_eq!(nested.l2_exit(&mut hw), L2Done::Resume);
+    assert_eq!(l2_exit(&mut hw, &mut nested), L2Done::Resume);
     let event = hw.read(field::VM_ENTRY_INTERRUPTION_INFORMATION);
     assert_eq!(event, 0x8000_0b0d);
     // It fell after the look at it: once more, with no threshold.
@@ -526,7 +526,7 @@ fn a_refused_launch_can_be_launched_again() {
         |hw, nested| assert_eq!(nested.l2_vmfail(hw, 7), None),
         |hw, nested| {
             exit_from_l2(hw, 1 << 31 | 33, &[]);
-            assert_eq!(nested.l2_exit(hw), L2Done::Reflected);
+            assert_eq!(l2_exit(hw, nested), L2Done::Reflected);
         },
     ];
     for refuse in refused {
@@ -567,7 +567,7 @@ fn an_mtrr_written_by_l2_counts_at_once() {
     msr_exit(&mut hw, Reason::Wrmsr, 0x2ff, 0xc06);
     hw.is_ept01_changed = true;
     hw.log.clear();
-    assert_eq!(nested.l2_exit(&mut hw), L2Done::Resume);
+    assert_eq!(l2_exit(&mut hw, &mut nested), L2Done::Resume);
     assert!(!hw.is_ept01_changed);
     assert!(
         hw.log.iter().any(|l| l.starts_with("invept")),
@@ -618,6 +618,6 @@ fn the_timer_counts_from_the_tsc_that_the_entry_loads() {
     // An exit that L1 never sees, 100 units of the timer later.
     hw.tsc += 100 << (nested.caps.misc & 0x1f);
     exit_from_l2(&mut hw, Reason::EptViolation as u32, &[]);
-    assert_eq!(nested.l2_exit(&mut hw), L2Done::Resume);
+    assert_eq!(l2_exit(&mut hw, &mut nested), L2Done::Resume);
     assert_eq!(hw.read(field::VMX_PREEMPTION_TIMER_VALUE), 4900);
 }

@@ -139,7 +139,7 @@ fn l2s_shutdown_is_not_l1s() {
     let (mut hw, mut nested) = launched(&[(field::GUEST_ACTIVITY_STATE, 2)]);
     assert_eq!(hw.read(field::GUEST_ACTIVITY_STATE), 2);
     exit_from_l2(&mut hw, Reason::TripleFault as u32, &[]);
-    assert_eq!(nested.l2_exit(&mut hw), L2Done::Reflected);
+    assert_eq!(l2_exit(&mut hw, &mut nested), L2Done::Reflected);
     assert_eq!(hw.read(field::GUEST_ACTIVITY_STATE), 0);
 }
 
@@ -161,7 +161,7 @@ fn what_no_control_uses_is_not_looked_at() {
     ];
     let (mut hw, mut nested) = launched(&unused);
     exit_from_l2(&mut hw, Reason::Cpuid as u32, &[]);
-    nested.l2_exit(&mut hw);
+    l2_exit(&mut hw, &mut nested);
     for (f, value) in unused {
         let kept = vmread(&mut hw, &mut nested, enc(f));
         assert_eq!(kept, value & f.value_mask(), "{f:?}");
@@ -216,7 +216,7 @@ fn the_mode_of_l2_comes_back_in_the_entry_controls() {
         (field::GUEST_CS_ACCESS_RIGHTS, 0xc09b),
     ];
     exit_from_l2(&mut hw, Reason::Cpuid as u32, &left);
-    nested.l2_exit(&mut hw);
+    l2_exit(&mut hw, &mut nested);
     let controls = vmread(&mut hw, &mut nested, enc(field::VM_ENTRY_CONTROLS));
     assert_eq!(controls, ENTRY);
     run(&mut hw, &mut nested, Reason::Vmresume);
@@ -275,7 +275,7 @@ fn the_timer_of_l2_ends_with_its_exit() {
         (field::VMX_PREEMPTION_TIMER_VALUE, 10),
     ]);
     exit_from_l2(&mut hw, Reason::Cpuid as u32, &[]);
-    nested.l2_exit(&mut hw);
+    l2_exit(&mut hw, &mut nested);
     write(&mut hw, &mut nested, &[(field::PIN_BASED_CONTROLS, PIN)]);
     run(&mut hw, &mut nested, Reason::Vmresume);
     let before = hw.read(field::VMX_PREEMPTION_TIMER_VALUE);
@@ -322,13 +322,13 @@ fn vmfunc_switches_to_what_the_list_of_l1_has() {
         hw.gprs[1] = index;
         let length = [(field::VM_EXIT_INSTRUCTION_LENGTH, 3)];
         exit_from_l2(&mut hw, Reason::Vmfunc as u32, &length);
-        let done = nested.l2_exit(&mut hw);
+        let done = l2_exit(&mut hw, &mut nested);
         if switches {
             assert_eq!(done, L2Done::Resume, "{function:#x} {index:#x}");
             assert_eq!(hw.read(field::GUEST_RIP), 0x60_0003);
             assert_ne!(hw.read(field::EPT_POINTER), before);
             exit_from_l2(&mut hw, Reason::Cpuid as u32, &[]);
-            nested.l2_exit(&mut hw);
+            l2_exit(&mut hw, &mut nested);
         } else {
             assert_eq!(done, L2Done::Reflected, "{function:#x} {index:#x}");
             let reason = vmread(&mut hw, &mut nested, enc(field::EXIT_REASON));

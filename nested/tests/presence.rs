@@ -109,9 +109,9 @@ fn exercise(present: FieldSet) {
             hw.gprs[0] = 0;
             hw.gprs[1] = 0x1b;
             exit_from_l2(&mut hw, number, &[]);
-            if nested.l2_exit(&mut hw) == L2Done::Resume {
+            if l2_exit(&mut hw, &mut nested) == L2Done::Resume {
                 exit_from_l2(&mut hw, Reason::Vmcall as u32, &[]);
-                assert_eq!(nested.l2_exit(&mut hw), L2Done::Reflected);
+                assert_eq!(l2_exit(&mut hw, &mut nested), L2Done::Reflected);
             }
             if number % 30 == 0 {
                 every_field(&mut hw, &mut nested, present);

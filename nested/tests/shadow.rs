@@ -63,7 +63,7 @@ fn enter(hw: &mut Machine, nested: &mut umbra_nested::Nested, link: u64, reason:
 
 fn leave(hw: &mut Machine, nested: &mut umbra_nested::Nested) {
     exit_from_l2(hw, Reason::Vmcall as u32, &[]);
-    let _ = nested.l2_exit(hw);
+    let _ = l2_exit(hw, nested);
     assert!(!nested.in_l2());
 }
 

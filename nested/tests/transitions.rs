@@ -43,7 +43,7 @@ fn an_exit_gives_l1_its_host_state_and_the_information() {
         (field::GUEST_LINEAR_ADDRESS, 0x777),
     ];
     exit_from_l2(&mut hw, Reason::Cpuid as u32, &at);
-    assert_eq!(nested.l2_exit(&mut hw), L2Done::Reflected);
+    assert_eq!(l2_exit(&mut hw, &mut nested), L2Done::Reflected);
     assert!(!nested.in_l2());
     assert_eq!(hw.current, Current::Vmcs01);
     assert_eq!(hw.read(field::GUEST_RIP), 0x40_1000);
@@ -63,7 +63,7 @@ fn an_exit_gives_l1_its_host_state_and_the_information() {
 fn a_second_entry_writes_only_what_changed() {
     let (mut hw, mut nested) = launched();
     exit_from_l2(&mut hw, Reason::Cpuid as u32, &[]);
-    nested.l2_exit(&mut hw);
+    l2_exit(&mut hw, &mut nested);
     let before = hw.writes;
     assert_eq!(
         nested.instruction(&mut hw, Reason::Vmresume),
@@ -71,7 +71,7 @@ fn a_second_entry_writes_only_what_changed() {
     );
     let unchanged = hw.writes - before;
     exit_from_l2(&mut hw, Reason::Cpuid as u32, &[]);
-    nested.l2_exit(&mut hw);
+    l2_exit(&mut hw, &mut nested);
     vmwrite(&mut hw, &mut nested, enc(field::GUEST_RIP), 0x60_0002);
     let before = hw.writes;
     assert_eq!(
@@ -93,7 +93,7 @@ fn launch_states_are_kept() {
         Done::Switched
     );
     exit_from_l2(&mut hw, Reason::Hlt as u32, &[]);
-    nested.l2_exit(&mut hw);
+    l2_exit(&mut hw, &mut nested);
     assert_eq!(nested.instruction(&mut hw, Reason::Vmlaunch), Done::Next);
     assert_eq!(error(&mut hw, &mut nested), Some(4));
     // The state survives eviction, and VMCLEAR resets it.
@@ -109,7 +109,7 @@ fn launch_states_are_kept() {
     );
     assert_eq!(hw.read(field::GUEST_RIP), 0x60_0000);
     exit_from_l2(&mut hw, Reason::Hlt as u32, &[]);
-    nested.l2_exit(&mut hw);
+    l2_exit(&mut hw, &mut nested);
     pointer(&mut hw, &mut nested, Reason::Vmclear, VMCS_REGION);
     pointer(&mut hw, &mut nested, Reason::Vmptrld, VMCS_REGION);
     assert_eq!(
@@ -194,7 +194,7 @@ fn the_tsc_that_an_exit_stores_is_that_of_the_exit() {
         Done::Switched
     );
     hw.write(field::EXIT_REASON, Reason::Vmcall as u64);
-    assert_eq!(nested.l2_exit(&mut hw), L2Done::Reflected);
+    assert_eq!(l2_exit(&mut hw, &mut nested), L2Done::Reflected);
     assert_ne!(hw.tsc_at_exit, hw.tsc);
     let mut stored = [0; 8];
     hw.read_l1(list + 8, &mut stored);
@@ -231,7 +231,7 @@ fn an_interrupted_delivery_starts_over_when_l0_handles_the_exit() {
         (field::IDT_VECTORING_ERROR_CODE, 4),
     ];
     exit_from_l2(&mut hw, Reason::EptViolation as u32, &changes);
-    assert_eq!(nested.l2_exit(&mut hw), L2Done::Resume);
+    assert_eq!(l2_exit(&mut hw, &mut nested), L2Done::Resume);
     assert_eq!(
         hw.read(field::VM_ENTRY_INTERRUPTION_INFORMATION),
         0x8000_0b0e
@@ -262,7 +262,7 @@ fn rf_is_forgotten_after_an_exit_that_l1_never_sees_but_kept_for_an_event() {
             (field::GUEST_DR7, dr7),
         ];
         exit_from_l2(&mut hw, Reason::EptViolation as u32, &changes);
-        assert_eq!(nested.l2_exit(&mut hw), L2Done::Resume);
+        assert_eq!(l2_exit(&mut hw, &mut nested), L2Done::Resume);
         assert_eq!(hw.read(field::GUEST_RFLAGS) & RF, left, "{info:#x}");
     }
 }
@@ -287,7 +287,7 @@ fn a_software_interrupt_that_l1_injects_keeps_vmcs12s_rf() {
         (field::VM_EXIT_INSTRUCTION_LENGTH, 2),
     ];
     exit_from_l2(&mut hw, Reason::EptViolation as u32, &changes);
-    assert_eq!(nested.l2_exit(&mut hw), L2Done::Resume);
+    assert_eq!(l2_exit(&mut hw, &mut nested), L2Done::Resume);
     assert_eq!(hw.read(field::GUEST_RFLAGS) & 1 << 16, 1 << 16);
 }
 
@@ -305,7 +305,7 @@ fn only_the_valid_bit_of_the_entrys_event_is_cleared() {
         0x8000_0202
     );
     exit_from_l2(&mut hw, Reason::Cpuid as u32, &[]);
-    nested.l2_exit(&mut hw);
+    l2_exit(&mut hw, &mut nested);
     assert_eq!(vmread(&mut hw, &mut nested, info), 0x202);
     assert_eq!(
         nested.instruction(&mut hw, Reason::Vmresume),
@@ -322,7 +322,7 @@ fn an_nmi_exit_blocks_nmis_for_l1() {
     let (mut hw, mut nested) = launched();
     let nmi = [(field::VM_EXIT_INTERRUPTION_INFORMATION, 0x8000_0202)];
     exit_from_l2(&mut hw, Reason::ExceptionOrNmi as u32, &nmi);
-    nested.l2_exit(&mut hw);
+    l2_exit(&mut hw, &mut nested);
     assert_eq!(hw.read(field::GUEST_INTERRUPTIBILITY_STATE), 8);
 }
 
@@ -349,11 +349,11 @@ fn the_preemption_timer_runs_on_while_l0_works() {
     assert_eq!(hw.read(field::VMX_PREEMPTION_TIMER_VALUE), 500);
     hw.tsc += 200;
     exit_from_l2(&mut hw, Reason::EptViolation as u32, &[]);
-    assert_eq!(nested.l2_exit(&mut hw), L2Done::Resume);
+    assert_eq!(l2_exit(&mut hw, &mut nested), L2Done::Resume);
     assert_eq!(hw.read(field::VMX_PREEMPTION_TIMER_VALUE), 300);
     hw.tsc += 1000;
     exit_from_l2(&mut hw, Reason::EptViolation as u32, &[]);
-    nested.l2_exit(&mut hw);
+    l2_exit(&mut hw, &mut nested);
     assert_eq!(hw.read(field::VMX_PREEMPTION_TIMER_VALUE), 0);
 }
 
@@ -362,7 +362,7 @@ fn no_reason_number_stops_the_machine() {
     for number in 0..=100_u32 {
         let (mut hw, mut nested) = launched();
         exit_from_l2(&mut hw, number, &[]);
-        nested.l2_exit(&mut hw);
+        l2_exit(&mut hw, &mut nested);
     }
 }
 
@@ -387,7 +387,7 @@ proptest! {
         prop_assert!(!matches!(done, Done::Fault(_)));
         if nested.in_l2() {
             exit_from_l2(&mut hw, reason, &[]);
-            nested.l2_exit(&mut hw);
+            l2_exit(&mut hw, &mut nested);
         }
     }
 }

@@ -14,6 +14,7 @@ macro_rules! reasons {
         impl Reason {
             /// The reason of a number; `None` for one that the SDM does not
             /// define.
+            #[inline]
             pub const fn from_number(number: u16) -> Option<Self> {
                 match number { $($number => Some(Self::$name),)* _ => None }
             }
@@ -106,6 +107,42 @@ reasons! {
     Tdcall = 77, "tdcall";
     Rdmsrlist = 78, "rdmsrlist";
     Wrmsrlist = 79, "wrmsrlist";
+}
+
+/// The exit-reason field of a VMCS. SDM "Basic VM-Exit Information".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExitReason(u32);
+
+impl ExitReason {
+    /// From the field's value.
+    #[inline]
+    pub const fn new(field: u64) -> Self {
+        Self(field as u32)
+    }
+
+    /// The whole field.
+    #[inline]
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// The basic exit reason.
+    #[inline]
+    pub const fn basic(self) -> u16 {
+        self.0 as u16
+    }
+
+    /// The basic exit reason, if the SDM defines it.
+    #[inline]
+    pub const fn known(self) -> Option<Reason> {
+        Reason::from_number(self.basic())
+    }
+
+    /// Whether a VM entry failed, and nothing of the guest ran.
+    #[inline]
+    pub const fn is_entry_failure(self) -> bool {
+        self.0 & ENTRY_FAILURE != 0
+    }
 }
 
 impl Reason {

@@ -1,5 +1,6 @@
 //! vmcs12: what L1 wrote, as a plain array of field values.
 
+use crate::controls::{Entry, Exit, Pin, Proc, Proc2};
 use crate::field::{self, FIELD_COUNT, Field};
 
 /// The fields of one VMCS of L1.
@@ -55,6 +56,46 @@ impl Vmcs12 {
     #[inline]
     pub const fn set(&mut self, field: Field, value: u64) {
         self.values[field.index()] = value & field.value_mask();
+    }
+
+    /// Whether all of the pin-based controls given are 1.
+    #[inline]
+    pub const fn pin(&self, bits: Pin) -> bool {
+        self.get32(field::PIN_BASED_CONTROLS) & bits.bits() == bits.bits()
+    }
+
+    /// Whether all of the primary processor-based controls given are 1.
+    #[inline]
+    pub const fn proc(&self, bits: Proc) -> bool {
+        self.get32(field::PRIMARY_PROCESSOR_BASED_CONTROLS) & bits.bits() == bits.bits()
+    }
+
+    /// The secondary controls in effect: none where they are not activated.
+    #[inline]
+    pub const fn proc2_word(&self) -> u32 {
+        if self.proc(Proc::ACTIVATE_SECONDARY_CONTROLS) {
+            self.get32(field::SECONDARY_PROCESSOR_BASED_CONTROLS)
+        } else {
+            0
+        }
+    }
+
+    /// Whether all of the secondary controls given are in effect.
+    #[inline]
+    pub const fn proc2(&self, bits: Proc2) -> bool {
+        self.proc2_word() & bits.bits() == bits.bits()
+    }
+
+    /// Whether all of the VM-exit controls given are 1.
+    #[inline]
+    pub const fn exit(&self, bits: Exit) -> bool {
+        self.get32(field::PRIMARY_VM_EXIT_CONTROLS) & bits.bits() == bits.bits()
+    }
+
+    /// Whether all of the VM-entry controls given are 1.
+    #[inline]
+    pub const fn entry(&self, bits: Entry) -> bool {
+        self.get32(field::VM_ENTRY_CONTROLS) & bits.bits() == bits.bits()
     }
 
     /// Lays the values out as they lie in L1's VMCS region, little-endian, in

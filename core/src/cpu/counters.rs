@@ -3,13 +3,10 @@
 //! Without the feature `ledger` nothing is counted; with `ledger-accesses`, the VMCS accesses of each exit are, too,
 //! for an instruction each.
 
-use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use umbra_core::ledger_leaf::{CELLS, Sums, cell_of};
 pub use umbra_core::ledger_leaf::{Level, Why};
 use umbra_ept::ept02::Counters;
-
-/// The cell of exits that nothing counts: no [`Why`] has it.
-const NO_CELL: u16 = CELLS as u16 - 1;
 
 /// What one kind of exit came to.
 #[derive(Debug)]
@@ -43,15 +40,34 @@ impl Access {
 #[derive(Debug)]
 pub struct Ledger {
     cells: [Cell; CELLS],
-    /// The cell of the exit that is being handled.
-    open: AtomicU16,
-    /// The low half of the TSC when the handler began.
-    since: AtomicU32,
     /// Since the start; `percpu::count_access` adds to them.
     #[cfg(feature = "ledger-accesses")]
     pub accesses: [AtomicU64; Access::COUNT],
     #[cfg(feature = "ledger-accesses")]
     accesses_before: [AtomicU64; Access::COUNT],
+}
+
+/// When the handler of an exit began: the low half of the TSC.
+#[derive(Clone, Copy, Debug)]
+pub struct Began(u32);
+
+impl Began {
+    /// An exit begins.
+    #[inline(always)]
+    pub fn now() -> Self {
+        Self(if cfg!(feature = "ledger") { ticks() } else { 0 })
+    }
+}
+
+/// Where an exit that has been handled is counted.
+#[derive(Clone, Copy, Debug)]
+pub struct Counted {
+    /// Who ran.
+    pub level: Level,
+    /// The basic reason.
+    pub reason: u16,
+    /// Why it exited.
+    pub why: Why,
 }
 
 /// One writer: no locked instruction is needed.
@@ -67,32 +83,13 @@ fn ticks() -> u32 {
 }
 
 impl Ledger {
-    /// An exit begins.
-    #[inline]
-    pub fn begin(&self) {
+    /// Counts an exit that has been handled.
+    #[inline(always)]
+    pub fn count(&self, began: Began, exit: Counted) {
         if cfg!(feature = "ledger") {
-            self.since.store(ticks(), Relaxed);
-            self.open.store(NO_CELL, Relaxed);
-        }
-    }
-
-    /// Counts the exit that is being handled.
-    #[inline]
-    pub fn count(&self, level: Level, reason: u16, why: Why) {
-        if cfg!(feature = "ledger") {
-            let cell = cell_of(level, reason, why);
-            self.open.store(cell as u16, Relaxed);
-            add(&self.cells[cell].count, 1);
-        }
-    }
-
-    /// The exit has been handled.
-    #[inline]
-    pub fn end(&self) {
-        if cfg!(feature = "ledger") {
-            let cell = &self.cells[usize::from(self.open.load(Relaxed)) % CELLS];
-            let ticks = ticks().wrapping_sub(self.since.load(Relaxed));
-            add(&cell.ticks, u64::from(ticks));
+            let cell = &self.cells[cell_of(exit.level, exit.reason, exit.why)];
+            add(&cell.count, 1);
+            add(&cell.ticks, u64::from(ticks().wrapping_sub(began.0)));
             #[cfg(feature = "ledger-accesses")]
             for n in 0..Access::COUNT {
                 let now = self.accesses[n].load(Relaxed);

@@ -8,8 +8,10 @@ use umbra_nested::slots::MAX_SLOTS;
 #[derive(Debug)]
 pub struct VmcsState {
     current: Current,
-    is_vmcs01_launched: bool,
-    is_vmcs02_launched: [bool; MAX_SLOTS],
+    /// vmcs01 first, then the vmcs02s by their slots.
+    is_launched: [bool; 1 + MAX_SLOTS],
+    /// The last VM entry was a VMLAUNCH.
+    was_launch: bool,
 }
 
 impl VmcsState {
@@ -17,8 +19,8 @@ impl VmcsState {
     pub const fn new() -> Self {
         Self {
             current: Current::Vmcs01,
-            is_vmcs01_launched: false,
-            is_vmcs02_launched: [false; MAX_SLOTS],
+            is_launched: [false; 1 + MAX_SLOTS],
+            was_launch: false,
         }
     }
 
@@ -42,21 +44,27 @@ impl VmcsState {
 
     #[inline]
     fn is_launched(&mut self) -> &mut bool {
-        match self.current {
-            Current::Vmcs01 => &mut self.is_vmcs01_launched,
-            Current::Vmcs02(slot) => &mut self.is_vmcs02_launched[slot.number()],
-        }
+        let number = match self.current {
+            Current::Vmcs01 => 0,
+            Current::Vmcs02(slot) => 1 + slot.number(),
+        };
+        &mut self.is_launched[number]
     }
 
-    /// Whether the next VM entry is a VMLAUNCH.
+    /// Whether the VM entry that now follows is a VMLAUNCH. It is taken to succeed
+    /// unless [`entry_failed`](Self::entry_failed) says otherwise.
     #[inline]
     pub fn next_entry_launches(&mut self) -> bool {
-        !*self.is_launched()
+        let was_launched = core::mem::replace(self.is_launched(), true);
+        self.was_launch = !was_launched;
+        !was_launched
     }
 
-    /// The current VMCS has been entered.
-    #[inline]
-    pub fn note_launch(&mut self) {
-        *self.is_launched() = true;
+    /// The last VM entry, with the VMCS that is still current, failed: a VMLAUNCH
+    /// has launched nothing.
+    pub fn entry_failed(&mut self) {
+        if self.was_launch {
+            *self.is_launched() = false;
+        }
     }
 }

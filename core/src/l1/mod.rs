@@ -18,6 +18,7 @@ use crate::exit::Exit;
 use umbra_nested::Nested;
 
 /// Handles one exit.
+#[inline(always)]
 pub fn handle(cpu: &mut Cpu, nested: &mut Nested, exit: Exit) -> Action {
     match exit {
         // NMIs exit, and windows open, only while `nmi` asks for it, and then

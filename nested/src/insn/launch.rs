@@ -1,6 +1,7 @@
 //! VMLAUNCH and VMRESUME up to the checks on guest state.
 
 use umbra_vmcs::field;
+use umbra_vmcs::field::FieldSet;
 use umbra_vmcs::rules::instructions::{
     VMLAUNCH_MOV_SS, VMLAUNCH_POINTER, VMLAUNCH_STATE, VMRESUME_STATE,
 };
@@ -8,6 +9,7 @@ use umbra_vmcs::rules::{self, Answer, Ctx, L1Facts, L1Memory, Rule};
 
 use super::{Done, FailValid, broken};
 use crate::bits::*;
+use crate::derived::OnEntry;
 use crate::hw::{Memory, Msrs, Translations, VmcsAccess};
 use crate::slots::SlotId;
 use crate::state::Nested;
@@ -28,6 +30,11 @@ impl<H: Memory> L1Memory for RuleMemory<'_, H> {
         u64::from_le_bytes(bytes)
     }
 }
+
+/// Guest state by which the rules tell that PDPTEs in memory count: the only guest
+/// state that is looked at for each entry, and then only where they can count.
+const PAE_REGISTERS: FieldSet =
+    FieldSet::of(&[field::GUEST_CR0, field::GUEST_CR3, field::GUEST_CR4]);
 
 impl Nested {
     pub(super) fn launch(
@@ -56,6 +63,9 @@ impl Nested {
             }
             _ => {}
         }
+        let stores_lma = self.caps.stores_lma();
+        let slot = self.slots.get(current);
+        slot.derive(self.fields, &self.ept_caps, stores_lma);
         self.sync_for_rules(hw, current);
         match self.check(hw, current) {
             Ok(()) => {
@@ -79,23 +89,18 @@ impl Nested {
         }
     }
 
-    /// Reads guest state back from vmcs02 if a group of rules that has to run
-    /// looks at any of it.
+    /// Reads back from vmcs02 what the groups of rules that have to run look at.
     fn sync_for_rules(&mut self, hw: &mut impl VmcsAccess, current: SlotId) {
         let slot = self.slots.get(current);
-        if slot.stale().is_empty() {
+        let counts_pdptes = slot.derived().entry.contains(OnEntry::PDPTES_IN_MEMORY);
+        if slot.unchecked().is_empty() && !counts_pdptes || slot.stale().is_empty() {
             return;
         }
-        // Most entries change a field or two, and none that is read together
-        // with what lies in vmcs02.
-        let needs = self.always_read.intersects(slot.stale())
-            || !slot.unchecked().is_empty()
-                && rules::groups().any(|g| {
-                    g.reads.intersects(slot.unchecked()) && g.reads.intersects(slot.stale())
-                });
-        if needs {
-            self.slots.sync(hw, current);
+        let mut looked_at = rules::read_with(slot.unchecked());
+        if counts_pdptes {
+            looked_at = looked_at.union(PAE_REGISTERS);
         }
+        self.slots.sync_of(hw, current, looked_at);
     }
 
     fn check<H: VmcsAccess + Memory>(

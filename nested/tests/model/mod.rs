@@ -11,10 +11,10 @@ use umbra_ept::mem::{L1Memory, Leaf01, TableMemory, TablePages};
 use umbra_ept::memtype::{MemType, Merge};
 use umbra_ept::rights::Rights;
 use umbra_nested::slots::{Slot, Slots};
-use umbra_nested::{Current, Done, MsrFault, Nested, SlotId, offer};
+use umbra_nested::{Current, Done, L2Done, MsrFault, Nested, SlotId, offer};
 pub use umbra_nested::{Memory, Msrs, Registers, Translations, VmcsAccess};
 use umbra_vmcs::caps::Allowed;
-use umbra_vmcs::exit::Reason;
+use umbra_vmcs::exit::{ExitReason, Reason};
 use umbra_vmcs::field::{self, Field, FieldSet};
 use umbra_vmcs::rules::CpuFacts;
 use umbra_vmcs::{Vmcs12, VmxCaps};
@@ -163,6 +163,12 @@ impl Machine {
         let info = 1 << 10 | register1 << 3 | register2 << 28;
         self.write(field::VM_EXIT_INSTRUCTION_INFORMATION, u64::from(info));
     }
+}
+
+/// L2 exits, with what stands in its VMCS.
+pub fn l2_exit(hw: &mut Machine, nested: &mut Nested) -> L2Done {
+    let reason = ExitReason::new(hw.read(field::EXIT_REASON));
+    nested.l2_exit(hw, reason)
 }
 
 impl VmcsAccess for Machine {

@@ -22,9 +22,7 @@ pub enum Into02 {
 /// How vmcs12 gets a field back after an exit of L2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Back {
-    /// It is read from vmcs02 at each exit that L1 sees.
-    AtOnce,
-    /// It is read from vmcs02 when L1 asks for it.
+    /// It stays in vmcs02, and is read from there when L1 asks for it.
     WhenAsked,
     /// L0 writes what the CPU would have stored.
     L0Records,
@@ -102,7 +100,7 @@ set! {
     /// The fields that vmcs12 gets back in this way, where `on` holds.
     back(how: Back, on: On) = |flow| flow.back as u8 == how as u8 && flow.on as u8 == on as u8;
     /// All the fields that vmcs12 gets back from vmcs02.
-    read_back() = |flow| matches!(flow.back, Back::AtOnce | Back::WhenAsked);
+    read_back() = |flow| matches!(flow.back, Back::WhenAsked);
     /// The fields of which a shadow VMCS may carry this much.
     shadow(what: Shadow) = |flow| flow.shadow as u8 == what as u8;
 }
@@ -160,7 +158,7 @@ mod tests {
                 }
                 Area::Guest | Area::Control => {}
             }
-            if matches!(flow.back, Back::AtOnce | Back::WhenAsked) {
+            if flow.back == Back::WhenAsked {
                 let is_in_vmcs02 = matches!(flow.into02, Into02::Copied | Into02::Composed)
                     || field.area() == Area::ExitInformation;
                 assert!(is_in_vmcs02, "{field:?}");

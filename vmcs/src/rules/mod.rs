@@ -39,7 +39,7 @@ pub use msr::{
 use umbra_arch::qualification::entry_failure;
 
 use crate::error::InsnError;
-use crate::field::FieldSet;
+use crate::field::{ALL, FIELD_COUNT, FieldSet};
 
 /// What a CPU answers to a broken rule of VM entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -319,6 +319,39 @@ pub fn check_all(ctx: &Ctx<'_>, dirty: &FieldSet) -> Result<(), &'static Rule> {
     check_controls(ctx, dirty)?;
     check_host_state(ctx, dirty)?;
     check_guest_state(ctx, dirty)
+}
+
+/// For each field, what the groups that read it read.
+static READ_WITH: [FieldSet; FIELD_COUNT] = {
+    let mut read_with = [FieldSet::EMPTY; FIELD_COUNT];
+    let phases = [CONTROLS, HOST_STATE, GUEST_STATE];
+    let mut phase = 0;
+    while phase < phases.len() {
+        let mut group = 0;
+        while group < phases[phase].len() {
+            let reads = phases[phase][group].reads;
+            let mut n = 0;
+            while n < FIELD_COUNT {
+                if reads.contains(ALL[n]) {
+                    read_with[n] = read_with[n].union(reads);
+                }
+                n += 1;
+            }
+            group += 1;
+        }
+        phase += 1;
+    }
+    read_with
+};
+
+/// What the groups that have to be evaluated read, when these fields changed.
+pub fn read_with(changed: &FieldSet) -> FieldSet {
+    let mut reads = FieldSet::EMPTY;
+    let mut changed = *changed;
+    changed.drain_within(&FieldSet::FULL, |field| {
+        reads = reads.union(READ_WITH[field.index()]);
+    });
+    reads
 }
 
 /// Every group of every phase, in order.
