@@ -2,6 +2,7 @@
 //! and only where L1 is at the start of a line of its own.
 
 use crate::arch::io::{in8, out8};
+use crate::arch::xmm;
 use crate::sync::SpinLock;
 use core::fmt::{self, Write};
 use umbra_core::line::{DLAB, LineState, TRANSMIT_EMPTY, Waiting, register};
@@ -167,7 +168,9 @@ impl Write for Line {
 fn line_of(arguments: fmt::Arguments<'_>) -> Line {
     let mut line = Line(heapless::Vec::new());
     // Writing to a `Line` cannot fail.
-    let _ = write!(line, "umbra: {arguments}");
+    xmm::keep(|| {
+        let _ = write!(line, "umbra: {arguments}");
+    });
     let _ = line.0.extend_from_slice(b"\r\n");
     line
 }

@@ -7,7 +7,9 @@ use umbra_core::breakpoints::Kind;
 use umbra_ept::ept01::{Ept01, OnDemand};
 use umbra_ept::invalidate::Invalidate;
 use umbra_ept::mem::{L1Memory, Leaf01};
-use umbra_nested::{Current, Memory, MsrFault, Msrs, Registers, SlotId, Translations, VmcsAccess};
+use umbra_nested::{
+    Current, HostImage, Memory, MsrFault, Msrs, Registers, SlotId, Translations, VmcsAccess,
+};
 use umbra_vmcs::field::FieldSet;
 use umbra_vmcs::{Field, Vmcs12};
 
@@ -95,9 +97,14 @@ impl VmcsAccess for Cpu {
         current::write(field, value);
     }
 
+    #[inline(always)]
+    fn write_host_image(&mut self, image: &HostImage) {
+        current::write_host_image(image);
+    }
+
     #[inline]
     fn switch_to(&mut self, which: Current) {
-        if self.vmcs.current() == which {
+        if self.vmcs.is_current(which) {
             return;
         }
         let region = match which {

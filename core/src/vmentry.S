@@ -33,7 +33,8 @@
     mov %r13, %gs:{REGS}+104
     mov %r14, %gs:{REGS}+112
     mov %r15, %gs:{REGS}+120
-    # Rust code uses XMM0-15 (never more: the upper halves of YMM stay).
+    # Rust code uses XMM0-7 here (the upper halves of YMM stay, too): a test over
+    # the image holds it. Text is formatted with more of them, and keeps those.
     movaps %xmm0, %gs:{XMM}+0
     movaps %xmm1, %gs:{XMM}+16
     movaps %xmm2, %gs:{XMM}+32
@@ -42,14 +43,6 @@
     movaps %xmm5, %gs:{XMM}+80
     movaps %xmm6, %gs:{XMM}+96
     movaps %xmm7, %gs:{XMM}+112
-    movaps %xmm8, %gs:{XMM}+128
-    movaps %xmm9, %gs:{XMM}+144
-    movaps %xmm10, %gs:{XMM}+160
-    movaps %xmm11, %gs:{XMM}+176
-    movaps %xmm12, %gs:{XMM}+192
-    movaps %xmm13, %gs:{XMM}+208
-    movaps %xmm14, %gs:{XMM}+224
-    movaps %xmm15, %gs:{XMM}+240
 .endm
 
 .balign 16
@@ -79,14 +72,6 @@ umbra_vm_enter:
     movaps %gs:{XMM}+80, %xmm5
     movaps %gs:{XMM}+96, %xmm6
     movaps %gs:{XMM}+112, %xmm7
-    movaps %gs:{XMM}+128, %xmm8
-    movaps %gs:{XMM}+144, %xmm9
-    movaps %gs:{XMM}+160, %xmm10
-    movaps %gs:{XMM}+176, %xmm11
-    movaps %gs:{XMM}+192, %xmm12
-    movaps %gs:{XMM}+208, %xmm13
-    movaps %gs:{XMM}+224, %xmm14
-    movaps %gs:{XMM}+240, %xmm15
     mov %gs:{REGS}+0, %rax
     mov %gs:{REGS}+8, %rcx
     mov %gs:{REGS}+16, %rdx
@@ -121,9 +106,18 @@ umbra_decide_again_stub:
     call umbra_decide_again
     jmp umbra_vm_enter
 
-# umbra_first_entry(RDI: HOST_RSP, RSI: 0 or 1): leaves the boot stack for good.
+# umbra_first_entry(RDI: HOST_RSP, RSI: 0 or 1): leaves the boot stack for good, and
+# nothing of L0's in registers that are not loaded.
 .global umbra_first_entry
 umbra_first_entry:
+    xorps %xmm8, %xmm8
+    xorps %xmm9, %xmm9
+    xorps %xmm10, %xmm10
+    xorps %xmm11, %xmm11
+    xorps %xmm12, %xmm12
+    xorps %xmm13, %xmm13
+    xorps %xmm14, %xmm14
+    xorps %xmm15, %xmm15
     mov %rdi, %rsp
     mov %rsi, %rax
     jmp umbra_vm_enter

@@ -1,13 +1,14 @@
 //! vmcs12 into vmcs02: what L1 changed since the last entry, and no more.
 
+use umbra_vmcs::VmxCaps;
 use umbra_vmcs::controls::{Entry, Exit, Proc, Proc2};
 use umbra_vmcs::field::flow::{self, Into02};
 use umbra_vmcs::field::{self, FieldSet};
+use umbra_vmcs::rules::CpuFacts;
 
 use crate::derived::{ALWAYS_SAVED, CONTROL_WORDS, shadow_link};
 use crate::hw::{Memory, VmcsAccess};
-use crate::slots::{Slot, SlotId};
-use crate::state::Nested;
+use crate::slots::Slot;
 
 /// Addresses of structures in L1's memory that the CPU itself reads or writes.
 /// Each becomes the page that L1 reaches there, so that none can name a page
@@ -36,22 +37,25 @@ impl Slot {
     }
 }
 
-impl Nested {
-    /// Writes to vmcs02, which is current, what vmcs12 has changed. Gives the fields
-    /// that changed, for what is composed of more than them.
-    #[inline(always)]
-    pub(crate) fn compose(&mut self, hw: &mut (impl VmcsAccess + Memory), id: SlotId) -> FieldSet {
-        let slot = self.slots.get(id);
-        let changed = slot.take_dirty().intersection(self.fields);
-        if !changed.difference(ALWAYS_SAVED).is_empty() {
-            let must = Musts {
-                exit: self.caps.exit().must_be_one(),
-                entry: self.caps.entry().must_be_one(),
-            };
-            compose_changed(hw, slot, changed, &must, self.cpu.physical_mask());
-        }
-        changed
+/// Writes to vmcs02, which is current, what vmcs12 has changed of `fields`. Gives the
+/// fields that changed, for what is composed of more than them.
+#[inline(always)]
+pub(crate) fn compose(
+    hw: &mut (impl VmcsAccess + Memory),
+    slot: &mut Slot,
+    fields: FieldSet,
+    caps: &VmxCaps,
+    cpu: &CpuFacts,
+) -> FieldSet {
+    let changed = slot.take_dirty().intersection(fields);
+    if !changed.difference(ALWAYS_SAVED).is_empty() {
+        let must = Musts {
+            exit: caps.exit().must_be_one(),
+            entry: caps.entry().must_be_one(),
+        };
+        compose_changed(hw, slot, changed, &must, cpu.physical_mask());
     }
+    changed
 }
 
 fn compose_changed(

@@ -9,6 +9,7 @@ use umbra_vmcs::Vmcs12;
 use umbra_vmcs::controls::{Entry, Exit, Pin, Proc, Proc2};
 use umbra_vmcs::field::flow::{self, Back, Into02, On};
 use umbra_vmcs::field::{self, Area, FieldSet};
+use umbra_vmcs::rules;
 
 use crate::bits::*;
 use crate::host_image::HostImage;
@@ -35,6 +36,8 @@ bitflags! {
         const TIMER = 1 << 7;
         /// L2's VMREAD and VMWRITE reach a shadow VMCS of L1's.
         const SHADOWS = 1 << 8;
+        /// The rules look at L1's memory for each entry.
+        const RULES_READ_MEMORY = 1 << 9;
         /// Some register is L1's.
         const INHERITS =
             Self::INHERITS_EFER.bits() | Self::INHERITS_PAT.bits() | Self::INHERITS_DEBUG.bits();
@@ -78,6 +81,7 @@ pub(crate) const INPUTS: FieldSet =
         .union(FieldSet::of(&[
             field::EPT_POINTER,
             field::VMCS_LINK_POINTER,
+            field::TPR_THRESHOLD,
             field::VM_ENTRY_MSR_LOAD_COUNT,
             field::VM_EXIT_MSR_STORE_COUNT,
             field::VM_EXIT_MSR_LOAD_COUNT,
@@ -92,7 +96,7 @@ pub(crate) const ALWAYS_SAVED: FieldSet = FieldSet::of(&[
 ]);
 
 /// Exit information. It stays in vmcs02 until L1 asks.
-pub(crate) const INFORMATION: FieldSet =
+const INFORMATION: FieldSet =
     flow::back(Back::WhenAsked, On::Any).intersection(flow::area(Area::ExitInformation));
 
 /// Guest state that the CPU saves at each exit, likewise.
@@ -134,6 +138,8 @@ pub(crate) struct Derived {
     pub loaded: FieldSet,
     /// Guest state that an exit leaves in vmcs02 for vmcs12.
     pub saved: FieldSet,
+    /// The same, with exit information.
+    pub saved_with_information: FieldSet,
     /// What an exit leaves in vmcs02 though vmcs12 keeps a value of its own.
     pub unsaved: FieldSet,
     /// L2's extended page tables; `None` if L1 does not use EPT for it, or its
@@ -150,6 +156,7 @@ impl Derived {
         exit: OnExit::empty(),
         loaded: FieldSet::EMPTY,
         saved: FieldSet::EMPTY,
+        saved_with_information: FieldSet::EMPTY,
         unsaved: FieldSet::EMPTY,
         context: None,
         host: HostImage::EMPTY,
@@ -164,6 +171,7 @@ impl Derived {
             exit: on_exit(v, stores_lma),
             loaded: loaded(v),
             saved,
+            saved_with_information: saved.union(INFORMATION.intersection(fields)),
             unsaved: ALWAYS_SAVED.intersection(fields).difference(saved),
             context: context(v, caps),
             host: HostImage::of(v),
@@ -188,6 +196,7 @@ fn on_entry(v: &Vmcs12) -> OnEntry {
     );
     on.set(OnEntry::TIMER, v.pin(Pin::ACTIVATE_PREEMPTION_TIMER));
     on.set(OnEntry::SHADOWS, shadow_link(v).is_some());
+    on.set(OnEntry::RULES_READ_MEMORY, rules::read_memory(v));
     on
 }
 

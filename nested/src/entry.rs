@@ -3,7 +3,7 @@
 //! SDM "Loading Guest State", "Loading MSRs", "VM-Entry Failures During or
 //! After Loading Guest State".
 
-use umbra_ept::ept02::{Context12, Pml};
+use umbra_ept::ept02::{Context12, Pml, Pool};
 use umbra_ept::invalidate::Invalidate;
 use umbra_ept::vpid::Vpids;
 use umbra_vmcs::controls::{Entry, Proc, Proc2};
@@ -11,6 +11,7 @@ use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field::{self, FieldSet};
 
 use crate::bits::*;
+use crate::compose::compose;
 use crate::derived::{ALWAYS_SAVED, OnEntry, OnExit};
 use crate::event::{TYPE_OTHER, kind};
 use crate::host_state::LeftByL2;
@@ -52,38 +53,39 @@ impl Nested {
         hw: &mut (impl VmcsAccess + Memory + Msrs + Translations),
         id: SlotId,
     ) -> Done {
-        let slot = self.slots.get(id);
-        let on = slot.derived().entry;
-        let must_reset = slot.take_reset();
+        let on = self.slots.get(id).derived().entry;
         if on.contains(OnEntry::SHADOWS) {
             self.hold_shadow(hw, id);
         }
         let inherited = Inherited::read(hw, on);
-        if must_reset {
+        let slot = self.slots.get(id);
+        if slot.take_reset() {
             hw.reset_vmcs02(id);
         } else {
             hw.switch_to(Current::Vmcs02(id));
         }
-        let changed = self.compose(hw, id);
-        self.load_registers(hw, id, &inherited, changed);
+        let changed = compose(hw, slot, self.fields, &self.caps, &self.cpu);
+        load_registers(hw, slot, &inherited, changed);
         if on.intersects(OnEntry::LOADS_PERF | OnEntry::PDPTES_IN_MEMORY) {
-            self.load_rare_registers(hw, id, on);
+            load_rare_registers(hw, slot);
         }
-        let slot = self.slots.get(id);
         if on.contains(OnEntry::MSR_BITMAP) {
             let merged = hw.merge_msr_bitmap(slot.get(field::MSR_BITMAP));
             hw.write(field::MSR_BITMAP, merged);
         }
         use_vpid(hw, slot, &mut self.vpids);
-        if !self.use_ept(hw, id) {
+        if !use_ept(hw, slot, &mut self.pool) {
             // The rules let no such EPT pointer through.
             return self.entry_failure(hw, id, Reason::EntryGuestState, 0, None);
         }
+        let was_launched = slot.is_launched();
+        slot.set_launched(true);
         if on.contains(OnEntry::MSR_LIST) {
             if let Err(entry) = self.load_entry_msrs(hw, id) {
                 // Guest state has been loaded by then: what the exit does not load is
                 // L2's.
                 let left = self.left_by_l2(hw, id, false);
+                self.slots.get(id).set_launched(was_launched);
                 return self.entry_failure(hw, id, Reason::EntryMsrLoading, entry, Some(left));
             }
             if hw.has_ept01_change() {
@@ -96,9 +98,11 @@ impl Nested {
             true => Some(self.start_timer(hw, id)),
             false => None,
         };
-        self.slots.get(id).set_launched(true);
         self.begin_l2(id, timer_end);
-        self.release_init(hw, id)
+        match self.non_root().init_waits {
+            true => self.release_init(hw, id),
+            false => Done::Switched,
+        }
     }
 
     /// Blocked in VMX root operation, an INIT exits at once in VMX non-root
@@ -113,7 +117,7 @@ impl Nested {
     ) -> Done {
         const WAIT_FOR_SIPI: u64 = 3;
 
-        if !self.non_root().init_waits || hw.read(field::GUEST_ACTIVITY_STATE) == WAIT_FOR_SIPI {
+        if hw.read(field::GUEST_ACTIVITY_STATE) == WAIT_FOR_SIPI {
             return Done::Switched;
         }
         let event = hw.read(field::VM_ENTRY_INTERRUPTION_INFORMATION);
@@ -135,65 +139,6 @@ impl Nested {
         }
     }
 
-    /// EFER, PAT, DR7 and IA32_DEBUGCTL: vmcs02 loads and saves them whatever vmcs12
-    /// does. Where vmcs12 loads its own, vmcs02 has it unless it `changed`.
-    #[inline(always)]
-    fn load_registers(
-        &mut self,
-        hw: &mut impl VmcsAccess,
-        id: SlotId,
-        l1: &Inherited,
-        changed: FieldSet,
-    ) {
-        let slot = self.slots.get(id);
-        let on = slot.derived().entry;
-        let mut own = changed.intersection(slot.derived().loaded);
-        if !own.is_empty() {
-            own.drain_within(&ALWAYS_SAVED, |f| hw.write(f, slot.get(f)));
-        }
-        if !on.intersects(OnEntry::INHERITS) {
-            return;
-        }
-        if on.contains(OnEntry::INHERITS_EFER) {
-            let efer = inherited_efer(hw, slot, l1.efer);
-            slot.l0_replaces(hw, field::GUEST_IA32_EFER, efer);
-        }
-        if on.contains(OnEntry::INHERITS_PAT) {
-            slot.l0_replaces(hw, field::GUEST_IA32_PAT, l1.pat);
-        }
-        if on.contains(OnEntry::INHERITS_DEBUG) {
-            slot.l0_replaces(hw, field::GUEST_IA32_DEBUGCTL, l1.debugctl);
-            slot.l0_replaces(hw, field::GUEST_DR7, l1.dr7);
-        }
-    }
-
-    /// IA32_PERF_GLOBAL_CTRL, and the PDPTEs of an L2 with PAE paging for which L1
-    /// does not use EPT: vmcs02 does, so the CPU takes them from vmcs02; for L1 they
-    /// come from memory.
-    fn load_rare_registers(
-        &mut self,
-        hw: &mut (impl VmcsAccess + Memory + Msrs),
-        id: SlotId,
-        on: OnEntry,
-    ) {
-        let slot = self.slots.get(id);
-        if on.contains(OnEntry::LOADS_PERF) {
-            // A CPU may have the control and not the MSR.
-            let value = slot.get(field::GUEST_IA32_PERF_GLOBAL_CTRL);
-            let _ = hw.wrmsr_l1(MSR_IA32_PERF_GLOBAL_CTRL, value);
-        }
-        let is_pae = on.contains(OnEntry::PDPTES_IN_MEMORY)
-            && hw.read(field::GUEST_CR0) & CR0_PG != 0
-            && hw.read(field::GUEST_CR4) & CR4_PAE != 0;
-        if is_pae {
-            for f in PDPTES {
-                slot.l0_overwrites(hw, f);
-            }
-            let cr3 = hw.read(field::GUEST_CR3);
-            load_pdptes(hw, cr3);
-        }
-    }
-
     /// What the pool has to know of L2; `None` if L1 does not use EPT for it.
     pub(crate) fn context12(&mut self, id: SlotId) -> Option<Context12> {
         self.slots.get(id).derived().context
@@ -210,47 +155,13 @@ impl Nested {
         }
     }
 
-    /// Gives vmcs02 its EPT pointer; false if vmcs12's is not one.
+    /// Gives vmcs02, which is current, its EPT pointer; false if vmcs12's is not one.
     pub(crate) fn use_ept(
         &mut self,
         hw: &mut (impl VmcsAccess + Translations),
         id: SlotId,
     ) -> bool {
-        let slot = self.slots.get(id);
-        let Some(context) = slot.derived().context else {
-            if slot.proc2(Proc2::ENABLE_EPT) {
-                return false;
-            }
-            if slot.proc2(Proc2::VIRTUALIZE_APIC_ACCESSES) {
-                // Behind a large page the CPU may not know the page again: SDM
-                // "Virtualizing Memory-Mapped APIC Accesses". With EPT in L1 the
-                // size of ept12's leaf decides.
-                hw.keep_small_ept01(slot.get(field::APIC_ACCESS_ADDRESS));
-            }
-            let pointer = hw.ept01_pointer();
-            hw.write(field::EPT_POINTER, pointer);
-            return true;
-        };
-        let violated = slot.take_violation();
-        if hw.take_ept01_change() {
-            let owed = self.pool.drop_all();
-            invalidate(hw, owed);
-        }
-        let active = {
-            let (mut tables, mut memory) = hw.ept();
-            self.pool.activate(&context, &mut tables, &mut memory)
-        };
-        let Some(active) = active else { return false };
-        hw.write(field::EPT_POINTER, active.eptp.raw());
-        let mut owed = active.invalidate;
-        if let Some(gpa2) = violated {
-            // L1 has most likely mended it, and L2 would fault there once more.
-            let (mut tables, mut memory) = hw.ept();
-            let more = self.pool.prefill(&context, gpa2, &mut tables, &mut memory);
-            owed = owed.and(more);
-        }
-        invalidate(hw, owed);
-        true
+        use_ept(hw, self.slots.get(id), &mut self.pool)
     }
 
     /// Gives where the preemption timer runs out, which is on.
@@ -313,6 +224,100 @@ fn inherited_efer(hw: &mut impl VmcsAccess, slot: &Slot, l1_efer: u64) -> u64 {
         efer |= EFER_LMA | EFER_LME;
     }
     efer
+}
+
+/// EFER, PAT, DR7 and IA32_DEBUGCTL: vmcs02 loads and saves them whatever vmcs12
+/// does. Where vmcs12 loads its own, vmcs02 has it unless it `changed`.
+#[inline(always)]
+fn load_registers(hw: &mut impl VmcsAccess, slot: &mut Slot, l1: &Inherited, changed: FieldSet) {
+    let on = slot.derived().entry;
+    let mut own = changed.intersection(slot.derived().loaded);
+    if !own.is_empty() {
+        own.drain_within(&ALWAYS_SAVED, |f| hw.write(f, slot.get(f)));
+    }
+    if !on.intersects(OnEntry::INHERITS) {
+        return;
+    }
+    if on.contains(OnEntry::INHERITS_EFER) {
+        let efer = inherited_efer(hw, slot, l1.efer);
+        slot.l0_replaces(hw, field::GUEST_IA32_EFER, efer);
+    }
+    if on.contains(OnEntry::INHERITS_PAT) {
+        slot.l0_replaces(hw, field::GUEST_IA32_PAT, l1.pat);
+    }
+    if on.contains(OnEntry::INHERITS_DEBUG) {
+        slot.l0_replaces(hw, field::GUEST_IA32_DEBUGCTL, l1.debugctl);
+        slot.l0_replaces(hw, field::GUEST_DR7, l1.dr7);
+    }
+}
+
+/// IA32_PERF_GLOBAL_CTRL, and the PDPTEs of an L2 with PAE paging for which L1 does
+/// not use EPT: vmcs02 does, so the CPU takes them from vmcs02; for L1 they come from
+/// memory.
+fn load_rare_registers(hw: &mut (impl VmcsAccess + Memory + Msrs), slot: &mut Slot) {
+    let on = slot.derived().entry;
+    if on.contains(OnEntry::LOADS_PERF) {
+        // A CPU may have the control and not the MSR.
+        let value = slot.get(field::GUEST_IA32_PERF_GLOBAL_CTRL);
+        let _ = hw.wrmsr_l1(MSR_IA32_PERF_GLOBAL_CTRL, value);
+    }
+    let is_pae = on.contains(OnEntry::PDPTES_IN_MEMORY)
+        && hw.read(field::GUEST_CR0) & CR0_PG != 0
+        && hw.read(field::GUEST_CR4) & CR4_PAE != 0;
+    if is_pae {
+        for f in PDPTES {
+            slot.l0_overwrites(hw, f);
+        }
+        let cr3 = hw.read(field::GUEST_CR3);
+        load_pdptes(hw, cr3);
+    }
+}
+
+/// See [`Nested::use_ept`].
+#[inline(always)]
+fn use_ept(hw: &mut (impl VmcsAccess + Translations), slot: &mut Slot, pool: &mut Pool) -> bool {
+    let Some(context) = &slot.derived().context else {
+        return use_ept01(hw, slot);
+    };
+    let context = *context;
+    let violated = slot.take_violation();
+    if hw.take_ept01_change() {
+        let owed = pool.drop_all();
+        invalidate(hw, owed);
+    }
+    let active = {
+        let (mut tables, mut memory) = hw.ept();
+        pool.activate(&context, &mut tables, &mut memory)
+    };
+    let Some(active) = active else { return false };
+    hw.write(field::EPT_POINTER, active.eptp.raw());
+    let mut owed = active.invalidate;
+    if let Some(gpa2) = violated {
+        // L1 has most likely mended it, and L2 would fault there once more.
+        let (mut tables, mut memory) = hw.ept();
+        let more = pool.prefill(&context, gpa2, &mut tables, &mut memory);
+        owed = owed.and(more);
+    }
+    if owed != Invalidate::None {
+        invalidate(hw, owed);
+    }
+    true
+}
+
+/// The same where vmcs12 has no EPT context.
+fn use_ept01(hw: &mut (impl VmcsAccess + Translations), slot: &Slot) -> bool {
+    if slot.proc2(Proc2::ENABLE_EPT) {
+        return false;
+    }
+    if slot.proc2(Proc2::VIRTUALIZE_APIC_ACCESSES) {
+        // Behind a large page the CPU may not know the page again: SDM
+        // "Virtualizing Memory-Mapped APIC Accesses". With EPT in L1 the size of
+        // ept12's leaf decides.
+        hw.keep_small_ept01(slot.get(field::APIC_ACCESS_ADDRESS));
+    }
+    let pointer = hw.ept01_pointer();
+    hw.write(field::EPT_POINTER, pointer);
+    true
 }
 
 /// Gives vmcs02 its VPID.

@@ -9,7 +9,7 @@ use umbra_vmcs::exit::{ExitReason, Reason};
 use umbra_vmcs::field;
 
 use crate::bits::*;
-use crate::derived::{INFORMATION, OnExit};
+use crate::derived::OnExit;
 use crate::fault::Fault;
 use crate::host_state::{LeftByL2, abort};
 use crate::hw::{Current, Hardware, Memory, Msrs, Translations, VmcsAccess};
@@ -238,17 +238,13 @@ impl Nested {
     }
 
     /// Reflects the exit that vmcs02 recorded, under `reason`.
+    #[inline]
     pub(crate) fn reflect(
         &mut self,
         hw: &mut (impl VmcsAccess + Memory + Msrs + Translations),
         reason: u32,
     ) -> L2Done {
-        let id = self.non_root().current;
-        let fields = self.fields;
-        self.slots
-            .get(id)
-            .left_in_vmcs02(INFORMATION.intersection(fields));
-        self.reflect_event(hw, reason)
+        self.exit_to_l1(hw, reason, true)
     }
 
     /// Reflects an exit whose information is in vmcs12 already.
@@ -257,16 +253,30 @@ impl Nested {
         hw: &mut (impl VmcsAccess + Memory + Msrs + Translations),
         reason: u32,
     ) -> L2Done {
+        self.exit_to_l1(hw, reason, false)
+    }
+
+    /// The exit to L1. Its information is what vmcs02 has recorded, or in vmcs12
+    /// already.
+    fn exit_to_l1(
+        &mut self,
+        hw: &mut (impl VmcsAccess + Memory + Msrs + Translations),
+        reason: u32,
+        is_recorded: bool,
+    ) -> L2Done {
         let id = self.non_root().current;
         let slot = self.slots.get(id);
         slot.l0_records(field::EXIT_REASON, u64::from(reason));
         let is_nmi_exit = reason as u16 == Reason::ExceptionOrNmi as u16 && {
-            slot.fetch(hw, field::VM_EXIT_INTERRUPTION_INFORMATION);
-            let event = slot.get(field::VM_EXIT_INTERRUPTION_INFORMATION);
+            let event = match is_recorded {
+                true => hw.read(field::VM_EXIT_INTERRUPTION_INFORMATION),
+                false => slot.get(field::VM_EXIT_INTERRUPTION_INFORMATION),
+            };
             event & INFO_VALID != 0 && event >> 8 & 7 == 2
         };
         let on = slot.derived().exit;
-        let left = self.save_guest_state(hw, id, is_nmi_exit);
+        let left = self.left_by_l2(hw, id, is_nmi_exit);
+        self.save_guest_state(hw, id, &left, is_recorded);
         let stored = match on.contains(OnExit::STORE_LIST) {
             true => self.store_exit_msrs(hw, id),
             false => Ok(()),
@@ -288,9 +298,9 @@ impl Nested {
         &mut self,
         hw: &mut (impl VmcsAccess + Msrs),
         id: SlotId,
-        is_nmi_exit: bool,
-    ) -> LeftByL2 {
-        let left = self.left_by_l2(hw, id, is_nmi_exit);
+        left: &LeftByL2,
+        with_information: bool,
+    ) {
         let slot = self.slots.get(id);
         // The event of the entry has been delivered or is on record.
         let event = slot.get(field::VM_ENTRY_INTERRUPTION_INFORMATION);
@@ -300,7 +310,7 @@ impl Nested {
                 event & !INFO_VALID,
             );
         }
-        slot.guest_state_stored();
+        slot.cpu_saved(with_information);
         slot.fetch_asked(hw);
         let on = slot.derived().exit;
         if on.contains(OnExit::SAVES_PERF)
@@ -319,7 +329,6 @@ impl Nested {
                 slot.l1_writes(field::VM_ENTRY_CONTROLS, new);
             }
         }
-        left
     }
 
     /// What L1 keeps of L2's state where vmcs12 loads none of its own. vmcs02

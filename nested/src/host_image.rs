@@ -3,10 +3,9 @@
 
 use umbra_vmcs::Vmcs12;
 use umbra_vmcs::controls::Exit;
-use umbra_vmcs::field;
+use umbra_vmcs::field::{self, Field};
 
 use crate::bits::*;
-use crate::hw::VmcsAccess;
 
 /// A flat data segment and what VM exit makes of code and TR.
 const DATA_RIGHTS: u64 = 0xc093;
@@ -14,44 +13,49 @@ const CODE_RIGHTS_64: u64 = 0xa09b;
 const CODE_RIGHTS_32: u64 = 0xc09b;
 const TSS_RIGHTS: u64 = 0x8b;
 
-/// One value a field. The writes are written out one by one: each is three or four
-/// instructions then, and an exit to L1 has all of them.
+/// Calls a macro with the fields of an image, in the order in which they are written.
+#[macro_export]
+macro_rules! host_image_fields {
+    ($call:ident) => {
+        $call! {
+            GUEST_CR3, GUEST_CR4, CR4_READ_SHADOW, GUEST_DR7, GUEST_IA32_DEBUGCTL,
+            GUEST_IA32_SYSENTER_CS, GUEST_IA32_SYSENTER_ESP, GUEST_IA32_SYSENTER_EIP,
+            GUEST_CS_SELECTOR, GUEST_CS_BASE, GUEST_CS_LIMIT, GUEST_CS_ACCESS_RIGHTS,
+            GUEST_SS_SELECTOR, GUEST_SS_BASE, GUEST_SS_LIMIT, GUEST_SS_ACCESS_RIGHTS,
+            GUEST_DS_SELECTOR, GUEST_DS_BASE, GUEST_DS_LIMIT, GUEST_DS_ACCESS_RIGHTS,
+            GUEST_ES_SELECTOR, GUEST_ES_BASE, GUEST_ES_LIMIT, GUEST_ES_ACCESS_RIGHTS,
+            GUEST_FS_SELECTOR, GUEST_FS_BASE, GUEST_FS_LIMIT, GUEST_FS_ACCESS_RIGHTS,
+            GUEST_GS_SELECTOR, GUEST_GS_BASE, GUEST_GS_LIMIT, GUEST_GS_ACCESS_RIGHTS,
+            GUEST_TR_SELECTOR, GUEST_TR_BASE, GUEST_TR_LIMIT, GUEST_TR_ACCESS_RIGHTS,
+            GUEST_LDTR_SELECTOR, GUEST_LDTR_ACCESS_RIGHTS,
+            GUEST_GDTR_BASE, GUEST_GDTR_LIMIT, GUEST_IDTR_BASE, GUEST_IDTR_LIMIT,
+            GUEST_RIP, GUEST_RSP, GUEST_RFLAGS, GUEST_PENDING_DEBUG_EXCEPTIONS,
+        }
+    };
+}
+
 macro_rules! image {
     ($($field:ident),* $(,)?) => {
         /// What each exit to L1 writes into vmcs01, whatever L2 left.
         #[derive(Clone, Copy, Debug)]
-        #[allow(non_snake_case)]
-        pub(crate) struct HostImage {
-            $($field: u64,)*
+        #[allow(non_snake_case, missing_docs)]
+        pub struct HostImage {
+            $(pub $field: u64,)*
         }
 
         impl HostImage {
             /// Before there is a vmcs12.
             pub(crate) const EMPTY: Self = Self { $($field: 0,)* };
 
-            /// Writes it to vmcs01, which is current.
-            #[inline(always)]
-            pub(crate) fn write(&self, hw: &mut impl VmcsAccess) {
-                $(hw.write(field::$field, self.$field);)*
+            /// The fields and their values.
+            pub fn each(&self) -> impl Iterator<Item = (Field, u64)> {
+                [$((field::$field, self.$field)),*].into_iter()
             }
         }
     };
 }
 
-image! {
-    GUEST_CR3, GUEST_CR4, CR4_READ_SHADOW, GUEST_DR7, GUEST_IA32_DEBUGCTL,
-    GUEST_IA32_SYSENTER_CS, GUEST_IA32_SYSENTER_ESP, GUEST_IA32_SYSENTER_EIP,
-    GUEST_CS_SELECTOR, GUEST_CS_BASE, GUEST_CS_LIMIT, GUEST_CS_ACCESS_RIGHTS,
-    GUEST_SS_SELECTOR, GUEST_SS_BASE, GUEST_SS_LIMIT, GUEST_SS_ACCESS_RIGHTS,
-    GUEST_DS_SELECTOR, GUEST_DS_BASE, GUEST_DS_LIMIT, GUEST_DS_ACCESS_RIGHTS,
-    GUEST_ES_SELECTOR, GUEST_ES_BASE, GUEST_ES_LIMIT, GUEST_ES_ACCESS_RIGHTS,
-    GUEST_FS_SELECTOR, GUEST_FS_BASE, GUEST_FS_LIMIT, GUEST_FS_ACCESS_RIGHTS,
-    GUEST_GS_SELECTOR, GUEST_GS_BASE, GUEST_GS_LIMIT, GUEST_GS_ACCESS_RIGHTS,
-    GUEST_TR_SELECTOR, GUEST_TR_BASE, GUEST_TR_LIMIT, GUEST_TR_ACCESS_RIGHTS,
-    GUEST_LDTR_SELECTOR, GUEST_LDTR_ACCESS_RIGHTS,
-    GUEST_GDTR_BASE, GUEST_GDTR_LIMIT, GUEST_IDTR_BASE, GUEST_IDTR_LIMIT,
-    GUEST_RIP, GUEST_RSP, GUEST_RFLAGS, GUEST_PENDING_DEBUG_EXCEPTIONS,
-}
+host_image_fields!(image);
 
 impl HostImage {
     /// What the host state and the exit controls of vmcs12 come to.

@@ -54,6 +54,7 @@ impl Nested {
     ///
     /// # Errors
     /// The VMX-abort indicator, already stored in L1's VMCS region.
+    #[inline(always)]
     pub(crate) fn load_host_state(
         &mut self,
         hw: &mut (impl VmcsAccess + Memory + Msrs + Translations),
@@ -69,11 +70,9 @@ impl Nested {
                 blocks_nmis: hw.read(field::GUEST_INTERRUPTIBILITY_STATE) & BLOCKING_BY_NMI != 0,
             },
         };
-        let stores_lma = self.caps.stores_lma();
         let slot = self.slots.get(id);
-        slot.derive(self.fields, &self.ept_caps, stores_lma);
         let derived = slot.derived();
-        derived.host.write(hw);
+        hw.write_host_image(&derived.host);
         let on = derived.exit;
         let cr0 = slot.get(field::HOST_CR0) & !CR0_UNMODIFIED | left.cr0 & CR0_UNMODIFIED;
         hw.write(field::GUEST_CR0, cr0);

@@ -7,6 +7,7 @@ use umbra_ept::mem::{L1Memory, TableMemory};
 use umbra_vmcs::field::FieldSet;
 use umbra_vmcs::{Field, Vmcs12};
 
+use crate::host_image::HostImage;
 use crate::slot_id::SlotId;
 
 /// The VMCS that VMREAD, VMWRITE and the next VM entry use.
@@ -28,6 +29,9 @@ pub trait VmcsAccess {
     fn read(&mut self, field: Field) -> u64;
     /// VMWRITE to the current VMCS.
     fn write(&mut self, field: Field, value: u64);
+    /// Writes all fields of the image to vmcs01, which is current. Apart from
+    /// [`write`](Self::write) because half of what an exit to L1 costs is here.
+    fn write_host_image(&mut self, image: &HostImage);
     /// Makes a VMCS current (VMPTRLD); nothing when it is already.
     fn switch_to(&mut self, which: Current);
     /// Starts a vmcs02 afresh: VMCLEAR, then L0's host state and whatever else

@@ -48,6 +48,7 @@ mod wants;
 
 pub use exit::L2Done;
 pub use fault::{Fault, Refusal};
+pub use host_image::HostImage;
 pub use host_state::abort;
 pub use hw::{Current, Hardware, Memory, MsrFault, Msrs, Registers, Translations, VmcsAccess};
 pub use insn::Done;

@@ -10,7 +10,7 @@ use umbra_vmcs::field::{self, Field, FieldSet};
 use umbra_vmcs::{InsnError, Vmcs12};
 
 use crate::blame::blame;
-use crate::derived::{self, Derived};
+use crate::derived::{self, Derived, OnEntry};
 use crate::hw::{Current, Memory, VmcsAccess};
 pub use crate::slot_id::{MAX_SLOTS, SlotId};
 
@@ -55,6 +55,8 @@ pub struct Slot {
     dirty: FieldSet,
     /// Fields that changed since the rules last passed.
     unchecked: FieldSet,
+    /// L1's mode when they did.
+    passed_in_ia32e_mode: bool,
     stale: FieldSet,
     /// What follows from vmcs12, but for what is dirty.
     derived: Derived,
@@ -65,8 +67,8 @@ pub struct Slot {
     read_lately: FieldSet,
     /// Exits since `asked` was last cut down to what is read.
     exits: u8,
-    /// L1 has had a stale field read back since the last exit.
-    has_asked: bool,
+    /// How many stale fields L1 has had read back since the last exit.
+    asked_for: u8,
     /// Where L1 was told of an EPT violation, since the last entry.
     violated: Option<u64>,
     /// vmcs02 has to be reset before it is used.
@@ -75,8 +77,12 @@ pub struct Slot {
 }
 
 /// After how many exits a field that L1 does not read any more is left in vmcs02
-/// again.
-const EXITS_UNREAD: u8 = 32;
+/// again. To read one that was left there costs eight times what it costs to bring
+/// it along.
+const EXITS_UNREAD: u8 = 8;
+
+/// How many fields L1 has read back one by one after an exit; then it gets all.
+const ONE_BY_ONE: u8 = 4;
 
 impl Slot {
     /// A slot without a VMCS.
@@ -88,12 +94,13 @@ impl Slot {
             is_shadow: false,
             dirty: FieldSet::FULL,
             unchecked: FieldSet::FULL,
+            passed_in_ia32e_mode: false,
             stale: FieldSet::EMPTY,
             derived: Derived::NOTHING,
             asked: FieldSet::EMPTY,
             read_lately: FieldSet::EMPTY,
             exits: 0,
-            has_asked: false,
+            asked_for: 0,
             violated: None,
             needs_reset: true,
             last_used: 0,
@@ -182,21 +189,18 @@ impl Slot {
         self.stale.remove(field);
     }
 
-    /// The CPU stored these fields in vmcs02, and they stay there until someone
-    /// asks.
+    /// The CPU has saved guest state at an exit, and stored exit information where
+    /// that is L1's to see: in vmcs02 it stays until someone asks. Where vmcs12 is not
+    /// to have it, vmcs02 gets vmcs12's again.
     #[inline]
-    pub fn left_in_vmcs02(&mut self, fields: FieldSet) {
-        self.stale = self.stale.union(fields);
-        self.dirty = self.dirty.difference(fields);
-    }
-
-    /// The CPU has saved guest state at an exit: in vmcs02 it stays until someone
-    /// asks. Where vmcs12 is not to have it, vmcs02 gets vmcs12's again.
-    #[inline]
-    pub(crate) fn guest_state_stored(&mut self) {
-        let Derived { saved, unsaved, .. } = self.derived;
+    pub(crate) fn cpu_saved(&mut self, with_information: bool) {
+        let derived = &self.derived;
+        let saved = match with_information {
+            true => derived.saved_with_information,
+            false => derived.saved,
+        };
         self.stale = self.stale.union(saved);
-        self.dirty = self.dirty.difference(saved).union(unsaved);
+        self.dirty = self.dirty.difference(saved).union(derived.unsaved);
     }
 
     /// What follows from vmcs12, as of the last [`derive`](Self::derive).
@@ -223,7 +227,7 @@ impl Slot {
     /// asked for after earlier exits.
     #[inline]
     pub fn fetch_asked(&mut self, hw: &mut impl VmcsAccess) {
-        self.has_asked = false;
+        self.asked_for = 0;
         self.exits = self.exits.wrapping_add(1);
         if self.exits.is_multiple_of(EXITS_UNREAD) {
             self.asked = self.asked.intersection(self.read_lately);
@@ -295,10 +299,20 @@ impl Slot {
         &self.unchecked
     }
 
-    /// The rules have passed.
+    /// The rules have passed, L1 being in IA-32e mode or not.
     #[inline]
-    pub(crate) fn passed(&mut self) {
+    pub(crate) fn passed(&mut self, in_ia32e_mode: bool) {
         self.unchecked = FieldSet::EMPTY;
+        self.passed_in_ia32e_mode = in_ia32e_mode;
+    }
+
+    /// Whether the rules have to run before the next entry: a field changed that they
+    /// look at, or L1's mode, or they look at L1's memory.
+    #[inline]
+    pub(crate) fn must_be_checked(&self, in_ia32e_mode: bool) -> bool {
+        !self.unchecked.is_empty()
+            || self.passed_in_ia32e_mode != in_ia32e_mode
+            || self.derived.entry.contains(OnEntry::RULES_READ_MEMORY)
     }
 
     /// L1 is told of an EPT violation at this L2-physical address.
@@ -487,14 +501,15 @@ impl Slots {
     }
 
     /// A field as L1 sees it, read back from vmcs02 if need be: alone, or with all
-    /// others if it is not the first since the exit.
+    /// others if L1 has asked for several since the exit.
     #[inline]
     pub fn field(&mut self, hw: &mut impl VmcsAccess, id: SlotId, field: Field) -> u64 {
         let slot = self.get(id);
         slot.read_lately.insert(field);
         if slot.stale.contains(field) {
             slot.asked.insert(field);
-            if core::mem::replace(&mut slot.has_asked, true) {
+            slot.asked_for = slot.asked_for.saturating_add(1);
+            if slot.asked_for > ONE_BY_ONE {
                 self.sync(hw, id);
             } else {
                 hw.switch_to(Current::Vmcs02(id));

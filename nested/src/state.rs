@@ -84,9 +84,10 @@ impl Nested {
         gib_pages: bool,
         slots: Slots,
     ) -> Self {
+        let fields = crate::offer::fields(&caps, &fields);
         Self {
             caps,
-            fields: crate::offer::fields(&caps, &fields),
+            fields,
             cpu,
             gib_pages,
             pool: Pool::new(),

@@ -122,9 +122,58 @@ impl Image {
         step.done();
         match self {
             Self::TestVm(_) => as_32_bit_elf(&file),
-            _ => Ok(file),
+            _ => {
+                check_registers(&file)?;
+                Ok(file)
+            }
         }
     }
+}
+
+/// Refuses an image that uses XMM8 to XMM15 where it must not: the stub around VM
+/// exits keeps the others alone, so these hold L1's or L2's values.
+///
+/// # Errors
+/// It does, or cannot be disassembled.
+fn check_registers(image: &Path) -> Result<()> {
+    let out = Command::new("objdump")
+        .args(["--disassemble", "--no-show-raw-insn"])
+        .arg(image)
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot start objdump (Debian package binutils)")?;
+    if !out.status.success() {
+        bail!("objdump cannot read {}", image.display());
+    }
+    match first_forbidden(&String::from_utf8_lossy(&out.stdout)) {
+        None => Ok(()),
+        Some(function) => bail!(
+            "{function} in {} uses XMM8 to XMM15, which hold a guest's values: see \
+             core/src/arch/xmm.rs",
+            image.display()
+        ),
+    }
+}
+
+/// The first function that uses those registers and is none of these: the formatting
+/// of text and the console, which keep them; the first entry, which clears them; the
+/// way from and to the firmware, where there is no guest.
+fn first_forbidden(disassembly: &str) -> Option<&str> {
+    const ALLOWED: [&str; 4] = ["4core3fmt", "console", "umbra_first_entry", "umbra_efi_"];
+
+    let mut function = "the start of the text";
+    disassembly.lines().find_map(|line| {
+        if let Some((_, name)) = line.strip_suffix(">:").and_then(|l| l.split_once('<')) {
+            function = name;
+        }
+        let numbers = line.split("%xmm").skip(1).map(|rest| {
+            let digits = rest.find(|c: char| !c.is_ascii_digit());
+            rest[..digits.unwrap_or(rest.len())].parse::<u8>()
+        });
+        let uses = numbers.into_iter().flatten().any(|number| number >= 8)
+            || ["%ymm", "%zmm"].iter().any(|wide| line.contains(wide));
+        (uses && !ALLOWED.iter().any(|allowed| function.contains(allowed))).then_some(function)
+    })
 }
 
 /// Umbra as an EFI application, beside its image.
@@ -213,6 +262,31 @@ fn as_32_bit_elf(file: &Path) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_guests_registers_are_found_where_they_are_used() {
+        let text = |function: &str, instruction: &str| {
+            format!("ffffffff80200000 <{function}>:\nffffffff80200000:\t{instruction}\n")
+        };
+        let used = "movaps %xmm1,%xmm12";
+        assert_eq!(
+            first_forbidden(&text("umbra_handle", used)),
+            Some("umbra_handle")
+        );
+        assert_eq!(
+            first_forbidden(&text("_ZN4core3fmt9Formatter3pad17h0E", used)),
+            None
+        );
+        assert_eq!(
+            first_forbidden(&text("umbra_handle", "movaps %xmm1,%xmm7")),
+            None
+        );
+        let wide = "vmovups (%rax),%ymm0";
+        assert_eq!(
+            first_forbidden(&text("umbra_handle", wide)),
+            Some("umbra_handle")
+        );
+    }
 
     #[test]
     fn the_program_is_found_in_cargos_messages() {

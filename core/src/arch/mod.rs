@@ -9,6 +9,7 @@ pub mod intrinsics;
 pub mod io;
 pub mod msr;
 pub mod vmx;
+pub mod xmm;
 
 /// Stops this CPU for good.
 pub fn halt_forever() -> ! {

@@ -14,12 +14,18 @@ pub enum VmFail {
     Valid(u32),
 }
 
+/// What a result is made of where an instruction left ZF set.
+#[cold]
+fn valid() -> VmFail {
+    VmFail::Valid(instruction_error())
+}
+
 /// Makes a result of the flags that an instruction left.
 fn verdict(carry: u8, zero: u8) -> Result<(), VmFail> {
     match (carry, zero) {
         (0, 0) => Ok(()),
         (1, _) => Err(VmFail::Invalid),
-        _ => Err(VmFail::Valid(instruction_error())),
+        _ => Err(valid()),
     }
 }
 
@@ -47,17 +53,17 @@ macro_rules! with_address {
         /// # Safety
         /// `region` must be the physical address of a page that is L0's own and
         /// used for nothing else, and CR4.VMXE must be set.
+        #[inline]
         pub unsafe fn $name(region: u64) -> Result<(), VmFail> {
-            let (carry, zero): (u8, u8);
             // SAFETY: the operand is a live local; the region is the caller's promise.
             unsafe {
-                asm!(concat!($mnemonic, " [{at}]"), "setc {carry}", "setz {zero}",
+                asm!(concat!($mnemonic, " [{at}]"), "jc {invalid}", "jz {valid}",
                      at = in(reg) &raw const region,
-                     carry = out(reg_byte) carry,
-                     zero = out(reg_byte) zero,
+                     invalid = label { return Err(VmFail::Invalid) },
+                     valid = label { return Err(valid()) },
                      options(nostack));
             }
-            verdict(carry, zero)
+            Ok(())
         }
     };
 }
@@ -150,6 +156,26 @@ pub unsafe fn vmwrite_known(to: Field, value: u64) -> bool {
     true
 }
 
+/// [`vmwrite_known`] of the 64-bit member at `OFFSET` of a struct, straight from
+/// memory.
+///
+/// # Safety
+/// As for [`vmwrite`]; and at `OFFSET` there is a `u64`.
+#[inline(always)]
+pub unsafe fn vmwrite_member<const OFFSET: usize, T>(to: Field, all: &T) -> bool {
+    const { assert!(OFFSET + 8 <= size_of::<T>()) };
+    // SAFETY: reads a member of a live object, and touches the current VMCS besides.
+    unsafe {
+        asm!("vmwrite {encoding}, qword ptr [{all} + {offset}]", "jbe {failed}",
+             all = in(reg) all,
+             offset = const OFFSET,
+             encoding = in(reg) u64::from(to.encoding()),
+             failed = label { return false },
+             options(nostack, readonly));
+    }
+    true
+}
+
 /// The operand of INVEPT and INVVPID.
 #[repr(C, align(16))]
 struct Descriptor([u64; 2]);
@@ -168,19 +194,19 @@ pub enum InveptType {
 ///
 /// # Errors
 /// A type that this CPU lacks, or an EPTP that it would not accept.
+#[inline]
 pub fn invept(kind: InveptType, eptp: u64) -> Result<(), VmFail> {
     let descriptor = Descriptor([eptp, 0]);
-    let (carry, zero): (u8, u8);
     // SAFETY: drops cached translations; the operand is a live local.
     unsafe {
-        asm!("invept {kind}, [{at}]", "setc {carry}", "setz {zero}",
+        asm!("invept {kind}, [{at}]", "jc {invalid}", "jz {valid}",
              kind = in(reg) kind as u64,
              at = in(reg) &raw const descriptor,
-             carry = out(reg_byte) carry,
-             zero = out(reg_byte) zero,
+             invalid = label { return Err(VmFail::Invalid) },
+             valid = label { return Err(valid()) },
              options(nostack));
     }
-    verdict(carry, zero)
+    Ok(())
 }
 
 /// Which mappings INVVPID drops.
@@ -201,17 +227,17 @@ pub enum InvvpidType {
 ///
 /// # Errors
 /// A type that this CPU lacks, VPID 0, or an address that is not canonical.
+#[inline]
 pub fn invvpid(kind: InvvpidType, vpid: u16, linear: u64) -> Result<(), VmFail> {
     let descriptor = Descriptor([u64::from(vpid), linear]);
-    let (carry, zero): (u8, u8);
     // SAFETY: drops cached translations; the operand is a live local.
     unsafe {
-        asm!("invvpid {kind}, [{at}]", "setc {carry}", "setz {zero}",
+        asm!("invvpid {kind}, [{at}]", "jc {invalid}", "jz {valid}",
              kind = in(reg) kind as u64,
              at = in(reg) &raw const descriptor,
-             carry = out(reg_byte) carry,
-             zero = out(reg_byte) zero,
+             invalid = label { return Err(VmFail::Invalid) },
+             valid = label { return Err(valid()) },
              options(nostack));
     }
-    verdict(carry, zero)
+    Ok(())
 }

@@ -7,8 +7,8 @@ pub struct Registers {
     /// By the numbers of instruction encodings: RAX, RCX, RDX, RBX, (RSP), RBP,
     /// RSI, RDI, R8 to R15. Index 4 is not used: RSP is in the VMCS.
     pub gprs: [u64; 16],
-    /// XMM0 to XMM15.
-    pub xmm: [[u64; 2]; 16],
+    /// XMM0 to XMM7: those that L0 uses itself.
+    pub xmm: [[u64; 2]; 8],
 }
 
 /// Indices into [`Registers::gprs`].

@@ -3,12 +3,21 @@
 use umbra_nested::Current;
 use umbra_nested::slots::MAX_SLOTS;
 
+/// The number of a VMCS in the table: vmcs01 first, then the vmcs02s by their slots.
+#[inline]
+const fn number(which: Current) -> usize {
+    match which {
+        Current::Vmcs01 => 0,
+        Current::Vmcs02(slot) => 1 + slot.number(),
+    }
+}
+
 /// Which VMCS the CPU has current, and which have been launched since they were
 /// last cleared.
 #[derive(Debug)]
 pub struct VmcsState {
-    current: Current,
-    /// vmcs01 first, then the vmcs02s by their slots.
+    /// The number of the current one.
+    current: usize,
     is_launched: [bool; 1 + MAX_SLOTS],
     /// The last VM entry was a VMLAUNCH.
     was_launch: bool,
@@ -18,53 +27,43 @@ impl VmcsState {
     /// vmcs01 is current.
     pub const fn new() -> Self {
         Self {
-            current: Current::Vmcs01,
+            current: number(Current::Vmcs01),
             is_launched: [false; 1 + MAX_SLOTS],
             was_launch: false,
         }
     }
 
-    /// The current VMCS.
+    /// Whether this is the current VMCS.
     #[inline]
-    pub const fn current(&self) -> Current {
-        self.current
+    pub const fn is_current(&self, which: Current) -> bool {
+        self.current == number(which)
     }
 
     /// `which` was made current.
     #[inline]
-    pub fn switched_to(&mut self, which: Current) {
-        self.current = which;
+    pub const fn switched_to(&mut self, which: Current) {
+        self.current = number(which);
     }
 
     /// `which` was cleared, and made current.
-    pub fn made(&mut self, which: Current) {
-        self.current = which;
-        *self.is_launched() = false;
-    }
-
-    #[inline]
-    fn is_launched(&mut self) -> &mut bool {
-        let number = match self.current {
-            Current::Vmcs01 => 0,
-            Current::Vmcs02(slot) => 1 + slot.number(),
-        };
-        &mut self.is_launched[number]
+    pub const fn made(&mut self, which: Current) {
+        self.current = number(which);
+        self.is_launched[self.current] = false;
     }
 
     /// Whether the VM entry that now follows is a VMLAUNCH. It is taken to succeed
     /// unless [`entry_failed`](Self::entry_failed) says otherwise.
     #[inline]
-    pub fn next_entry_launches(&mut self) -> bool {
-        let was_launched = core::mem::replace(self.is_launched(), true);
-        self.was_launch = !was_launched;
-        !was_launched
+    pub const fn next_entry_launches(&mut self) -> bool {
+        self.was_launch = !core::mem::replace(&mut self.is_launched[self.current], true);
+        self.was_launch
     }
 
     /// The last VM entry, with the VMCS that is still current, failed: a VMLAUNCH
     /// has launched nothing.
-    pub fn entry_failed(&mut self) {
+    pub const fn entry_failed(&mut self) {
         if self.was_launch {
-            *self.is_launched() = false;
+            self.is_launched[self.current] = false;
         }
     }
 }

@@ -7,8 +7,10 @@ use crate::arch::vmx;
 #[cfg(feature = "ledger-accesses")]
 use crate::cpu::{counters::Access, percpu};
 use crate::fake_caps;
+use core::mem::offset_of;
+use umbra_nested::HostImage;
 use umbra_vmcs::Field;
-use umbra_vmcs::field::Area;
+use umbra_vmcs::field::{self, Area};
 
 /// Reads a field.
 #[inline(always)]
@@ -48,6 +50,27 @@ pub fn write(field: Field, value: u64) {
     }
 }
 
+/// Writes L1's state after an exit of L2: guest state of vmcs01.
+#[inline(always)]
+pub fn write_host_image(image: &HostImage) {
+    macro_rules! write_each {
+        ($($name:ident),* $(,)?) => {$({
+            #[cfg(feature = "ledger-accesses")]
+            percpu::count_access(Access::Write);
+            const { assert!(matches!(field::$name.area(), Area::Guest | Area::Control)) };
+            fake_caps::used(field::$name, Some(image.$name));
+            // SAFETY: guest state and read shadows, as for `write`.
+            let is_written = unsafe {
+                vmx::vmwrite_member::<{ offset_of!(HostImage, $name) }, _>(field::$name, image)
+            };
+            if !is_written {
+                image_failed(field::$name);
+            }
+        })*};
+    }
+    umbra_nested::host_image_fields!(write_each);
+}
+
 #[cold]
 #[inline(never)]
 fn wrong_area(field: Field) -> ! {
@@ -59,6 +82,16 @@ fn wrong_area(field: Field) -> ! {
 fn write_failed(field: Field, value: u64) -> ! {
     panic!(
         "VMWRITE of {value:#x} to {}: error {}",
+        field.name(),
+        vmx::instruction_error()
+    )
+}
+
+#[cold]
+#[inline(never)]
+fn image_failed(field: Field) -> ! {
+    panic!(
+        "VMWRITE of L1's {}: error {}",
         field.name(),
         vmx::instruction_error()
     )

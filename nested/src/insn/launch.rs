@@ -48,43 +48,50 @@ impl Nested {
         let Some(current) = self.root().current else {
             return self.finish(hw, Ok(broken(&VMLAUNCH_POINTER)));
         };
-        if self.slots.get(current).is_shadow() {
+        let stores_lma = self.caps.stores_lma();
+        let slot = self.slots.get(current);
+        if slot.is_shadow() {
             return self.finish(hw, Ok(broken(&VMLAUNCH_POINTER)));
         }
         if hw.read(field::GUEST_INTERRUPTIBILITY_STATE) & BLOCKING_BY_MOV_SS != 0 {
             return self.finish(hw, Ok(broken(&VMLAUNCH_MOV_SS)));
         }
-        match (is_resume, self.slots.get(current).is_launched()) {
-            (false, true) => {
-                return self.finish(hw, Ok(broken(&VMLAUNCH_STATE)));
-            }
-            (true, false) => {
-                return self.finish(hw, Ok(broken(&VMRESUME_STATE)));
-            }
-            _ => {}
+        if slot.is_launched() != is_resume {
+            let rule = match is_resume {
+                false => &VMLAUNCH_STATE,
+                true => &VMRESUME_STATE,
+            };
+            return self.finish(hw, Ok(broken(rule)));
         }
-        let stores_lma = self.caps.stores_lma();
-        let slot = self.slots.get(current);
         slot.derive(self.fields, &self.ept_caps, stores_lma);
-        self.sync_for_rules(hw, current);
-        match self.check(hw, current) {
-            Ok(()) => {
-                self.slots.get(current).passed();
-                self.enter_l2(hw, current)
+        let in_ia32e_mode = hw.read(field::GUEST_IA32_EFER) & EFER_LMA != 0;
+        if slot.must_be_checked(in_ia32e_mode) {
+            self.sync_for_rules(hw, current);
+            if let Err(rule) = self.check(hw, current, in_ia32e_mode) {
+                return self.broken_entry(hw, current, rule);
             }
-            Err(rule) => {
-                self.broken = Some(rule);
-                match rule.answer {
-                    Answer::FailValid(error) => self.finish(hw, Ok(FailValid(error))),
-                    Answer::GuestState { qualification } => {
-                        let reason = umbra_vmcs::exit::Reason::EntryGuestState;
-                        self.entry_failure(hw, current, reason, qualification, None)
-                    }
-                    Answer::MsrLoading => {
-                        let reason = umbra_vmcs::exit::Reason::EntryMsrLoading;
-                        self.entry_failure(hw, current, reason, 0, None)
-                    }
-                }
+            self.slots.get(current).passed(in_ia32e_mode);
+        }
+        self.enter_l2(hw, current)
+    }
+
+    /// The end of an entry that broke this rule.
+    fn broken_entry(
+        &mut self,
+        hw: &mut (impl VmcsAccess + Memory + Msrs + Translations),
+        current: SlotId,
+        rule: &'static Rule,
+    ) -> Done {
+        self.broken = Some(rule);
+        match rule.answer {
+            Answer::FailValid(error) => self.finish(hw, Ok(FailValid(error))),
+            Answer::GuestState { qualification } => {
+                let reason = umbra_vmcs::exit::Reason::EntryGuestState;
+                self.entry_failure(hw, current, reason, qualification, None)
+            }
+            Answer::MsrLoading => {
+                let reason = umbra_vmcs::exit::Reason::EntryMsrLoading;
+                self.entry_failure(hw, current, reason, 0, None)
             }
         }
     }
@@ -107,9 +114,10 @@ impl Nested {
         &mut self,
         hw: &mut H,
         current: SlotId,
+        in_ia32e_mode: bool,
     ) -> Result<(), &'static Rule> {
         let l1 = L1Facts {
-            ia32e_mode: hw.read(field::GUEST_IA32_EFER) & EFER_LMA != 0,
+            ia32e_mode: in_ia32e_mode,
             current_vmcs: self.current_pointer(),
             pt_enabled: false,
         };

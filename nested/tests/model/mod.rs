@@ -11,7 +11,7 @@ use umbra_ept::mem::{L1Memory, Leaf01, TableMemory, TablePages};
 use umbra_ept::memtype::{MemType, Merge};
 use umbra_ept::rights::Rights;
 use umbra_nested::slots::{Slot, Slots};
-use umbra_nested::{Current, Done, L2Done, MsrFault, Nested, SlotId, offer};
+use umbra_nested::{Current, Done, HostImage, L2Done, MsrFault, Nested, SlotId, offer};
 pub use umbra_nested::{Memory, Msrs, Registers, Translations, VmcsAccess};
 use umbra_vmcs::caps::Allowed;
 use umbra_vmcs::exit::{ExitReason, Reason};
@@ -182,6 +182,13 @@ impl VmcsAccess for Machine {
         self.writes += 1;
         assert!(self.present.contains(f), "VMWRITE of {f:?}");
         self.vmcs.entry(self.key()).or_default().set(f, value);
+    }
+
+    fn write_host_image(&mut self, image: &HostImage) {
+        assert_eq!(self.current, Current::Vmcs01);
+        for (f, value) in image.each() {
+            self.write(f, value);
+        }
     }
 
     fn switch_to(&mut self, which: Current) {

@@ -1,6 +1,7 @@
 //! The controls that virtualise the APIC.
 
 use super::{CONTROLS_ANSWER, rules};
+use crate::Vmcs12;
 use crate::controls::{Exit, Pin, Proc, Proc2, Proc3};
 use crate::field;
 
@@ -52,6 +53,16 @@ rules! {
         "\"external-interrupt exiting\" is 1 where \"virtual-interrupt delivery\" is 1",
         |c| !c.proc2(Proc2::VIRTUAL_INTERRUPT_DELIVERY)
             || c.pin(Pin::EXTERNAL_INTERRUPT_EXITING);
+}
+
+/// Whether the threshold is held against VTPR, which lies in memory. No VTPR is
+/// below 0.
+#[inline]
+pub(super) fn reads_vtpr(vmcs: &Vmcs12) -> bool {
+    vmcs.proc(Proc::USE_TPR_SHADOW)
+        && !vmcs.proc2(Proc2::VIRTUAL_INTERRUPT_DELIVERY)
+        && !vmcs.proc2(Proc2::VIRTUALIZE_APIC_ACCESSES)
+        && vmcs.get32(field::TPR_THRESHOLD) & 0xf != 0
 }
 
 rules! {

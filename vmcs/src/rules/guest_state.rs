@@ -22,7 +22,7 @@ const RFLAGS_RESERVED: u64 = !0 << 22 | 1 << 15 | 1 << 5 | 1 << 3;
 const PENDING_RESERVED: u64 = 0x7f << 4 | 1 << 13 | 1 << 15 | !0 << 17;
 
 /// No VMCS link pointer.
-const NO_LINK: u64 = u64::MAX;
+pub(super) const NO_LINK: u64 = u64::MAX;
 
 #[inline(always)]
 fn blocked_by(c: &Ctx<'_>, bits: Blocking) -> bool {

@@ -38,8 +38,10 @@ pub use msr::{
 
 use umbra_arch::qualification::entry_failure;
 
+use crate::Vmcs12;
+use crate::controls::{Entry, Proc2};
 use crate::error::InsnError;
-use crate::field::{ALL, FIELD_COUNT, FieldSet};
+use crate::field::{self, ALL, FIELD_COUNT, FieldSet};
 
 /// What a CPU answers to a broken rule of VM entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -319,6 +321,14 @@ pub fn check_all(ctx: &Ctx<'_>, dirty: &FieldSet) -> Result<(), &'static Rule> {
     check_controls(ctx, dirty)?;
     check_host_state(ctx, dirty)?;
     check_guest_state(ctx, dirty)
+}
+
+/// Whether a group that runs always looks at L1's memory for this VMCS. If not, and
+/// no field changed since all passed, they pass again for the same [`L1Facts`].
+pub fn read_memory(vmcs: &Vmcs12) -> bool {
+    apic::reads_vtpr(vmcs)
+        || vmcs.get(field::VMCS_LINK_POINTER) != guest_state::NO_LINK
+        || !vmcs.proc2(Proc2::ENABLE_EPT) && !vmcs.entry(Entry::IA32E_MODE_GUEST)
 }
 
 /// For each field, what the groups that read it read.

@@ -11,7 +11,7 @@ use core::cell::Cell;
 use proptest::prelude::*;
 
 use super::cases::{self, Bench};
-use super::{FieldSet, Rule, check_all, groups};
+use super::{Ctx, FieldSet, L1Memory, Rule, Runs, check_all, groups, read_memory};
 use crate::field::{self, FIELD_COUNT};
 use umbra_arch::EventType;
 
@@ -145,6 +145,37 @@ fn a_group_reads_the_fields_it_says() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Memory that is not to be looked at.
+struct Forbidden;
+
+impl L1Memory for Forbidden {
+    fn read_u32(&self, address: u64) -> u32 {
+        panic!("{address:#x} is read");
+    }
+
+    fn read_u64(&self, address: u64) -> u64 {
+        panic!("{address:#x} is read");
+    }
+}
+
+/// Where it is said that no rule looks at memory, none does.
+#[test]
+fn only_vmcss_that_are_said_to_have_memory_read() {
+    let mut without = 0;
+    for case in cases::all() {
+        let mut bench = Bench::new();
+        (case.apply)(&mut bench);
+        if !read_memory(&bench.vmcs) {
+            without += 1;
+            let ctx = Ctx::new(&bench.vmcs, &bench.caps, &bench.cpu, bench.l1, &Forbidden);
+            for group in groups().filter(|group| group.runs == Runs::Always) {
+                let _ = group.first_broken(&ctx);
+            }
+        }
+    }
+    assert!(without > 100);
 }
 
 const CONTROL_WORDS: [field::Field; 7] = [
