@@ -2,7 +2,7 @@
 
 use umbra_ept::ept02::Config;
 use umbra_ept::mem::TablePages;
-use umbra_nested::{Done, L2Done, Nested, abort, offer};
+use umbra_nested::{Done, L2Done, Nested, abort, lend, offer};
 use umbra_vmcs::controls::Proc2;
 use umbra_vmcs::exit::{ExitReason, Reason};
 use umbra_vmcs::field;
@@ -19,6 +19,7 @@ use crate::machine::machine;
 use crate::panic::fatal;
 use crate::stop;
 use crate::vmcs::current::read;
+use crate::vmcs::lent;
 use crate::vmcs::shadow;
 use crate::vmcs::vmcs01;
 use crate::vmentry::Outcome;
@@ -57,10 +58,15 @@ pub fn set_up(cpu: &mut Cpu) {
         },
         perf,
     );
+    let can_lend = machine().options.shadowing && lend::can_lend(&machine().vmx, &present);
     let gib_pages = cpuid::cpuid_or_zero(0x8000_0001, 0).edx & CPUID_GIB_PAGES != 0;
     // SAFETY: this CPU comes here once.
     let slots = unsafe { percpu::slots(cpu) };
     let mut nested = Nested::new(offered, present, facts, gib_pages, slots);
+    if can_lend {
+        lent::set_up(cpu, &nested.fields);
+        nested.can_lend = true;
+    }
     let options = &machine().options;
     let config = Config {
         caches: options.max_active_ept as usize,

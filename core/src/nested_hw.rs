@@ -18,12 +18,13 @@ use crate::cpu::percpu::Cpu;
 use crate::fake_caps;
 use crate::mem::{L1Physical, PAGE_BYTES, Tables, layout, pointer};
 use crate::platform::msr_policy::{settle, settle_mtrrs};
-use crate::vmcs::{current, shadow, vmcs02};
+use crate::vmcs::{current, lent, shadow, vmcs02};
 
 /// The time-stamp counter as an MSR.
 const IA32_TSC: u32 = 0x10;
 
 impl Cpu {
+    #[inline(always)]
     fn vmcs02(&self, slot: SlotId) -> u64 {
         self.pages.vmcs02.page(slot.number() as u64)
     }
@@ -102,7 +103,7 @@ impl VmcsAccess for Cpu {
         current::write_host_image(image);
     }
 
-    #[inline]
+    #[inline(always)]
     fn switch_to(&mut self, which: Current) {
         if self.vmcs.is_current(which) {
             return;
@@ -113,12 +114,34 @@ impl VmcsAccess for Cpu {
         };
         #[cfg(feature = "ledger-accesses")]
         crate::cpu::percpu::count_access(crate::cpu::counters::Access::Load);
+        if let Some(slot) = self.vmcs.lent_current() {
+            // Its region is what L1 reaches.
+            lent::clear(self.pages.vmcs02.page(slot));
+        }
         // SAFETY: the region is a page of this CPU's own, made a VMCS by
         // `vmcs01::make` or `vmcs02::make`.
         if let Err(fail) = unsafe { vmx::vmptrld(region) } {
             panic!("VMPTRLD of {which:?}: {fail:?}");
         }
         self.vmcs.switched_to(which);
+    }
+
+    #[inline(always)]
+    fn lend_vmcs02(&mut self, slot: SlotId) {
+        let region = self.vmcs02(slot);
+        lent::lend(self, slot, region);
+    }
+
+    #[inline(always)]
+    fn take_back_vmcs02(&mut self, slot: SlotId) {
+        let region = self.vmcs02(slot);
+        lent::take_back(self, slot, region);
+    }
+
+    fn link_vmcs02(&mut self, slot: Option<SlotId>) {
+        if self.vmcs.link(slot.map(Current::Vmcs02)) {
+            lent::write_link(slot.map(|slot| self.vmcs02(slot)));
+        }
     }
 
     fn shadow_region(&self) -> u64 {
@@ -135,6 +158,9 @@ impl VmcsAccess for Cpu {
 
     fn reset_vmcs02(&mut self, slot: SlotId) {
         let region = self.vmcs02(slot);
+        if self.vmcs.is_lent(Current::Vmcs02(slot)) {
+            lent::clear(region);
+        }
         vmcs02::make(self, region);
         self.vmcs.made(Current::Vmcs02(slot));
     }

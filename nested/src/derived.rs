@@ -7,7 +7,7 @@ use umbra_ept::ept02::Context12;
 use umbra_ept::eptp::Eptp;
 use umbra_vmcs::Vmcs12;
 use umbra_vmcs::controls::{Entry, Exit, Pin, Proc, Proc2};
-use umbra_vmcs::field::flow::{self, Back, Into02, On};
+use umbra_vmcs::field::flow::{self, Back, Into02, On, Shadow};
 use umbra_vmcs::field::{self, Area, FieldSet};
 use umbra_vmcs::rules;
 
@@ -95,8 +95,11 @@ pub(crate) const ALWAYS_SAVED: FieldSet = FieldSet::of(&[
     field::GUEST_DR7,
 ]);
 
+/// What L1 writes in a vmcs02 that is lent to it.
+pub(crate) const LENT_FOR_WRITING: FieldSet = flow::shadow(Shadow::ReadWrite);
+
 /// Exit information. It stays in vmcs02 until L1 asks.
-const INFORMATION: FieldSet =
+pub(crate) const INFORMATION: FieldSet =
     flow::back(Back::WhenAsked, On::Any).intersection(flow::area(Area::ExitInformation));
 
 /// Guest state that the CPU saves at each exit, likewise.
@@ -140,6 +143,8 @@ pub(crate) struct Derived {
     pub saved: FieldSet,
     /// The same, with exit information.
     pub saved_with_information: FieldSet,
+    /// The same, with the exit reason and what L1 may write in a vmcs02 that is lent.
+    pub saved_and_lent: FieldSet,
     /// What an exit leaves in vmcs02 though vmcs12 keeps a value of its own.
     pub unsaved: FieldSet,
     /// L2's extended page tables; `None` if L1 does not use EPT for it, or its
@@ -157,6 +162,7 @@ impl Derived {
         loaded: FieldSet::EMPTY,
         saved: FieldSet::EMPTY,
         saved_with_information: FieldSet::EMPTY,
+        saved_and_lent: FieldSet::EMPTY,
         unsaved: FieldSet::EMPTY,
         context: None,
         host: HostImage::EMPTY,
@@ -172,6 +178,10 @@ impl Derived {
             loaded: loaded(v),
             saved,
             saved_with_information: saved.union(INFORMATION.intersection(fields)),
+            saved_and_lent: saved
+                .union(INFORMATION.intersection(fields))
+                .union(LENT_FOR_WRITING)
+                .with(field::EXIT_REASON),
             unsaved: ALWAYS_SAVED.intersection(fields).difference(saved),
             context: context(v, caps),
             host: HostImage::of(v),

@@ -14,6 +14,7 @@ use crate::bits::*;
 use crate::compose::compose;
 use crate::derived::{ALWAYS_SAVED, OnEntry, OnExit};
 use crate::event::{TYPE_OTHER, kind};
+use crate::exit::left_by_l2;
 use crate::host_state::LeftByL2;
 use crate::hw::{Current, Memory, Msrs, Translations, VmcsAccess};
 use crate::insn::Done;
@@ -22,7 +23,7 @@ use crate::slots::{Slot, SlotId};
 use crate::state::Nested;
 
 /// L1's registers that L2 starts with unless vmcs12 loads its own.
-struct Inherited {
+pub(crate) struct Inherited {
     efer: u64,
     pat: u64,
     debugctl: u64,
@@ -32,7 +33,7 @@ struct Inherited {
 impl Inherited {
     /// As far as L2 gets them. vmcs01 is current.
     #[inline(always)]
-    fn read(hw: &mut impl VmcsAccess, on: OnEntry) -> Self {
+    pub(crate) fn read(hw: &mut impl VmcsAccess, on: OnEntry) -> Self {
         let mut read_on = |flag, field| match on.contains(flag) {
             true => hw.read(field),
             false => 0,
@@ -47,17 +48,18 @@ impl Inherited {
 }
 
 impl Nested {
-    /// Enters L2: leaves vmcs02 current and complete. vmcs01 is current.
+    /// Enters L2: leaves vmcs02 current and complete.
+    /// `inherited` is what L2 gets of L1's registers. Whichever VMCS is current.
     pub(crate) fn enter_l2(
         &mut self,
         hw: &mut (impl VmcsAccess + Memory + Msrs + Translations),
         id: SlotId,
+        inherited: &Inherited,
     ) -> Done {
         let on = self.slots.get(id).derived().entry;
         if on.contains(OnEntry::SHADOWS) {
             self.hold_shadow(hw, id);
         }
-        let inherited = Inherited::read(hw, on);
         let slot = self.slots.get(id);
         if slot.take_reset() {
             hw.reset_vmcs02(id);
@@ -65,7 +67,7 @@ impl Nested {
             hw.switch_to(Current::Vmcs02(id));
         }
         let changed = compose(hw, slot, self.fields, &self.caps, &self.cpu);
-        load_registers(hw, slot, &inherited, changed);
+        load_registers(hw, slot, inherited, changed);
         if on.intersects(OnEntry::LOADS_PERF | OnEntry::PDPTES_IN_MEMORY) {
             load_rare_registers(hw, slot);
         }
@@ -84,7 +86,7 @@ impl Nested {
             if let Err(entry) = self.load_entry_msrs(hw, id) {
                 // Guest state has been loaded by then: what the exit does not load is
                 // L2's.
-                let left = self.left_by_l2(hw, id, false);
+                let left = left_by_l2(hw, self.slots.get(id), false);
                 self.slots.get(id).set_launched(was_launched);
                 return self.entry_failure(hw, id, Reason::EntryMsrLoading, entry, Some(left));
             }
@@ -198,13 +200,13 @@ impl Nested {
         qualification: u64,
         left: Option<LeftByL2>,
     ) -> Done {
-        hw.switch_to(Current::Vmcs01);
         // The CPU stored the outcome, no field besides; guest state and the
         // valid bit of the entry's event stay as they are.
         let slot = self.slots.get(id);
         let reason = u64::from(reason as u32 | umbra_vmcs::exit::ENTRY_FAILURE);
         slot.l0_records(field::EXIT_REASON, reason);
         slot.l0_records(field::EXIT_QUALIFICATION, qualification);
+        self.back_to_vmcs01(hw, id);
         match self.load_host_state(hw, id, left) {
             Ok(()) => Done::Switched,
             Err(indicator) => Done::Abort(indicator),

@@ -3,7 +3,7 @@
 //! SDM "VM Exits": recording exit information, saving guest state, loading
 //! host state.
 
-use umbra_nmi::{Interruptibility, blocking};
+use umbra_nmi::{Interruptibility, Policy, blocking};
 use umbra_vmcs::controls::{Entry, Proc};
 use umbra_vmcs::exit::{ExitReason, Reason};
 use umbra_vmcs::field;
@@ -13,8 +13,9 @@ use crate::derived::OnExit;
 use crate::fault::Fault;
 use crate::host_state::{LeftByL2, abort};
 use crate::hw::{Current, Hardware, Memory, Msrs, Translations, VmcsAccess};
+use crate::lend::leave_vmcs02;
 use crate::msr_list::in_vmcs;
-use crate::slots::SlotId;
+use crate::slots::{Saved, Slot, SlotId};
 use crate::state::Nested;
 
 /// What becomes of an exit of L2.
@@ -39,7 +40,8 @@ impl Nested {
         self.non_root().has_run = true;
         match reason.known() {
             Some(Reason::MonitorTrapFlag) if core::mem::take(&mut self.non_root().init_waits) => {
-                self.reflect(hw, Reason::Init as u32)
+                self.note_exit_without_event(id, 0);
+                self.reflect_event(hw, Reason::Init as u32)
             }
             Some(Reason::CrAccess)
                 if self.is_own_cr8_load(id, hw.read(field::EXIT_QUALIFICATION)) =>
@@ -119,7 +121,7 @@ impl Nested {
         let slot = self.slots.get(id);
         slot.distrust_vmcs02();
         slot.l0_records(field::VM_INSTRUCTION_ERROR, u64::from(error));
-        hw.switch_to(Current::Vmcs01);
+        self.back_to_vmcs01(hw, id);
         self.undo_launch(hw, id);
         let rflags = hw.read(field::GUEST_RFLAGS) & !RFLAGS_STATUS;
         hw.write(field::GUEST_RFLAGS, rflags | RFLAGS_ZF);
@@ -266,7 +268,6 @@ impl Nested {
     ) -> L2Done {
         let id = self.non_root().current;
         let slot = self.slots.get(id);
-        slot.l0_records(field::EXIT_REASON, u64::from(reason));
         let is_nmi_exit = reason as u16 == Reason::ExceptionOrNmi as u16 && {
             let event = match is_recorded {
                 true => hw.read(field::VM_EXIT_INTERRUPTION_INFORMATION),
@@ -275,78 +276,76 @@ impl Nested {
             event & INFO_VALID != 0 && event >> 8 & 7 == 2
         };
         let on = slot.derived().exit;
-        let left = self.left_by_l2(hw, id, is_nmi_exit);
-        self.save_guest_state(hw, id, &left, is_recorded);
-        let stored = match on.contains(OnExit::STORE_LIST) {
-            true => self.store_exit_msrs(hw, id),
-            false => Ok(()),
+        let saved = match is_recorded {
+            true if slot.is_lending() => Saved::AllOfIt,
+            true => Saved::Information,
+            false => Saved::GuestState,
         };
-        self.end_l2();
-        if stored.is_err() {
+        if saved != Saved::AllOfIt {
+            slot.l0_records(field::EXIT_REASON, u64::from(reason));
+        }
+        let left = left_by_l2(hw, slot, is_nmi_exit);
+        save_guest_state(hw, slot, &left, saved);
+        if on.contains(OnExit::STORE_LIST) && self.store_exit_msrs(hw, id).is_err() {
+            self.end_l2();
             return L2Done::Abort(self.vmx_abort(hw, id, abort::SAVING_GUEST_MSRS));
         }
-        hw.switch_to(Current::Vmcs01);
+        self.end_l2();
+        leave_vmcs02(hw, self.slots.get(id), id, saved);
         match self.load_host_state(hw, id, Some(left)) {
             Ok(()) => L2Done::Reflected,
             Err(indicator) => L2Done::Abort(indicator),
         }
     }
+}
 
-    /// Saves L2's state into vmcs12: nearly all of it by noting that vmcs02 has it.
-    #[inline(always)]
-    fn save_guest_state(
-        &mut self,
-        hw: &mut (impl VmcsAccess + Msrs),
-        id: SlotId,
-        left: &LeftByL2,
-        with_information: bool,
-    ) {
-        let slot = self.slots.get(id);
-        // The event of the entry has been delivered or is on record.
-        let event = slot.get(field::VM_ENTRY_INTERRUPTION_INFORMATION);
-        if event & INFO_VALID != 0 {
-            slot.l0_records(
-                field::VM_ENTRY_INTERRUPTION_INFORMATION,
-                event & !INFO_VALID,
-            );
-        }
-        slot.cpu_saved(with_information);
-        slot.fetch_asked(hw);
-        let on = slot.derived().exit;
-        if on.contains(OnExit::SAVES_PERF)
-            && let Ok(value) = hw.rdmsr_l1(MSR_IA32_PERF_GLOBAL_CTRL)
-        {
-            slot.cpu_stored(field::GUEST_IA32_PERF_GLOBAL_CTRL, value);
-        }
-        if on.contains(OnExit::STORES_LMA) {
-            let control = u64::from(Entry::IA32E_MODE_GUEST.bits());
-            let old = slot.get(field::VM_ENTRY_CONTROLS);
-            let new = match left.efer & EFER_LMA != 0 {
-                true => old | control,
-                false => old & !control,
-            };
-            if new != old {
-                slot.l1_writes(field::VM_ENTRY_CONTROLS, new);
-            }
+/// Saves L2's state into vmcs12: nearly all of it by noting that vmcs02 has it.
+#[inline(always)]
+fn save_guest_state(
+    hw: &mut (impl VmcsAccess + Msrs),
+    slot: &mut Slot,
+    left: &LeftByL2,
+    saved: Saved,
+) {
+    // The event of the entry has been delivered or is on record.
+    let event = slot.get(field::VM_ENTRY_INTERRUPTION_INFORMATION);
+    if event & INFO_VALID != 0 {
+        slot.l0_records(
+            field::VM_ENTRY_INTERRUPTION_INFORMATION,
+            event & !INFO_VALID,
+        );
+    }
+    slot.cpu_saved(saved);
+    slot.fetch_asked(hw);
+    let on = slot.derived().exit;
+    if on.contains(OnExit::SAVES_PERF)
+        && let Ok(value) = hw.rdmsr_l1(MSR_IA32_PERF_GLOBAL_CTRL)
+    {
+        slot.cpu_stored(field::GUEST_IA32_PERF_GLOBAL_CTRL, value);
+    }
+    if on.contains(OnExit::STORES_LMA) {
+        let control = u64::from(Entry::IA32E_MODE_GUEST.bits());
+        let old = slot.get(field::VM_ENTRY_CONTROLS);
+        let new = match left.efer & EFER_LMA != 0 {
+            true => old | control,
+            false => old & !control,
+        };
+        if new != old {
+            slot.l1_writes(field::VM_ENTRY_CONTROLS, new);
         }
     }
+}
 
-    /// What L1 keeps of L2's state where vmcs12 loads none of its own. vmcs02
-    /// is current and has it.
-    #[inline(always)]
-    pub(crate) fn left_by_l2(
-        &mut self,
-        hw: &mut impl VmcsAccess,
-        id: SlotId,
-        is_nmi_exit: bool,
-    ) -> LeftByL2 {
-        let policy = self.nmi_policy(id);
-        let l2 = Interruptibility(hw.read(field::GUEST_INTERRUPTIBILITY_STATE) as u32);
-        LeftByL2 {
-            efer: hw.read(field::GUEST_IA32_EFER),
-            pat: hw.read(field::GUEST_IA32_PAT),
-            cr0: hw.read(field::GUEST_CR0),
-            blocks_nmis: blocking::l1_after_exit(policy, l2, is_nmi_exit).nmi(),
-        }
+/// What L1 keeps of L2's state where vmcs12 loads none of its own. vmcs02 is current
+/// and has it.
+#[inline(always)]
+pub(crate) fn left_by_l2(hw: &mut impl VmcsAccess, slot: &Slot, is_nmi_exit: bool) -> LeftByL2 {
+    let policy = Policy::of_pin_controls(slot.get32(field::PIN_BASED_CONTROLS));
+    let l2 = Interruptibility(hw.read(field::GUEST_INTERRUPTIBILITY_STATE) as u32);
+    LeftByL2 {
+        efer: hw.read(field::GUEST_IA32_EFER),
+        pat: hw.read(field::GUEST_IA32_PAT),
+        cr0: hw.read(field::GUEST_CR0),
+        blocks_nmis: blocking::l1_after_exit(policy, l2, is_nmi_exit).nmi(),
     }
 }

@@ -38,6 +38,17 @@ pub trait VmcsAccess {
     /// does not depend on vmcs12. Leaves it current.
     fn reset_vmcs02(&mut self, slot: SlotId);
 
+    /// Lends a vmcs02, which is current, to L1: VMCLEAR, a shadow VMCS from now on, and
+    /// L1's VMREAD and VMWRITE reach it. Leaves vmcs01 current. Asked for only where
+    /// the CPU [can](crate::lend::can_lend).
+    fn lend_vmcs02(&mut self, slot: SlotId);
+    /// Takes a vmcs02 that was lent back: VMCLEAR, and an ordinary VMCS again. Leaves
+    /// it current. Before L1 runs again it is lent once more, or another is linked.
+    fn take_back_vmcs02(&mut self, slot: SlotId);
+    /// L1's VMREAD and VMWRITE reach this vmcs02, which is lent, or exit. vmcs01 is
+    /// current.
+    fn link_vmcs02(&mut self, slot: Option<SlotId>);
+
     /// The host-physical address of L0's shadow VMCS: for the link pointer of a
     /// vmcs02. Asked for only where L1 is offered VMCS shadowing.
     fn shadow_region(&self) -> u64;

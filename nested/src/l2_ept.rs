@@ -121,17 +121,7 @@ impl Nested {
         qualification: u64,
     ) -> L2Done {
         let slot = self.slots.get(id);
-        for f in [
-            field::VM_EXIT_INTERRUPTION_INFORMATION,
-            field::IDT_VECTORING_INFORMATION,
-            field::VM_EXIT_INSTRUCTION_LENGTH,
-            field::GUEST_PHYSICAL_ADDRESS,
-            field::GUEST_LINEAR_ADDRESS,
-            field::IDT_VECTORING_ERROR_CODE,
-        ] {
-            let value = hw.read(f);
-            slot.l0_records(f, value);
-        }
+        slot.cpu_stored_information(self.fields);
         slot.l0_records(field::EXIT_QUALIFICATION, qualification);
         self.reflect_event(hw, reason as u32)
     }

@@ -32,6 +32,7 @@ mod host_state;
 pub mod hw;
 pub mod insn;
 mod l2_ept;
+pub mod lend;
 pub mod linear;
 mod msr_list;
 pub mod offer;

@@ -10,7 +10,7 @@ use umbra_vmcs::field::{self, Field, FieldSet};
 use umbra_vmcs::{InsnError, Vmcs12};
 
 use crate::blame::blame;
-use crate::derived::{self, Derived, OnEntry};
+use crate::derived::{self, Derived, LENT_FOR_WRITING, OnEntry};
 use crate::hw::{Current, Memory, VmcsAccess};
 pub use crate::slot_id::{MAX_SLOTS, SlotId};
 
@@ -55,8 +55,12 @@ pub struct Slot {
     dirty: FieldSet,
     /// Fields that changed since the rules last passed.
     unchecked: FieldSet,
-    /// L1's mode when they did.
-    passed_in_ia32e_mode: bool,
+    /// vmcs02 is to be lent to L1 while L1 runs (see `lend`).
+    is_lending: bool,
+    /// It is lent.
+    is_lent: bool,
+    /// What L0 recorded in vmcs12 alone.
+    recorded: FieldSet,
     stale: FieldSet,
     /// What follows from vmcs12, but for what is dirty.
     derived: Derived,
@@ -74,6 +78,17 @@ pub struct Slot {
     /// vmcs02 has to be reset before it is used.
     needs_reset: bool,
     last_used: u64,
+}
+
+/// What the CPU has stored in vmcs02 that is L1's to see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Saved {
+    /// Guest state: what else L1 is to find, L0 has recorded in vmcs12.
+    GuestState,
+    /// Exit information as well, but for the reason.
+    Information,
+    /// The reason, too; and vmcs02 is lent to L1 next.
+    AllOfIt,
 }
 
 /// After how many exits a field that L1 does not read any more is left in vmcs02
@@ -94,7 +109,9 @@ impl Slot {
             is_shadow: false,
             dirty: FieldSet::FULL,
             unchecked: FieldSet::FULL,
-            passed_in_ia32e_mode: false,
+            is_lending: false,
+            is_lent: false,
+            recorded: FieldSet::EMPTY,
             stale: FieldSet::EMPTY,
             derived: Derived::NOTHING,
             asked: FieldSet::EMPTY,
@@ -115,6 +132,9 @@ impl Slot {
         self.unchecked = FieldSet::FULL;
         self.stale = FieldSet::EMPTY;
         self.asked = FieldSet::EMPTY;
+        self.recorded = FieldSet::EMPTY;
+        self.is_lending = false;
+        self.is_lent = false;
         self.violated = None;
         self.needs_reset = true;
     }
@@ -187,20 +207,98 @@ impl Slot {
     pub fn l0_records(&mut self, field: Field, value: u64) {
         self.vmcs12.set(field, value);
         self.stale.remove(field);
+        self.recorded.insert(field);
     }
 
-    /// The CPU has saved guest state at an exit, and stored exit information where
-    /// that is L1's to see: in vmcs02 it stays until someone asks. Where vmcs12 is not
-    /// to have it, vmcs02 gets vmcs12's again.
-    #[inline]
-    pub(crate) fn cpu_saved(&mut self, with_information: bool) {
+    /// The CPU has saved guest state at an exit to L1, and stored what `Saved` says: in
+    /// vmcs02 it stays until someone asks. Where vmcs12 is not to have it, vmcs02 gets
+    /// vmcs12's again.
+    #[inline(always)]
+    pub(crate) fn cpu_saved(&mut self, what: Saved) {
         let derived = &self.derived;
-        let saved = match with_information {
-            true => derived.saved_with_information,
-            false => derived.saved,
+        let saved = match what {
+            Saved::GuestState => derived.saved,
+            Saved::Information => derived.saved_with_information,
+            Saved::AllOfIt => derived.saved_and_lent,
         };
         self.stale = self.stale.union(saved);
         self.dirty = self.dirty.difference(saved).union(derived.unsaved);
+        self.recorded = self.recorded.difference(saved);
+    }
+
+    /// The CPU has stored exit information, of which vmcs12 has these `fields`: in
+    /// vmcs02 it stays until someone asks.
+    pub(crate) fn cpu_stored_information(&mut self, fields: FieldSet) {
+        let stored = derived::INFORMATION.intersection(fields);
+        self.stale = self.stale.union(stored);
+        self.dirty = self.dirty.difference(stored);
+        self.recorded = self.recorded.difference(stored);
+    }
+
+    /// Whether vmcs02 is to be lent to L1 while L1 runs.
+    #[inline]
+    pub(crate) const fn is_lending(&self) -> bool {
+        self.is_lending && !self.needs_reset
+    }
+
+    /// From the next exit on it is.
+    pub(crate) const fn begin_lending(&mut self) {
+        self.is_lending = true;
+    }
+
+    /// Whether vmcs02 is lent to L1.
+    #[inline]
+    pub(crate) const fn is_lent(&self) -> bool {
+        self.is_lent
+    }
+
+    /// What vmcs12 has and vmcs02 has not, or another value.
+    #[inline]
+    pub(crate) fn ahead_of_vmcs02(&self) -> FieldSet {
+        self.dirty.union(self.recorded)
+    }
+
+    /// vmcs02 has got what vmcs12 had alone of the fields that L1 `reads` there.
+    pub(crate) fn caught_up(&mut self, reads: &FieldSet) {
+        self.dirty = self.dirty.difference(*reads);
+        self.recorded = FieldSet::EMPTY;
+        self.stale = self.stale.union(LENT_FOR_WRITING);
+    }
+
+    /// vmcs02 is lent to L1.
+    #[inline]
+    pub(crate) const fn lend(&mut self) {
+        self.is_lent = true;
+    }
+
+    /// vmcs02 is L0's again.
+    #[inline]
+    pub(crate) const fn taken_back(&mut self) {
+        self.is_lent = false;
+    }
+
+    /// What L1 may have written in vmcs02, for the rules.
+    #[inline]
+    pub(crate) fn must_check(&mut self, fields: &FieldSet) {
+        self.unchecked = self.unchecked.union(*fields);
+    }
+
+    /// L1 has written a field by an exit that it otherwise reads in vmcs02, which is
+    /// lent: it goes there at once.
+    pub(crate) fn write_through(&mut self, hw: &mut impl VmcsAccess, id: SlotId, field: Field) {
+        hw.switch_to(Current::Vmcs02(id));
+        hw.write(field, self.get(field));
+        hw.switch_to(Current::Vmcs01);
+        self.dirty.remove(field);
+        self.keep_stale();
+    }
+
+    /// A lent vmcs02 stays the truth for what L1 writes there.
+    #[inline]
+    fn keep_stale(&mut self) {
+        if self.is_lent {
+            self.stale = self.stale.union(LENT_FOR_WRITING);
+        }
     }
 
     /// What follows from vmcs12, as of the last [`derive`](Self::derive).
@@ -228,12 +326,19 @@ impl Slot {
     #[inline]
     pub fn fetch_asked(&mut self, hw: &mut impl VmcsAccess) {
         self.asked_for = 0;
+        if self.asked.is_empty() {
+            return;
+        }
         self.exits = self.exits.wrapping_add(1);
         if self.exits.is_multiple_of(EXITS_UNREAD) {
             self.asked = self.asked.intersection(self.read_lately);
             self.read_lately = FieldSet::EMPTY;
         }
-        let asked = self.asked.intersection(self.stale);
+        let mut asked = self.asked.intersection(self.stale);
+        if self.is_lending() {
+            // A lent vmcs02 stays the truth for these.
+            asked = asked.difference(LENT_FOR_WRITING);
+        }
         self.fetch_all(hw, asked);
     }
 
@@ -299,20 +404,19 @@ impl Slot {
         &self.unchecked
     }
 
-    /// The rules have passed, L1 being in IA-32e mode or not.
+    /// The rules have passed.
     #[inline]
-    pub(crate) fn passed(&mut self, in_ia32e_mode: bool) {
+    pub(crate) fn passed(&mut self) {
         self.unchecked = FieldSet::EMPTY;
-        self.passed_in_ia32e_mode = in_ia32e_mode;
     }
 
     /// Whether the rules have to run before the next entry: a field changed that they
-    /// look at, or L1's mode, or they look at L1's memory.
+    /// look at, or they look at L1's memory. L1's mode, which some look at, stays the
+    /// same as long as L1 is in VMX operation, which fixes CR0.PG at 1; when L1 leaves
+    /// it, no VMCS stays in its slot.
     #[inline]
-    pub(crate) fn must_be_checked(&self, in_ia32e_mode: bool) -> bool {
-        !self.unchecked.is_empty()
-            || self.passed_in_ia32e_mode != in_ia32e_mode
-            || self.derived.entry.contains(OnEntry::RULES_READ_MEMORY)
+    pub(crate) fn must_be_checked(&self) -> bool {
+        !self.unchecked.is_empty() || self.derived.entry.contains(OnEntry::RULES_READ_MEMORY)
     }
 
     /// L1 is told of an EPT violation at this L2-physical address.
@@ -482,22 +586,24 @@ impl Slots {
         hw.switch_to(Current::Vmcs02(id));
         let stale = slot.stale;
         slot.fetch_all(hw, stale);
+        slot.keep_stale();
         hw.switch_to(Current::Vmcs01);
     }
 
-    /// Reads back those of these fields that vmcs02 has newer than vmcs12. Leaves
-    /// vmcs01 current if there was any.
+    /// Reads back those of these fields that vmcs02 has newer than vmcs12, before an
+    /// entry. Leaves vmcs02 current if there was any.
     pub(crate) fn sync_of(&mut self, hw: &mut impl VmcsAccess, id: SlotId, fields: FieldSet) {
         let slot = self.get(id);
         let fields = fields.intersection(slot.stale);
         if fields.is_empty() {
             return;
         }
-        slot.asked = slot.asked.union(fields);
-        slot.read_lately = slot.read_lately.union(fields);
+        if !slot.is_lending() {
+            slot.asked = slot.asked.union(fields);
+            slot.read_lately = slot.read_lately.union(fields);
+        }
         hw.switch_to(Current::Vmcs02(id));
         slot.fetch_all(hw, fields);
-        hw.switch_to(Current::Vmcs01);
     }
 
     /// A field as L1 sees it, read back from vmcs02 if need be: alone, or with all
@@ -516,6 +622,9 @@ impl Slots {
                 slot.fetch(hw, field);
                 hw.switch_to(Current::Vmcs01);
             }
+            let slot = self.get(id);
+            slot.keep_stale();
+            return slot.vmcs12.get(field);
         }
         self.get(id).get(field)
     }

@@ -62,9 +62,14 @@ pub struct Nested {
     pub gib_pages: bool,
     /// The vmcs12s at hand.
     pub slots: Slots,
+    /// vmcs02s can be lent to L1 (see [`lend`](crate::lend)).
+    pub can_lend: bool,
     /// The shadow VMCS of L1's whose fields L0's own shadow VMCS holds.
     pub(crate) shadow: Option<u64>,
     pub(crate) vmx: Vmx,
+    /// IA32_EFER.LMA of L1 at its VMXON. VMX operation fixes CR0.PG at 1, so that it
+    /// stays: SDM "Restrictions on VMX Operation".
+    pub(crate) in_ia32e_mode: bool,
     /// The ept02 caches.
     pub pool: Pool,
     pub(crate) vpids: Vpids,
@@ -95,8 +100,10 @@ impl Nested {
             ept_caps: EptCaps::from_msr(caps.ept_vpid, cpu.physical_address_bits),
             broken: None,
             slots,
+            can_lend: false,
             shadow: None,
             vmx: Vmx::Off,
+            in_ia32e_mode: false,
         }
     }
 

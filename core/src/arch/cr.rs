@@ -134,3 +134,12 @@ pub fn tsc() -> u64 {
     // SAFETY: reads a counter.
     unsafe { core::arch::x86_64::_rdtsc() }
 }
+
+/// Its low half alone, in fewer instructions.
+#[inline(always)]
+pub fn tsc_low() -> u32 {
+    let low;
+    // SAFETY: reads a counter.
+    unsafe { asm!("rdtsc", out("eax") low, out("edx") _, options(nomem, nostack)) };
+    low
+}

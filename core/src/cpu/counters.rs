@@ -79,7 +79,7 @@ fn add(counter: &AtomicU64, more: u64) {
 /// The low half of the TSC: an exit that takes longer than it counts is shown too short.
 #[inline]
 fn ticks() -> u32 {
-    crate::arch::cr::tsc() as u32
+    crate::arch::cr::tsc_low()
 }
 
 impl Ledger {

@@ -105,6 +105,8 @@ pub struct CpuPages {
     pub msr_bitmap: OwnedPages,
     /// vmcs01's two I/O bitmaps.
     pub io_bitmaps: OwnedPages,
+    /// vmcs01's VMREAD and VMWRITE bitmaps.
+    pub field_bitmaps: OwnedPages,
     /// vmcs02 regions, one for each slot of `nested`.
     pub vmcs02: OwnedPages,
     /// Those slots.
@@ -183,6 +185,9 @@ const fn slot_pages(vmcs12s: u64) -> u64 {
     pages(vmcs12s * size_of::<Slot>() as u64)
 }
 
+/// The pages of [`CpuPages`] that no option changes the number of.
+const SINGLE_PAGES: u64 = 8;
+
 /// How many pages one CPU takes, without its ept01 and page tables.
 pub fn fixed_pages(options: &Options) -> u64 {
     let vmcs12s = u64::from(options.vmcs12s);
@@ -190,7 +195,7 @@ pub fn fixed_pages(options: &Options) -> u64 {
         + NMI_STACK_PAGES
         + FATAL_STACK_PAGES
         + pages(size_of::<PerCpu>() as u64)
-        + 6
+        + SINGLE_PAGES
         + vmcs12s
         + slot_pages(vmcs12s)
         + NESTED_PAGES
@@ -236,6 +241,7 @@ pub fn create(pool: &mut PagePool, space: &mut AddressSpace, index: u32, apic_id
         shadow: pool.take(1),
         msr_bitmap: pool.take(1),
         io_bitmaps: pool.take(2),
+        field_bitmaps: pool.take(2),
         vmcs02: pool.take(vmcs12s),
         slots: pool.take(slot_pages(vmcs12s)),
         nested: pool.take(NESTED_PAGES),

@@ -19,6 +19,10 @@ pub struct VmcsState {
     /// The number of the current one.
     current: usize,
     is_launched: [bool; 1 + MAX_SLOTS],
+    /// Those that are shadow VMCSs, lent to L1.
+    is_lent: [bool; 1 + MAX_SLOTS],
+    /// The number of the one that vmcs01's link pointer names; vmcs01's own for none.
+    linked: usize,
     /// The last VM entry was a VMLAUNCH.
     was_launch: bool,
 }
@@ -29,6 +33,8 @@ impl VmcsState {
         Self {
             current: number(Current::Vmcs01),
             is_launched: [false; 1 + MAX_SLOTS],
+            is_lent: [false; 1 + MAX_SLOTS],
+            linked: number(Current::Vmcs01),
             was_launch: false,
         }
     }
@@ -49,6 +55,36 @@ impl VmcsState {
     pub const fn made(&mut self, which: Current) {
         self.current = number(which);
         self.is_launched[self.current] = false;
+        self.is_lent[self.current] = false;
+    }
+
+    /// Whether this one is lent to L1.
+    #[inline]
+    pub const fn is_lent(&self, which: Current) -> bool {
+        self.is_lent[number(which)]
+    }
+
+    /// The slot of the current one, a vmcs02, if it is.
+    #[inline]
+    pub const fn lent_current(&self) -> Option<u64> {
+        match self.is_lent[self.current] {
+            true => Some(self.current as u64 - 1),
+            false => None,
+        }
+    }
+
+    /// `which` was cleared and lent to L1; vmcs01 is current.
+    #[inline]
+    pub const fn lent(&mut self, which: Current) {
+        self.is_lent[number(which)] = true;
+        self.current = number(Current::Vmcs01);
+    }
+
+    /// Notes what vmcs01's link pointer is to name; whether that is another one.
+    #[inline]
+    pub fn link(&mut self, which: Option<Current>) -> bool {
+        let which = number(which.unwrap_or(Current::Vmcs01));
+        core::mem::replace(&mut self.linked, which) != which
     }
 
     /// Whether the VM entry that now follows is a VMLAUNCH. It is taken to succeed

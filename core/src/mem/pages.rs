@@ -22,6 +22,7 @@ impl OwnedPages {
     }
 
     /// Physical address of page `index`.
+    #[inline(always)]
     pub fn page(&self, index: u64) -> u64 {
         assert!(index < self.count, "page {index} of {}", self.count);
         self.base + index * PAGE_BYTES

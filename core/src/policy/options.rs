@@ -22,6 +22,8 @@ pub struct Options {
     pub vmcs12s: u32,
     /// After INVEPT, read the leaves used lately anew and put them back.
     pub refill: bool,
+    /// Let L1's VMREAD and VMWRITE reach vmcs02 without an exit, where the CPU can.
+    pub shadowing: bool,
     /// How ept02 gets its memory types.
     pub merge: Merge,
     /// Say which rule a failing VM entry of L1 broke.
@@ -44,6 +46,7 @@ impl Default for Options {
             ept02_pages: 512,
             vmcs12s: 64,
             refill: true,
+            shadowing: true,
             merge: Merge::default(),
             log_failed_entries: false,
             show_hidden: false,
@@ -100,6 +103,13 @@ pub const ROWS: &[Row] = &[
         default: "on",
         takes: "on or off",
         meaning: "after INVEPT, read the leaves used lately anew and put them back",
+    },
+    Row {
+        name: "shadowing",
+        value: "SWITCH",
+        default: "on",
+        takes: "on or off",
+        meaning: "let L1's VMREAD and VMWRITE go without an exit where the CPU has VMCS shadowing",
     },
     Row {
         name: "merge",
@@ -239,11 +249,10 @@ pub fn parse(line: &[u8]) -> Result<Options, BadWord<'_>> {
                 options.vmcs12s = number(value, 1, 256).ok_or(bad)?;
             }
             b"refill" => {
-                options.refill = match value {
-                    Some(b"on") => true,
-                    Some(b"off") => false,
-                    _ => return Err(bad(const { row("refill") })),
-                };
+                options.refill = switch(value).ok_or(bad(const { row("refill") }))?;
+            }
+            b"shadowing" => {
+                options.shadowing = switch(value).ok_or(bad(const { row("shadowing") }))?;
             }
             b"merge" => {
                 options.merge = match value {
@@ -282,6 +291,15 @@ pub fn parse(line: &[u8]) -> Result<Options, BadWord<'_>> {
     Ok(options)
 }
 
+/// Whether a value says on or off.
+fn switch(value: Option<&[u8]>) -> Option<bool> {
+    match value {
+        Some(b"on") => Some(true),
+        Some(b"off") => Some(false),
+        _ => None,
+    }
+}
+
 /// A decimal number between `low` and `high`, both allowed.
 fn number(text: Option<&[u8]>, low: u32, high: u32) -> Option<u32> {
     let text = core::str::from_utf8(text?).ok()?;
@@ -306,13 +324,14 @@ mod tests {
     #[test]
     fn every_option_is_read() {
         let got = parse(
-            b"max-active-ept=3 ept02-pages=164 vmcs12s=5 refill=off merge=mtrr log-failed-entries ledger show-hidden trace=l2,cpuid",
+            b"max-active-ept=3 ept02-pages=164 vmcs12s=5 refill=off shadowing=off merge=mtrr log-failed-entries ledger show-hidden trace=l2,cpuid",
         );
         let want = Options {
             max_active_ept: 3,
             ept02_pages: 164,
             vmcs12s: 5,
             refill: false,
+            shadowing: false,
             merge: Merge::MtrrPrecedence,
             log_failed_entries: true,
             show_hidden: true,
@@ -335,6 +354,7 @@ mod tests {
             "vmcs12s=0",
             "vmcs12s=257",
             "refill=maybe",
+            "shadowing",
             "merge=",
             "log-failed-entries=1",
             "trace",

@@ -34,17 +34,19 @@ fn read_failed(field: Field) -> ! {
     )
 }
 
-/// Writes a guest-state or control field.
+/// Writes a field of guest state, controls, or, where the CPU writes any field, exit
+/// information.
 #[inline(always)]
 pub fn write(field: Field, value: u64) {
     #[cfg(feature = "ledger-accesses")]
     percpu::count_access(Access::Write);
-    if !matches!(field.area(), Area::Guest | Area::Control) {
+    if matches!(field.area(), Area::Host) {
         wrong_area(field);
     }
     fake_caps::used(field, Some(value));
-    // SAFETY: guest state cannot break out of EPT; the control fields are
-    // L0's own decisions, made in few places, with addresses of L0's pages.
+    // SAFETY: guest state cannot break out of EPT, and exit information does
+    // nothing; the control fields are L0's own decisions, made in few places, with
+    // addresses of L0's pages.
     if !unsafe { vmx::vmwrite_known(field, value) } {
         write_failed(field, value);
     }

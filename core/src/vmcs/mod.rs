@@ -2,6 +2,7 @@
 
 pub mod current;
 pub mod host_state;
+pub mod lent;
 pub mod shadow;
 pub mod vmcs01;
 pub mod vmcs02;

@@ -10,6 +10,7 @@ use umbra_vmcs::rules::{self, Answer, Ctx, L1Facts, L1Memory, Rule};
 use super::{Done, FailValid, broken};
 use crate::bits::*;
 use crate::derived::OnEntry;
+use crate::entry::Inherited;
 use crate::hw::{Memory, Msrs, Translations, VmcsAccess};
 use crate::slots::SlotId;
 use crate::state::Nested;
@@ -64,15 +65,19 @@ impl Nested {
             return self.finish(hw, Ok(broken(rule)));
         }
         slot.derive(self.fields, &self.ept_caps, stores_lma);
-        let in_ia32e_mode = hw.read(field::GUEST_IA32_EFER) & EFER_LMA != 0;
-        if slot.must_be_checked(in_ia32e_mode) {
+        let inherited = Inherited::read(hw, slot.derived().entry);
+        if slot.is_lent() {
+            hw.take_back_vmcs02(current);
+            slot.take_back(hw, &self.cpu);
+        }
+        if slot.must_be_checked() {
             self.sync_for_rules(hw, current);
-            if let Err(rule) = self.check(hw, current, in_ia32e_mode) {
+            if let Err(rule) = self.check(hw, current) {
                 return self.broken_entry(hw, current, rule);
             }
-            self.slots.get(current).passed(in_ia32e_mode);
+            self.slots.get(current).passed();
         }
-        self.enter_l2(hw, current)
+        self.enter_l2(hw, current, &inherited)
     }
 
     /// The end of an entry that broke this rule.
@@ -84,7 +89,10 @@ impl Nested {
     ) -> Done {
         self.broken = Some(rule);
         match rule.answer {
-            Answer::FailValid(error) => self.finish(hw, Ok(FailValid(error))),
+            Answer::FailValid(error) => {
+                self.back_to_vmcs01(hw, current);
+                self.finish(hw, Ok(FailValid(error)))
+            }
             Answer::GuestState { qualification } => {
                 let reason = umbra_vmcs::exit::Reason::EntryGuestState;
                 self.entry_failure(hw, current, reason, qualification, None)
@@ -114,10 +122,9 @@ impl Nested {
         &mut self,
         hw: &mut H,
         current: SlotId,
-        in_ia32e_mode: bool,
     ) -> Result<(), &'static Rule> {
         let l1 = L1Facts {
-            ia32e_mode: in_ia32e_mode,
+            ia32e_mode: self.in_ia32e_mode,
             current_vmcs: self.current_pointer(),
             pt_enabled: false,
         };

@@ -34,6 +34,7 @@ impl Nested {
         self.slots.clear(hw, pointer);
         if is_current {
             self.root().current = None;
+            self.follow_current(hw);
         }
         Ok(Succeed)
     }
@@ -61,6 +62,7 @@ impl Nested {
         let id = self.slots.load(hw, pointer);
         self.slots.get(id).set_shadow(is_shadow);
         self.root().current = Some(id);
+        self.follow_current(hw);
         Ok(Succeed)
     }
 

@@ -9,6 +9,7 @@ use super::{Outcome, Succeed, broken};
 use crate::bits::EFER_LMA;
 use crate::fault::Refusal;
 use crate::hw::{Memory, Msrs, Registers, VmcsAccess};
+use crate::lend::READ;
 use crate::operand::{InsnInfo, gpr, set_gpr};
 use crate::state::Nested;
 
@@ -34,6 +35,7 @@ impl Nested {
         let Some((field, high)) = self.field_of(encoding) else {
             return Ok(broken(&VMREAD_FIELD));
         };
+        self.note_use(current, field);
         let mut value = self.slots.field(hw, current, field);
         if high {
             value >>= 32;
@@ -78,7 +80,12 @@ impl Nested {
             let low = self.slots.field(hw, current, field) & 0xffff_ffff;
             value = value << 32 | low;
         }
-        self.slots.get(current).l1_writes(field, value);
+        self.note_use(current, field);
+        let slot = self.slots.get(current);
+        slot.l1_writes(field, value);
+        if slot.is_lent() && READ.contains(field) {
+            slot.write_through(hw, current, field);
+        }
         Ok(Succeed)
     }
 }

@@ -49,6 +49,7 @@ impl Nested {
         if self.revision_at(hw, pointer) != self.caps.revision() {
             return Ok(broken(&VMXON_REVISION));
         }
+        self.in_ia32e_mode = hw.read(field::GUEST_IA32_EFER) & EFER_LMA != 0;
         self.vmx = Vmx::Root(Root {
             vmxon: pointer,
             current: None,
@@ -69,6 +70,7 @@ impl Nested {
         invalidate(hw, owed);
         let init_latched = self.root().init_latched;
         self.vmx = Vmx::Off;
+        self.follow_current(hw);
         let done = self.finish(hw, Ok(Succeed));
         if init_latched { Done::Init } else { done }
     }

@@ -58,6 +58,9 @@ pub struct Machine {
     pub opens_msrs: bool,
     /// The fields that the CPU has.
     pub present: FieldSet,
+    /// The slots whose vmcs02 is lent to L1, and the one that L1 reaches.
+    pub lent: std::collections::HashSet<usize>,
+    pub linked: Option<usize>,
 }
 
 pub struct Tables(Rc<RefCell<HashMap<u64, [u64; 512]>>>);
@@ -121,6 +124,8 @@ impl Machine {
             accesses: Vec::new(),
             opens_msrs: false,
             present: FieldSet::FULL,
+            lent: std::collections::HashSet::new(),
+            linked: None,
         };
         // L1 in 64-bit mode at CPL 0, all of memory mapped by one table of
         // 1 GiB pages at 0x10000 and 0x11000.
@@ -191,6 +196,23 @@ impl VmcsAccess for Machine {
         }
     }
 
+    fn lend_vmcs02(&mut self, slot: SlotId) {
+        assert_eq!(self.current, Current::Vmcs02(slot));
+        self.lent.insert(slot.number());
+        self.linked = Some(slot.number());
+        self.current = Current::Vmcs01;
+    }
+
+    fn take_back_vmcs02(&mut self, slot: SlotId) {
+        assert!(self.lent.remove(&slot.number()), "it is not lent");
+        self.current = Current::Vmcs02(slot);
+    }
+
+    fn link_vmcs02(&mut self, slot: Option<SlotId>) {
+        assert_eq!(self.current, Current::Vmcs01);
+        self.linked = slot.map(SlotId::number);
+    }
+
     fn switch_to(&mut self, which: Current) {
         self.current = which;
     }
@@ -214,6 +236,7 @@ impl VmcsAccess for Machine {
     }
 
     fn reset_vmcs02(&mut self, slot: SlotId) {
+        self.lent.remove(&slot.number());
         self.current = Current::Vmcs02(slot);
         self.vmcs.insert(slot.number() + 1, Vmcs12::new());
     }

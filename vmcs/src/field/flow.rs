@@ -46,14 +46,15 @@ pub enum On {
     VirtualInterruptDelivery,
 }
 
-/// What a shadow VMCS that L1's VMREAD and VMWRITE use without an exit may carry.
+/// What L1's VMREAD and VMWRITE may do without an exit: whether vmcs02 has the field
+/// as vmcs12 would, and whether a look at the next entry is enough for what L1 wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shadow {
-    /// Nothing: the field is dealt with by exits.
+    /// Nothing: L0 deals with each.
     No,
-    /// What L1 reads.
+    /// Read it.
     Read,
-    /// What L1 reads and writes.
+    /// Read it and write it.
     ReadWrite,
 }
 
@@ -66,7 +67,7 @@ pub struct Flow {
     pub back: Back,
     /// What the way back hangs on.
     pub on: On,
-    /// What a shadow VMCS may carry.
+    /// What L1 does without an exit.
     pub shadow: Shadow,
 }
 
@@ -101,7 +102,7 @@ set! {
     back(how: Back, on: On) = |flow| flow.back as u8 == how as u8 && flow.on as u8 == on as u8;
     /// All the fields that vmcs12 gets back from vmcs02.
     read_back() = |flow| matches!(flow.back, Back::WhenAsked);
-    /// The fields of which a shadow VMCS may carry this much.
+    /// The fields with which L1 may do this much, and no more.
     shadow(what: Shadow) = |flow| flow.shadow as u8 == what as u8;
 }
 
@@ -162,6 +163,11 @@ mod tests {
                 let is_in_vmcs02 = matches!(flow.into02, Into02::Copied | Into02::Composed)
                     || field.area() == Area::ExitInformation;
                 assert!(is_in_vmcs02, "{field:?}");
+            }
+            if flow.shadow != Shadow::No {
+                let is_as_in_vmcs12 =
+                    flow.into02 == Into02::Copied || field.area() == Area::ExitInformation;
+                assert!(is_as_in_vmcs12, "{field:?}");
             }
         }
     }

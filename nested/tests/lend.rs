@@ -1,0 +1,320 @@
+//! A vmcs02 that is lent to L1: whatever L1 does, it finds what it finds where each of
+//! its VMREADs and VMWRITEs exits.
+
+mod model;
+
+use model::*;
+use proptest::prelude::*;
+use umbra_nested::{Current, Done, L2Done, Nested, lend};
+use umbra_vmcs::exit::Reason;
+use umbra_vmcs::field::{self, Field};
+
+const OTHER_REGION: u64 = 0x3000;
+
+fn enc(f: Field) -> u64 {
+    f.encoding().into()
+}
+
+/// The slot whose vmcs02 L1 reaches.
+fn reached(hw: &Machine) -> Option<usize> {
+    assert_eq!(hw.current, Current::Vmcs01);
+    let slot = hw.linked?;
+    assert!(hw.lent.contains(&slot), "what L1 reaches is not lent");
+    Some(slot)
+}
+
+/// L1's VMREAD, by the CPU where it may.
+fn read(hw: &mut Machine, nested: &mut Nested, f: Field) -> u64 {
+    match reached(hw) {
+        Some(slot) if lend::READ.contains(f) => hw.vmcs[&(slot + 1)].get(f),
+        _ => vmread(hw, nested, enc(f)),
+    }
+}
+
+/// L1's VMWRITE, likewise.
+fn write(hw: &mut Machine, nested: &mut Nested, f: Field, value: u64) {
+    match reached(hw) {
+        Some(slot) if lend::WRITTEN.contains(f) => {
+            if let Some(vmcs) = hw.vmcs.get_mut(&(slot + 1)) {
+                vmcs.set(f, value);
+            }
+        }
+        _ => vmwrite(hw, nested, enc(f), value),
+    }
+}
+
+/// A machine with two valid VMCSs, the first of them current, on a CPU that lends or
+/// does not.
+fn machine(can_lend: bool) -> (Machine, Nested) {
+    let (mut hw, mut nested) = with_valid_vmcs();
+    nested.can_lend = can_lend;
+    hw.write_l1(OTHER_REGION, &REVISION.to_le_bytes());
+    for reason in [Reason::Vmclear, Reason::Vmptrld] {
+        pointer(&mut hw, &mut nested, reason, OTHER_REGION);
+    }
+    for (f, value) in valid_fields() {
+        vmwrite(&mut hw, &mut nested, enc(f), value);
+    }
+    pointer(&mut hw, &mut nested, Reason::Vmptrld, VMCS_REGION);
+    (hw, nested)
+}
+
+/// L2 runs, and exits to L1.
+fn round(hw: &mut Machine, nested: &mut Nested, reason: Reason, at: &[(Field, u64)]) {
+    assert_eq!(nested.instruction(hw, reason), Done::Switched);
+    exit_from_l2(hw, Reason::Cpuid as u32, at);
+    assert_eq!(l2_exit(hw, nested), L2Done::Reflected);
+}
+
+/// A machine whose L1 has seen an exit, and reaches vmcs02.
+fn lending() -> (Machine, Nested) {
+    let (mut hw, mut nested) = machine(true);
+    round(&mut hw, &mut nested, Reason::Vmlaunch, &[]);
+    assert_eq!(reached(&hw), None, "L1 has not read anything yet");
+    vmread(&mut hw, &mut nested, enc(field::EXIT_REASON));
+    round(&mut hw, &mut nested, Reason::Vmresume, &[]);
+    assert!(reached(&hw).is_some());
+    (hw, nested)
+}
+
+#[test]
+fn l1_reads_and_writes_without_an_exit() {
+    let (mut hw, mut nested) = lending();
+    assert_eq!(
+        read(&mut hw, &mut nested, field::EXIT_REASON),
+        Reason::Cpuid as u64
+    );
+    write(&mut hw, &mut nested, field::GUEST_RIP, 0x60_0002);
+    assert_eq!(
+        nested.instruction(&mut hw, Reason::Vmresume),
+        Done::Switched
+    );
+    assert_eq!(hw.read(field::GUEST_RIP), 0x60_0002);
+}
+
+#[test]
+fn what_l1_wrote_is_checked() {
+    const GUEST_STATE: u64 = 0x8000_0021;
+    for (f, value, is_fail) in [
+        (field::GUEST_RIP, 1 << 48, false),
+        (field::GUEST_RFLAGS, 1 << 3 | 2, false),
+        (field::GUEST_RFLAGS, 0x8000_0030, false),
+        (field::GUEST_RFLAGS, 0, false),
+        (field::GUEST_INTERRUPTIBILITY_STATE, 3, false),
+        (field::VM_ENTRY_INTERRUPTION_INFORMATION, 0x8000_0100, true),
+    ] {
+        let (mut hw, mut nested) = lending();
+        let before = read(&mut hw, &mut nested, f);
+        write(&mut hw, &mut nested, f, value);
+        let done = nested.instruction(&mut hw, Reason::Vmresume);
+        if is_fail {
+            assert_eq!(done, Done::Next);
+            assert_eq!(error(&mut hw, &mut nested), Some(7), "{f:?}");
+        } else {
+            assert_eq!(done, Done::Switched);
+            assert!(!nested.in_l2());
+            let reason = read(&mut hw, &mut nested, field::EXIT_REASON);
+            assert_eq!(reason, GUEST_STATE, "{f:?}");
+        }
+        // It is as L1 wrote it, and can be put right.
+        assert!(reached(&hw).is_some());
+        assert_eq!(read(&mut hw, &mut nested, f), value);
+        write(&mut hw, &mut nested, f, before);
+        round(&mut hw, &mut nested, Reason::Vmresume, &[]);
+    }
+}
+
+#[test]
+fn a_field_that_l1_only_reads_there_is_written_by_an_exit() {
+    let (mut hw, mut nested) = lending();
+    write(&mut hw, &mut nested, field::GUEST_CR3, 0x5000);
+    assert_eq!(read(&mut hw, &mut nested, field::GUEST_CR3), 0x5000);
+    assert_eq!(
+        nested.instruction(&mut hw, Reason::Vmresume),
+        Done::Switched
+    );
+    assert_eq!(hw.read(field::GUEST_CR3), 0x5000);
+}
+
+#[test]
+fn what_l0_injects_for_itself_is_not_shown() {
+    let (mut hw, mut nested) = lending();
+    assert_eq!(
+        nested.instruction(&mut hw, Reason::Vmresume),
+        Done::Switched
+    );
+    // An NMI of L0's own, say.
+    hw.write(field::VM_ENTRY_INTERRUPTION_INFORMATION, 0x8000_0202);
+    exit_from_l2(&mut hw, Reason::Cpuid as u32, &[]);
+    l2_exit(&mut hw, &mut nested);
+    let event = read(
+        &mut hw,
+        &mut nested,
+        field::VM_ENTRY_INTERRUPTION_INFORMATION,
+    );
+    assert_eq!(event, 0);
+}
+
+/// Read back once by an exit, it is brought along by the next; but what L1 then writes
+/// counts.
+#[test]
+fn a_field_read_back_before_is_looked_at_again() {
+    let (mut hw, mut nested) = machine(true);
+    round(&mut hw, &mut nested, Reason::Vmlaunch, &[]);
+    vmread(&mut hw, &mut nested, enc(field::GUEST_RFLAGS));
+    round(&mut hw, &mut nested, Reason::Vmresume, &[]);
+    write(&mut hw, &mut nested, field::GUEST_RFLAGS, 1 << 3 | 2);
+    nested.instruction(&mut hw, Reason::Vmresume);
+    assert!(!nested.in_l2());
+}
+
+#[test]
+fn another_vmcs_is_reached_instead() {
+    let (mut hw, mut nested) = lending();
+    let first = reached(&hw);
+    pointer(&mut hw, &mut nested, Reason::Vmptrld, OTHER_REGION);
+    assert_eq!(reached(&hw), None);
+    pointer(&mut hw, &mut nested, Reason::Vmptrld, VMCS_REGION);
+    assert_eq!(reached(&hw), first);
+    write(&mut hw, &mut nested, field::GUEST_RIP, 0x1234);
+    pointer(&mut hw, &mut nested, Reason::Vmclear, VMCS_REGION);
+    assert_eq!(reached(&hw), None);
+    pointer(&mut hw, &mut nested, Reason::Vmptrld, VMCS_REGION);
+    assert_eq!(read(&mut hw, &mut nested, field::GUEST_RIP), 0x1234);
+    assert_eq!(nested.instruction(&mut hw, Reason::Vmxoff), Done::Next);
+    assert_eq!(reached(&hw), None);
+}
+
+/// What L1 and L2 do.
+#[derive(Clone, Debug)]
+enum Step {
+    Read(usize),
+    Write(usize, u64),
+    Enter,
+    Exit(u16, u64),
+    Load(bool),
+    Clear(bool),
+}
+
+/// Values that many fields take, and some do not.
+fn value() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        Just(0),
+        Just(2),
+        Just(0x8000_0030),
+        Just(0x8000_0202),
+        Just(0xffff_8000_0000_1000),
+        0..0x10_0000u64,
+        any::<u64>(),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let any_field = 0..field::ALL.len();
+    prop_oneof![
+        4 => any_field.clone().prop_map(Step::Read),
+        4 => prop::sample::select(lent_fields()).prop_map(Step::Read),
+        2 => (any_field, value()).prop_map(|(f, v)| Step::Write(f, v)),
+        4 => (prop::sample::select(lent_fields()), value()).prop_map(|(f, v)| Step::Write(f, v)),
+        6 => Just(Step::Enter),
+        6 => (prop::sample::select(vec![0u16, 1, 7, 10, 12, 18, 30, 48]), any::<u64>())
+            .prop_map(|(reason, bits)| Step::Exit(reason, bits)),
+        1 => any::<bool>().prop_map(Step::Load),
+        1 => any::<bool>().prop_map(Step::Clear),
+    ]
+}
+
+fn lent_fields() -> Vec<usize> {
+    lend::WRITTEN.iter().map(Field::index).collect()
+}
+
+const fn region(is_other: bool) -> u64 {
+    if is_other { OTHER_REGION } else { VMCS_REGION }
+}
+
+/// Carries a step out and gives all that can be seen of it.
+fn take(hw: &mut Machine, nested: &mut Nested, is_launched: &mut [bool; 2], step: &Step) -> String {
+    if nested.in_l2() != matches!(step, Step::Exit(..)) {
+        return String::new();
+    }
+    if let Step::Read(f) | Step::Write(f, _) = *step
+        && !nested.fields.contains(field::ALL[f])
+    {
+        return String::new();
+    }
+    match *step {
+        Step::Read(f) => format!("{:#x}", read(hw, nested, field::ALL[f])),
+        Step::Write(f, value) => {
+            write(hw, nested, field::ALL[f], value);
+            String::new()
+        }
+        Step::Enter => {
+            let at = usize::from(nested.current_pointer() == OTHER_REGION);
+            let reason = match is_launched[at] {
+                true => Reason::Vmresume,
+                false => Reason::Vmlaunch,
+            };
+            let done = nested.instruction(hw, reason);
+            is_launched[at] |= nested.in_l2();
+            let mut seen = format!("{done:?} {}", hw.read(field::GUEST_RFLAGS));
+            if nested.in_l2() {
+                for f in lend::READ.iter().filter(|f| !f.is_read_only()) {
+                    seen += &format!(" {f:?}={:#x}", hw.read(f));
+                }
+            }
+            seen
+        }
+        Step::Exit(reason, bits) => {
+            let rflags = bits >> 40 & 0xed5 | 2;
+            // Blocking by STI only where IF is 1.
+            let blocking = bits >> 60 & rflags >> 9 & 1;
+            let at = [
+                (field::GUEST_RIP, bits & 0x7fff_ffff_ffff),
+                (field::GUEST_RFLAGS, rflags),
+                (field::GUEST_INTERRUPTIBILITY_STATE, blocking),
+                (field::EXIT_QUALIFICATION, bits >> 8 & 0x7),
+                (field::VM_EXIT_INSTRUCTION_LENGTH, bits >> 20 & 0xf),
+                (field::GUEST_PHYSICAL_ADDRESS, bits >> 16 & 0xff_f000),
+                (field::GUEST_CR3, bits >> 12 & 0xff_f000),
+            ];
+            exit_from_l2(hw, reason.into(), &at);
+            let done = l2_exit(hw, nested);
+            format!("{done:?} {}", hw.read(field::GUEST_RIP))
+        }
+        Step::Load(is_other) => {
+            format!(
+                "{:?}",
+                pointer(hw, nested, Reason::Vmptrld, region(is_other))
+            )
+        }
+        Step::Clear(is_other) => {
+            is_launched[usize::from(is_other)] = false;
+            let done = pointer(hw, nested, Reason::Vmclear, region(is_other));
+            // There is always a current VMCS again.
+            pointer(hw, nested, Reason::Vmptrld, region(is_other));
+            format!("{done:?}")
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn lending_cannot_be_told(steps in prop::collection::vec(step(), 1..60)) {
+        let (mut a, mut plain) = machine(false);
+        let (mut b, mut lender) = machine(true);
+        let mut launched = [[false; 2]; 2];
+        for (n, step) in steps.iter().enumerate() {
+            let seen = take(&mut a, &mut plain, &mut launched[0], step);
+            prop_assert_eq!(a.linked, None);
+            let lent = take(&mut b, &mut lender, &mut launched[1], step);
+            prop_assert_eq!(&seen, &lent, "step {}: {:?}", n, step);
+            if seen.starts_with("Abort") {
+                // The CPU is shut down.
+                break;
+            }
+            prop_assert_eq!(plain.in_l2(), lender.in_l2());
+        }
+    }
+}
