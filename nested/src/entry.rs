@@ -97,7 +97,7 @@ impl Nested {
         }
         // Counted from here: the list may have loaded the TSC.
         let timer_end = match on.contains(OnEntry::TIMER) {
-            true => Some(self.start_timer(hw, id)),
+            true => Some(self.timer_end(hw)),
             false => None,
         };
         self.begin_l2(id, timer_end);
@@ -167,13 +167,9 @@ impl Nested {
     }
 
     /// Gives where the preemption timer runs out, which is on.
-    fn start_timer(&mut self, hw: &mut (impl VmcsAccess + Msrs), id: SlotId) -> u64 {
-        let slot = self.slots.get(id);
-        slot.fetch(hw, field::VMX_PREEMPTION_TIMER_VALUE);
-        let value = slot.get(field::VMX_PREEMPTION_TIMER_VALUE);
+    fn timer_end(&self, hw: &mut (impl VmcsAccess + Msrs)) -> u64 {
         let now = hw.tsc() >> (self.caps.misc & 0x1f);
-        hw.write(field::VMX_PREEMPTION_TIMER_VALUE, value);
-        now.wrapping_add(value)
+        now.wrapping_add(hw.read(field::VMX_PREEMPTION_TIMER_VALUE))
     }
 
     /// Before L0 resumes L2 by itself: the timer has gone on meanwhile, and VTPR
@@ -182,10 +178,10 @@ impl Nested {
         self.fit_tpr_threshold(hw);
         if let Some(end) = self.non_root().timer_end {
             let now = hw.tsc() >> (self.caps.misc & 0x1f);
-            hw.write(
-                field::VMX_PREEMPTION_TIMER_VALUE,
-                end.saturating_sub(now).min(0xffff_ffff),
-            );
+            let left = end.saturating_sub(now).min(0xffff_ffff);
+            let id = self.non_root().current;
+            let slot = self.slots.get(id);
+            slot.l0_replaces(hw, field::VMX_PREEMPTION_TIMER_VALUE, left);
         }
     }
 

@@ -272,6 +272,7 @@ fn take(hw: &mut Machine, nested: &mut Nested, is_launched: &mut [bool; 2], step
                 (field::GUEST_RIP, bits & 0x7fff_ffff_ffff),
                 (field::GUEST_RFLAGS, rflags),
                 (field::GUEST_INTERRUPTIBILITY_STATE, blocking),
+                (field::GUEST_ACTIVITY_STATE, 0),
                 (field::EXIT_QUALIFICATION, bits >> 8 & 0x7),
                 (field::VM_EXIT_INSTRUCTION_LENGTH, bits >> 20 & 0xf),
                 (field::GUEST_PHYSICAL_ADDRESS, bits >> 16 & 0xff_f000),
