@@ -191,20 +191,34 @@ impl Registers for Cpu {
     }
 }
 
+/// [`Memory::read_l1`] of any length, anywhere.
+#[inline(never)]
+fn read_any(gpa: u64, bytes: &mut [u8]) {
+    if L1Physical::new().read_bytes(gpa, bytes).is_err() {
+        // Nothing answers there: the bus floats.
+        bytes.fill(0xff);
+    }
+}
+
 impl Memory for Cpu {
-    #[inline]
+    #[inline(always)]
     fn read_l1(&self, gpa: u64, bytes: &mut [u8]) {
-        // What L0 reads most are entries of tables and pointers: one load.
+        // What L0 reads most are entries of tables, pointers and descriptors: a load
+        // or two.
         if let Ok(word) = <&mut [u8; 8]>::try_from(&mut *bytes)
             && let Ok(value) = L1Physical::new().read_u64(gpa)
         {
             *word = value.to_le_bytes();
             return;
         }
-        if L1Physical::new().read_bytes(gpa, bytes).is_err() {
-            // Nothing answers there: the bus floats.
-            bytes.fill(0xff);
+        if let Ok(words) = <&mut [u8; 16]>::try_from(&mut *bytes)
+            && let Ok(low) = L1Physical::new().read_u64(gpa)
+            && let Ok(high) = L1Physical::new().read_u64(gpa + 8)
+        {
+            *words = (u128::from(high) << 64 | u128::from(low)).to_le_bytes();
+            return;
         }
+        read_any(gpa, bytes);
     }
 
     fn write_l1(&mut self, gpa: u64, bytes: &[u8]) {

@@ -8,7 +8,7 @@ use umbra_vmcs::field::{self, Field};
 use crate::bits::*;
 use crate::fault::{Fault, Refusal};
 use crate::hw::{Memory, Msrs, Registers, VmcsAccess};
-use crate::paging::{Access, Paging};
+use crate::paging::{Access, Paging, Walked};
 
 /// The VM-exit instruction-information field of the VMX instructions.
 #[derive(Clone, Copy, Debug)]
@@ -188,17 +188,22 @@ impl MemoryOperand {
     pub fn read(
         &self,
         hw: &mut (impl VmcsAccess + Registers + Memory + Msrs),
+        walked: &mut Walked,
         bytes: &mut [u8],
     ) -> Result<(), Refusal> {
         let split = self.split(bytes.len());
-        let first = self.paging.translate(hw, self.linear, Access::READ)?;
+        let first = self
+            .paging
+            .translate(hw, walked, self.linear, Access::READ)?;
         let (head, tail) = bytes.split_at_mut(split);
         let second = match tail.is_empty() {
             true => None,
-            false => Some(
-                self.paging
-                    .translate(hw, self.at(split as u64), Access::READ)?,
-            ),
+            false => Some(self.paging.translate(
+                hw,
+                &mut Walked::new(),
+                self.at(split as u64),
+                Access::READ,
+            )?),
         };
         hw.read_l1(first, head);
         if let Some(second) = second {
@@ -215,17 +220,22 @@ impl MemoryOperand {
     pub fn write(
         &self,
         hw: &mut (impl VmcsAccess + Registers + Memory + Msrs),
+        walked: &mut Walked,
         bytes: &[u8],
     ) -> Result<(), Refusal> {
         let split = self.split(bytes.len());
-        let first = self.paging.translate(hw, self.linear, Access::WRITE)?;
+        let first = self
+            .paging
+            .translate(hw, walked, self.linear, Access::WRITE)?;
         let (head, tail) = bytes.split_at(split);
         let second = match tail.is_empty() {
             true => None,
-            false => Some(
-                self.paging
-                    .translate(hw, self.at(split as u64), Access::WRITE)?,
-            ),
+            false => Some(self.paging.translate(
+                hw,
+                &mut Walked::new(),
+                self.at(split as u64),
+                Access::WRITE,
+            )?),
         };
         hw.write_l1(first, head);
         if let Some(second) = second {

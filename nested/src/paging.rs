@@ -63,9 +63,73 @@ const ERROR_U: u32 = 1 << 2;
 const ERROR_RSVD: u32 = 1 << 3;
 const ERROR_PK: u32 = 1 << 5;
 
+/// The most levels that a walk has.
+const LEVELS: usize = 5;
+
+/// The last walk, with the entries that it met: as long as they are what they were, so
+/// is what it came to. They are read again each time, as a walk would read them, so that
+/// nothing is kept that a CPU would not find; only what follows from them is.
+#[derive(Debug)]
+pub struct Walked {
+    /// L1's state, the page's first linear address, and the access; `None` after a walk
+    /// that cannot be remembered.
+    what: Option<(Paging, u64, Access)>,
+    entries: [(u64, u64); LEVELS],
+    met: usize,
+    /// The first L1-physical address of the 4 KiB page.
+    page: u64,
+}
+
+impl Default for Walked {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Walked {
+    /// No walk yet.
+    pub const fn new() -> Self {
+        Self {
+            what: None,
+            entries: [(0, 0); LEVELS],
+            met: 0,
+            page: 0,
+        }
+    }
+
+    /// Whether this is the walk that was done last, and would meet the same entries.
+    fn holds(&self, hw: &impl Memory, what: &(Paging, u64, Access)) -> bool {
+        self.what.as_ref() == Some(what)
+            && self
+                .entries
+                .iter()
+                .take(self.met)
+                .all(|(at, entry)| Paging::entry(hw, *at, true) == *entry)
+    }
+
+    fn begin(&mut self) {
+        self.what = None;
+        self.met = 0;
+    }
+
+    /// The walk went through this entry at this L1-physical address, with its flags
+    /// set.
+    fn met(&mut self, at: u64, entry: u64) {
+        if let Some(place) = self.entries.get_mut(self.met) {
+            *place = (at, entry);
+            self.met += 1;
+        }
+    }
+
+    fn finish(&mut self, what: (Paging, u64, Access), page: u64) {
+        self.what = Some(what);
+        self.page = page;
+    }
+}
+
 /// The parts of L1's state that its paging depends on. vmcs01 must be current
 /// when it is taken.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Paging {
     cr0: u64,
     cr3: u64,
@@ -104,21 +168,45 @@ impl Paging {
     pub fn translate(
         &self,
         hw: &mut (impl VmcsAccess + Registers + Memory + Msrs),
+        walked: &mut Walked,
         linear: u64,
         access: Access,
     ) -> Result<u64, Refusal> {
+        let what = (self.dependencies(), linear & !0xfff, access);
+        if walked.holds(hw, &what) {
+            return Ok(walked.page | linear & 0xfff);
+        }
         for _ in 0..WALKS {
-            if let Some(physical) = self.walk(hw, linear, access)? {
+            walked.begin();
+            if let Some(physical) = self.walk(hw, walked, linear, access)? {
+                if self.can_be_remembered() {
+                    walked.finish(what, physical & !0xfff);
+                }
                 return Ok(physical);
             }
         }
         Err(Refusal::Again)
     }
 
+    /// What a walk depends on besides the entries.
+    const fn dependencies(&self) -> Self {
+        Self {
+            rflags: self.rflags & RFLAGS_AC,
+            ..*self
+        }
+    }
+
+    /// A walk of 64-bit entries alone can, and only without protection keys, whose
+    /// rights are in registers.
+    const fn can_be_remembered(&self) -> bool {
+        self.cr0 & CR0_PG != 0 && self.efer & EFER_LMA != 0 && self.cr4 & (CR4_PKE | CR4_PKS) == 0
+    }
+
     /// One walk; `None` if an entry changed before its flags could be set.
     fn walk(
         &self,
         hw: &mut (impl VmcsAccess + Registers + Memory + Msrs),
+        walked: &mut Walked,
         linear: u64,
         access: Access,
     ) -> Result<Option<u64>, Fault> {
@@ -128,10 +216,10 @@ impl Paging {
         if self.efer & EFER_LMA != 0 {
             let levels = if self.cr4 & CR4_LA57 != 0 { 5 } else { 4 };
             let root = self.cr3 & self.address_mask();
-            return self.walk_wide(hw, linear, access, root, levels, !0);
+            return self.walk_wide(hw, walked, linear, access, root, levels);
         }
         if self.cr4 & CR4_PAE != 0 {
-            return self.walk_pae(hw, linear & 0xffff_ffff, access);
+            return self.walk_pae(hw, walked, linear & 0xffff_ffff, access);
         }
         self.walk_32(hw, linear & 0xffff_ffff, access)
     }
@@ -146,7 +234,7 @@ impl Paging {
     }
 
     /// Reads an entry; page-table entries are aligned, so one read is whole.
-    fn entry(hw: &mut impl Memory, gpa: u64, wide: bool) -> u64 {
+    fn entry(hw: &impl Memory, gpa: u64, wide: bool) -> u64 {
         let mut bytes = [0; 8];
         hw.read_l1(gpa, &mut bytes[..if wide { 8 } else { 4 }]);
         u64::from_le_bytes(bytes)
@@ -215,14 +303,14 @@ impl Paging {
     fn walk_wide(
         &self,
         hw: &mut (impl Registers + Memory + Msrs),
+        walked: &mut Walked,
         linear: u64,
         access: Access,
         root: u64,
         levels: u32,
-        inherited: u64,
     ) -> Result<Option<u64>, Fault> {
         let mut table = root;
-        let mut rights = inherited & (RW | US);
+        let mut rights = RW | US;
         let mut level = levels;
         loop {
             let shift = 12 + 9 * (level - 1);
@@ -241,6 +329,7 @@ impl Paging {
                 if entry & A == 0 && !hw.set_bits_l1(at, true, entry, A) {
                     return Ok(None);
                 }
+                walked.met(at, entry | A);
                 table = entry & self.address_mask();
                 level -= 1;
                 continue;
@@ -250,6 +339,7 @@ impl Paging {
             if entry & wanted != wanted && !hw.set_bits_l1(at, true, entry, wanted) {
                 return Ok(None);
             }
+            walked.met(at, entry | wanted);
             let offset = (1_u64 << shift) - 1;
             return Ok(Some(
                 entry & self.address_mask() & !offset | linear & offset,
@@ -281,6 +371,7 @@ impl Paging {
     fn walk_pae(
         &self,
         hw: &mut (impl VmcsAccess + Registers + Memory + Msrs),
+        walked: &mut Walked,
         linear: u64,
         access: Access,
     ) -> Result<Option<u64>, Fault> {
@@ -295,7 +386,7 @@ impl Paging {
         if pdpte & P == 0 {
             return Err(self.fault(linear, access, 0));
         }
-        self.walk_wide(hw, linear, access, pdpte & self.address_mask(), 2, !0)
+        self.walk_wide(hw, walked, linear, access, pdpte & self.address_mask(), 2)
     }
 
     /// 32-bit paging, with 4 MiB pages where CR4.PSE allows them.

@@ -8,6 +8,7 @@ use umbra_vmcs::field::FieldSet;
 use umbra_vmcs::rules::{CpuFacts, Rule};
 
 use crate::blame::blame;
+use crate::paging::Walked;
 use crate::slots::{SlotId, Slots};
 
 /// VMX operation of L1 on one CPU. SDM "VMX Operation".
@@ -60,6 +61,8 @@ pub struct Nested {
     pub cpu: CpuFacts,
     /// 1 GiB pages in L1's own page tables.
     pub gib_pages: bool,
+    /// The walk of L1's page tables for its last memory operand.
+    pub(crate) walked: Walked,
     /// The vmcs12s at hand.
     pub slots: Slots,
     /// vmcs02s can be lent to L1 (see [`lend`](crate::lend)).
@@ -99,6 +102,7 @@ impl Nested {
             vpids: Vpids::new(),
             ept_caps: EptCaps::from_msr(caps.ept_vpid, cpu.physical_address_bits),
             broken: None,
+            walked: Walked::new(),
             slots,
             can_lend: false,
             shadow: None,

@@ -3,7 +3,7 @@
 mod model;
 
 use model::*;
-use umbra_nested::paging::{Access, Paging};
+use umbra_nested::paging::{Access, Paging, Walked};
 use umbra_nested::{Done, Fault, Refusal};
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;
@@ -20,7 +20,7 @@ const MAPS: u64 = 0x83;
 const USER: u64 = 1 << 2;
 
 fn translate(hw: &mut Machine, linear: u64, access: Access) -> Result<u64, Refusal> {
-    Paging::of_l1(hw, 40, true).translate(hw, linear, access)
+    Paging::of_l1(hw, 40, true).translate(hw, &mut Walked::new(), linear, access)
 }
 
 /// An entry that another CPU never leaves alone keeps no CPU of L0: L1 executes the instruction
@@ -174,4 +174,62 @@ fn operands_are_masked() {
         vmptrst_at(0, CR4_LAM_SUP, high & !TAG),
         Done::Fault(Fault::page(high, 2))
     );
+}
+
+/// A remembered walk is as good as a new one: whatever changed is seen.
+#[test]
+fn a_walk_is_remembered_only_while_it_would_be_the_same() {
+    const TABLES: u64 = 0x10_0000;
+    const LINEAR: u64 = 0x4000_2000;
+    let mut hw = Machine::new();
+    hw.write(field::GUEST_CR3, TABLES);
+    let levels = [0, 1, 2, 3].map(|n| TABLES + 0x1000 * n);
+    let at = [levels[0], levels[1] + 8, levels[2], levels[3] + 16];
+    for (n, entry) in [levels[1] | 7, levels[2] | 7, levels[3] | 7, 0x5007]
+        .into_iter()
+        .enumerate()
+    {
+        hw.write_l1(at[n], &entry.to_le_bytes());
+    }
+    let mut walked = Walked::new();
+    let mut look = |hw: &mut Machine, access| {
+        let paging = Paging::of_l1(hw, 40, true);
+        let fresh = paging.translate(hw, &mut Walked::new(), LINEAR + 0x18, access);
+        let again = paging.translate(hw, &mut walked, LINEAR + 0x18, access);
+        assert_eq!(fresh, again);
+        again
+    };
+    let entry_at = |hw: &Machine, at| {
+        let mut bytes = [0; 8];
+        hw.read_l1(at, &mut bytes);
+        u64::from_le_bytes(bytes)
+    };
+    for _ in 0..2 {
+        assert_eq!(look(&mut hw, Access::READ), Ok(0x5018));
+    }
+    // The dirty flag is set by a write behind a read, and once it was cleared.
+    for _ in 0..2 {
+        assert_eq!(look(&mut hw, Access::WRITE), Ok(0x5018));
+        assert_eq!(entry_at(&hw, at[3]), 0x5067);
+        hw.write_l1(at[3], &0x5007_u64.to_le_bytes());
+    }
+    assert_eq!(look(&mut hw, Access::READ), Ok(0x5018));
+    assert_eq!(entry_at(&hw, at[3]), 0x5027);
+    // Another page, another table, none.
+    hw.write_l1(at[3], &0x6027_u64.to_le_bytes());
+    assert_eq!(look(&mut hw, Access::READ), Ok(0x6018));
+    hw.write_l1(at[2], &(levels[3] | 0x25).to_le_bytes());
+    assert_eq!(look(&mut hw, Access::READ), Ok(0x6018));
+    assert!(look(&mut hw, Access::WRITE).is_err());
+    hw.write_l1(at[1], &0_u64.to_le_bytes());
+    assert!(look(&mut hw, Access::READ).is_err());
+    hw.write_l1(at[1], &(levels[2] | 0x27).to_le_bytes());
+    assert_eq!(look(&mut hw, Access::READ), Ok(0x6018));
+    // Other tables, and other rights of supervisor code.
+    hw.write(field::GUEST_CR3, 0x10000);
+    assert!(look(&mut hw, Access::READ).is_err());
+    hw.write(field::GUEST_CR3, TABLES);
+    assert_eq!(look(&mut hw, Access::READ), Ok(0x6018));
+    hw.write(field::GUEST_CR4, 1 << 21 | 0x2020);
+    assert!(look(&mut hw, Access::READ).is_err());
 }

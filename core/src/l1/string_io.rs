@@ -14,7 +14,7 @@ use umbra_core::breakpoints::Kind;
 use umbra_core::control_registers::efer;
 use umbra_core::string_operand::{AddressSize, Operand, SegmentFault};
 use umbra_nested::linear::LinearForm;
-use umbra_nested::paging::{Access, Paging};
+use umbra_nested::paging::{Access, Paging, Walked};
 use umbra_nested::{Fault, Memory, Refusal};
 use umbra_vmcs::controls::Proc;
 use umbra_vmcs::field::{self, Field};
@@ -176,7 +176,7 @@ fn translate(cpu: &mut Cpu, linear: u64, access: IoAccess) -> Result<[u64; 4], R
     let paging = Paging::of_l1(cpu, machine().physical_address_bits, has_gib_pages);
     let mut places = [0; 4];
     for (place, at) in places.iter_mut().zip(0..u64::from(access.bytes)) {
-        *place = paging.translate(cpu, linear.wrapping_add(at), wanted)?;
+        *place = paging.translate(cpu, &mut Walked::new(), linear.wrapping_add(at), wanted)?;
     }
     Ok(places)
 }

@@ -10,7 +10,7 @@ use crate::vmcs::current::{change, read, write};
 use umbra_arch::qualification::TaskSwitch;
 use umbra_core::control_registers::{GeneralProtection, cr0, cr4};
 use umbra_core::task_switch::{self, Exception, Linear, Segment, Source, Switch, Task};
-use umbra_nested::paging::{Access, Paging};
+use umbra_nested::paging::{Access, Paging, Walked};
 use umbra_nested::{Fault, Memory, Refusal, beyond_width};
 use umbra_nmi::{Interruptibility, Policy, blocking};
 use umbra_vmcs::field::{self, Field};
@@ -129,7 +129,7 @@ impl L1Linear<'_> {
         // Task switches happen outside IA-32e mode: no 1 GiB pages there.
         let paging = Paging::of_l1(self.0, machine().physical_address_bits, false);
         paging
-            .translate(self.0, u64::from(linear), access)
+            .translate(self.0, &mut Walked::new(), u64::from(linear), access)
             .map_err(|refusal| {
                 // A switch that has begun cannot begin again. If another CPU
                 // will not leave the entries alone, L1 gets the page fault of

@@ -20,7 +20,7 @@ impl Nested {
     /// The type operand and, if the type is one that `is_offered`, the
     /// descriptor. The type is looked at before the descriptor is read.
     fn invalidation_operands(
-        &self,
+        &mut self,
         hw: &mut (impl VmcsAccess + Registers + Memory + Msrs),
         is_offered: impl FnOnce(u64, &VmxCaps) -> bool,
     ) -> Result<Option<(u64, [u64; 2])>, Refusal> {
@@ -33,7 +33,7 @@ impl Nested {
         }
         let mut bytes = [0; 16];
         self.memory_operand(hw, info, 16, false)?
-            .read(hw, &mut bytes)?;
+            .read(hw, &mut self.walked, &mut bytes)?;
         let descriptor = u128::from_le_bytes(bytes);
         Ok(Some((kind, [descriptor as u64, (descriptor >> 64) as u64])))
     }

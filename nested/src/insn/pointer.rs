@@ -74,7 +74,7 @@ impl Nested {
         let info = InsnInfo(hw.read(field::VM_EXIT_INSTRUCTION_INFORMATION) as u32);
         let operand = self.memory_operand(hw, info, 8, true)?;
         let pointer = self.current_pointer();
-        operand.write(hw, &pointer.to_le_bytes())?;
+        operand.write(hw, &mut self.walked, &pointer.to_le_bytes())?;
         Ok(Succeed)
     }
 }

@@ -46,7 +46,7 @@ impl Nested {
             set_gpr(hw, info.reg1(), value);
         } else {
             let operand = self.memory_operand(hw, info, bytes as u64, true)?;
-            operand.write(hw, &value.to_le_bytes()[..bytes])?;
+            operand.write(hw, &mut self.walked, &value.to_le_bytes()[..bytes])?;
         }
         Ok(Succeed)
     }
@@ -66,7 +66,7 @@ impl Nested {
         } else {
             let operand = self.memory_operand(hw, info, bytes as u64, false)?;
             let mut buffer = [0; 8];
-            operand.read(hw, &mut buffer[..bytes])?;
+            operand.read(hw, &mut self.walked, &mut buffer[..bytes])?;
             u64::from_le_bytes(buffer)
         };
         let encoding = gpr(hw, info.reg2()) & width_mask;

@@ -97,13 +97,13 @@ impl Nested {
 
     /// The 64-bit memory operand of VMXON, VMCLEAR and VMPTRLD.
     pub(crate) fn pointer_operand(
-        &self,
+        &mut self,
         hw: &mut (impl VmcsAccess + Registers + Memory + Msrs),
     ) -> Result<u64, Refusal> {
         let info = InsnInfo(hw.read(field::VM_EXIT_INSTRUCTION_INFORMATION) as u32);
         let operand = self.memory_operand(hw, info, 8, false)?;
         let mut bytes = [0; 8];
-        operand.read(hw, &mut bytes)?;
+        operand.read(hw, &mut self.walked, &mut bytes)?;
         Ok(u64::from_le_bytes(bytes))
     }
 
