@@ -24,16 +24,12 @@ const _: () = assert!(Vmcs12::BYTES as u64 + VALUES_OFFSET <= 4096);
 
 /// Takes the fields from L1's VMCS region at `gpa`.
 pub(crate) fn read_region(hw: &impl Memory, gpa: u64, vmcs12: &mut Vmcs12) {
-    let mut bytes = [0; Vmcs12::BYTES];
-    hw.read_l1(gpa + VALUES_OFFSET, &mut bytes);
-    vmcs12.read_from(&bytes);
+    vmcs12.fill(|bytes| hw.read_l1(gpa + VALUES_OFFSET, bytes));
 }
 
 /// Puts the fields into L1's VMCS region at `gpa`.
 pub(crate) fn write_region(hw: &mut impl Memory, gpa: u64, vmcs12: &Vmcs12) {
-    let mut bytes = [0; Vmcs12::BYTES];
-    vmcs12.write_to(&mut bytes);
-    hw.write_l1(gpa + VALUES_OFFSET, &bytes);
+    hw.write_l1(gpa + VALUES_OFFSET, vmcs12.as_bytes());
 }
 
 /// One vmcs12 and what is known of its vmcs02.

@@ -1,5 +1,7 @@
 //! vmcs12: what L1 wrote, as a plain array of field values.
 
+use zerocopy::IntoBytes;
+
 use crate::controls::{Entry, Exit, Pin, Proc, Proc2};
 use crate::field::{self, FIELD_COUNT, Field};
 
@@ -30,7 +32,7 @@ impl Default for Vmcs12 {
 }
 
 impl Vmcs12 {
-    /// The bytes of a VMCS region that [`write_to`](Self::write_to) fills.
+    /// How many bytes of a VMCS region the values take.
     pub const BYTES: usize = FIELD_COUNT * 8;
 
     /// All fields zero.
@@ -98,24 +100,25 @@ impl Vmcs12 {
         self.get32(field::VM_ENTRY_CONTROLS) & bits.bits() == bits.bits()
     }
 
-    /// Lays the values out as they lie in L1's VMCS region, little-endian, in
-    /// the order of the table.
-    pub fn write_to(&self, bytes: &mut [u8; Self::BYTES]) {
-        let (chunks, _) = bytes.as_chunks_mut::<8>();
-        for (chunk, value) in chunks.iter_mut().zip(&self.values) {
-            *chunk = value.to_le_bytes();
-        }
+    /// The values as they lie in L1's VMCS region, little-endian, in the order of the
+    /// table: [`BYTES`](Self::BYTES) bytes.
+    #[inline]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.values.as_bytes()
     }
 
-    /// Takes the values from L1's VMCS region. The bytes are L1's to write, so
-    /// every value is cut to its field's width again.
-    pub fn read_from(&mut self, bytes: &[u8; Self::BYTES]) {
-        let (chunks, _) = bytes.as_chunks::<8>();
-        for ((value, mask), chunk) in self.values.iter_mut().zip(&MASKS).zip(chunks) {
-            *value = u64::from_le_bytes(*chunk) & mask;
+    /// Has `fill` fill all of those bytes from L1's VMCS region. They are L1's to write,
+    /// so every value is cut to its field's width again.
+    pub fn fill(&mut self, fill: impl FnOnce(&mut [u8])) {
+        fill(self.values.as_mut_bytes());
+        for (value, mask) in self.values.iter_mut().zip(&MASKS) {
+            *value &= mask;
         }
     }
 }
+
+// A region's bytes are taken as they are.
+const _: () = assert!(cfg!(target_endian = "little"));
 
 #[cfg(test)]
 mod tests {
@@ -135,14 +138,12 @@ mod tests {
                 *b = x as u8;
             }
             let mut vmcs = Vmcs12::new();
-            vmcs.read_from(&bytes);
+            vmcs.fill(|to| to.copy_from_slice(&bytes));
             for f in field::ALL {
                 prop_assert_eq!(vmcs.get(f) & !f.value_mask(), 0);
             }
-            let mut out = [0; Vmcs12::BYTES];
-            vmcs.write_to(&mut out);
             let mut again = Vmcs12::new();
-            again.read_from(&out);
+            again.fill(|to| to.copy_from_slice(vmcs.as_bytes()));
             prop_assert_eq!(vmcs, again);
         }
     }
