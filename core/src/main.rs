@@ -1,7 +1,7 @@
 //! The image: boot, VM entry and exit, the platform.
 //!
-//! The only package of Umbra with unsafe code and assembly. What needs
-//! neither is in the library `umbra_core` beside it.
+//! Of what Umbra is made of, only this package has unsafe code and assembly; guests
+//! have them as well. What needs neither is in the library `umbra_core` beside it.
 #![no_std]
 #![no_main]
 #![deny(clippy::multiple_unsafe_ops_per_block)]

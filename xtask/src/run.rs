@@ -178,6 +178,12 @@ fn print_line(line: &str) {
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
+/// How Umbra's last words begin where a word of its command line is bad.
+const BAD_OPTION: [&str; 2] = [
+    "umbra: cannot start: option",
+    "umbra: cannot start: trace filter",
+];
+
 /// Turns the ending of a run into its exit status and last line.
 fn conclude(
     ending: Ending,
@@ -194,6 +200,10 @@ fn conclude(
             ),
             Verdict::Crashed(reason) => (fail::CRASHED, reason),
         },
+        // Umbra's own command line: what was asked for cannot be done.
+        Ending::LastWords(line) if BAD_OPTION.iter().any(|start| line.starts_with(start)) => {
+            (fail::USAGE, line)
+        }
         Ending::LastWords(line) => (fail::CRASHED, line),
         Ending::Reset => (fail::CRASHED, "the guest reset the machine".to_owned()),
         Ending::TimedOut => (
@@ -338,6 +348,8 @@ mod tests {
             status(Ending::LastWords("umbra: fatal: x".into()), off()),
             4
         );
+        let bad = "umbra: cannot start: option `x` is unknown";
+        assert_eq!(status(Ending::LastWords(bad.into()), off()), 2);
     }
 
     #[test]

@@ -65,8 +65,8 @@ pub fn redeliver() {
     });
 }
 
-/// Moves L1 behind the instruction that exited, as if it had been executed:
-/// the one place where RIP advances.
+/// Moves L1 behind the instruction that exited, as if it had been executed. For L2
+/// `nested` does it, on vmcs02.
 pub fn skip_instruction() {
     // Bit 13: CS.L.
     const LONG_CODE: u64 = 1 << 13;
