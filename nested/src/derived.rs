@@ -145,6 +145,8 @@ pub(crate) struct Derived {
     pub saved_with_information: FieldSet,
     /// The same, with the exit reason and what L1 may write in a vmcs02 that is lent.
     pub saved_and_lent: FieldSet,
+    /// What L1 may write in a vmcs02 that is lent.
+    pub lent: FieldSet,
     /// What an exit leaves in vmcs02 though vmcs12 keeps a value of its own.
     pub unsaved: FieldSet,
     /// L2's extended page tables; `None` if L1 does not use EPT for it, or its
@@ -163,6 +165,7 @@ impl Derived {
         saved: FieldSet::EMPTY,
         saved_with_information: FieldSet::EMPTY,
         saved_and_lent: FieldSet::EMPTY,
+        lent: FieldSet::EMPTY,
         unsaved: FieldSet::EMPTY,
         context: None,
         host: HostImage::EMPTY,
@@ -180,8 +183,9 @@ impl Derived {
             saved_with_information: saved.union(INFORMATION.intersection(fields)),
             saved_and_lent: saved
                 .union(INFORMATION.intersection(fields))
-                .union(LENT_FOR_WRITING)
+                .union(LENT_FOR_WRITING.intersection(fields))
                 .with(field::EXIT_REASON),
+            lent: LENT_FOR_WRITING.intersection(fields),
             unsaved: ALWAYS_SAVED.intersection(fields).difference(saved),
             context: context(v, caps),
             host: HostImage::of(v),

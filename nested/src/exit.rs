@@ -291,7 +291,7 @@ impl Nested {
             return L2Done::Abort(self.vmx_abort(hw, id, abort::SAVING_GUEST_MSRS));
         }
         self.end_l2();
-        leave_vmcs02(hw, self.slots.get(id), id, saved);
+        leave_vmcs02(hw, self.slots.get(id), id, saved, &self.fields);
         match self.load_host_state(hw, id, Some(left)) {
             Ok(()) => L2Done::Reflected,
             Err(indicator) => L2Done::Abort(indicator),

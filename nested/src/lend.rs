@@ -58,7 +58,7 @@ impl Nested {
     /// L1 runs next though no exit of L2 was stored for it: vmcs01 is current
     /// afterwards, and what L1 is to find is in vmcs12.
     pub(crate) fn back_to_vmcs01(&mut self, hw: &mut impl VmcsAccess, id: SlotId) {
-        leave_vmcs02(hw, self.slots.get(id), id, Saved::GuestState);
+        leave_vmcs02(hw, self.slots.get(id), id, Saved::GuestState, &self.fields);
     }
 
     /// L1 has used VMREAD or VMWRITE on a field of its current VMCS that it could have
@@ -83,12 +83,19 @@ impl Nested {
 }
 
 /// From L2 to L1, in the VMCSs, after the CPU has stored what `saved` says: vmcs01 is
-/// current afterwards, and L1's VMREAD and VMWRITE reach vmcs02 if they are to.
+/// current afterwards, and L1's VMREAD and VMWRITE reach vmcs02 if they are to. `fields`
+/// are those of L1's VMCSs.
 #[inline(always)]
-pub(crate) fn leave_vmcs02(hw: &mut impl VmcsAccess, slot: &mut Slot, id: SlotId, saved: Saved) {
+pub(crate) fn leave_vmcs02(
+    hw: &mut impl VmcsAccess,
+    slot: &mut Slot,
+    id: SlotId,
+    saved: Saved,
+    fields: &FieldSet,
+) {
     if slot.is_lending() {
         hw.switch_to(Current::Vmcs02(id));
-        slot.prepare_lending(hw, saved);
+        slot.prepare_lending(hw, saved, fields);
         hw.lend_vmcs02(id);
     } else {
         hw.switch_to(Current::Vmcs01);
@@ -98,7 +105,7 @@ pub(crate) fn leave_vmcs02(hw: &mut impl VmcsAccess, slot: &mut Slot, id: SlotId
 impl Slot {
     /// vmcs02, which is current, gets what it lacks of what L1 reads there.
     #[inline(always)]
-    fn prepare_lending(&mut self, hw: &mut impl VmcsAccess, saved: Saved) {
+    fn prepare_lending(&mut self, hw: &mut impl VmcsAccess, saved: Saved, fields: &FieldSet) {
         // L0 may have injected something of its own since the entry.
         let event = self.vmcs12().get(field::VM_ENTRY_INTERRUPTION_INFORMATION);
         if hw.read(field::VM_ENTRY_INTERRUPTION_INFORMATION) != event {
@@ -106,7 +113,7 @@ impl Slot {
         }
         let ahead = self.ahead_of_vmcs02();
         if saved != Saved::AllOfIt || ahead.intersects(&READ) {
-            self.catch_up(hw, ahead);
+            self.catch_up(hw, ahead.intersection(*fields));
         }
         self.lend();
     }

@@ -10,7 +10,7 @@ use umbra_vmcs::field::{self, Field, FieldSet};
 use umbra_vmcs::{InsnError, Vmcs12};
 
 use crate::blame::blame;
-use crate::derived::{self, Derived, LENT_FOR_WRITING, OnEntry};
+use crate::derived::{self, Derived, OnEntry};
 use crate::hw::{Current, Memory, VmcsAccess};
 pub use crate::slot_id::{MAX_SLOTS, SlotId};
 
@@ -248,7 +248,8 @@ impl Slot {
         self.is_lent
     }
 
-    /// What vmcs12 has and vmcs02 has not, or another value.
+    /// What vmcs12 has and vmcs02 has not, or another value; fields that L1's VMCSs do
+    /// not have among it.
     #[inline]
     pub(crate) fn ahead_of_vmcs02(&self) -> FieldSet {
         self.dirty.union(self.recorded)
@@ -258,7 +259,7 @@ impl Slot {
     pub(crate) fn caught_up(&mut self, reads: &FieldSet) {
         self.dirty = self.dirty.difference(*reads);
         self.recorded = FieldSet::EMPTY;
-        self.stale = self.stale.union(LENT_FOR_WRITING);
+        self.stale = self.stale.union(self.derived.lent);
     }
 
     /// vmcs02 is lent to L1.
@@ -293,7 +294,7 @@ impl Slot {
     #[inline]
     fn keep_stale(&mut self) {
         if self.is_lent {
-            self.stale = self.stale.union(LENT_FOR_WRITING);
+            self.stale = self.stale.union(self.derived.lent);
         }
     }
 
@@ -333,7 +334,7 @@ impl Slot {
         let mut asked = self.asked.intersection(self.stale);
         if self.is_lending() {
             // A lent vmcs02 stays the truth for these.
-            asked = asked.difference(LENT_FOR_WRITING);
+            asked = asked.difference(self.derived.lent);
         }
         self.fetch_all(hw, asked);
     }

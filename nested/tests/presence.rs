@@ -95,8 +95,9 @@ fn switch_on(hw: &mut Machine, nested: &mut Nested) {
 /// Entries and exits of all kinds, and every field read and written by L1.
 fn exercise(present: FieldSet) {
     assert_eq!(offer::missing(&present), None);
-    for is_all_on in [false, true] {
+    for (is_all_on, can_lend) in [(false, false), (true, false), (false, true), (true, true)] {
         let (mut hw, mut nested) = with_valid_vmcs_on(present);
+        nested.can_lend = can_lend;
         if is_all_on {
             switch_on(&mut hw, &mut nested);
         }
@@ -113,6 +114,8 @@ fn exercise(present: FieldSet) {
                 exit_from_l2(&mut hw, Reason::Vmcall as u32, &[]);
                 assert_eq!(l2_exit(&mut hw, &mut nested), L2Done::Reflected);
             }
+            // The next vmcs02 is lent if it can be.
+            vmread(&mut hw, &mut nested, enc(field::EXIT_REASON));
             if number % 30 == 0 {
                 every_field(&mut hw, &mut nested, present);
             }
