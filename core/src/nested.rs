@@ -10,7 +10,7 @@ use umbra_vmcs::rules::CpuFacts;
 use umbra_vmcs::rules::CpuidLeaf;
 
 use crate::action::Action;
-use crate::arch::{cpuid, halt_forever, msr, vmx};
+use crate::arch::{cpuid, halt_forever, msr};
 use crate::cpu::counters::{Counted, Level, Why};
 use crate::cpu::percpu::{self, Cpu};
 use crate::l1::instruction::skip_instruction;
@@ -22,7 +22,6 @@ use crate::vmcs::current::read;
 use crate::vmcs::lent;
 use crate::vmcs::shadow;
 use crate::vmcs::vmcs01;
-use crate::vmentry::Outcome;
 
 /// IA32_PERF_CAPABILITIES; CPUID.1:ECX bit 15 says whether it is there.
 const PERF_CAPABILITIES: u32 = 0x345;
@@ -136,15 +135,10 @@ pub fn l2_exit(cpu: &mut Cpu, nested: &mut Nested, reason: ExitReason) -> Counte
     }
 }
 
-/// The VM entry of the current VMCS, a vmcs02, failed at once.
-pub fn l2_refused(cpu: &mut Cpu, nested: &mut Nested, outcome: Outcome) {
-    if outcome != Outcome::VmFailValid {
-        fatal(format_args!(
-            "CPU {}: VM entry of L2 without a current VMCS",
-            cpu.index
-        ));
-    }
-    match nested.l2_vmfail(cpu, vmx::instruction_error()) {
+/// The VM entry of the current VMCS, a vmcs02, failed at once with this VM-instruction
+/// error.
+pub fn l2_refused(cpu: &mut Cpu, nested: &mut Nested, error: u32) {
+    match nested.l2_vmfail(cpu, error) {
         None => skip_instruction(),
         Some(L2Done::Abort(indicator)) => vmx_abort(cpu, indicator),
         Some(L2Done::Reflected) => separate_predictions(),

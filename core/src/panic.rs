@@ -72,12 +72,17 @@ fn dump() {
     if !crate::cpu::percpu::is_vmx_on() {
         return;
     }
+    dump_vmcs();
+    crate::report::trace();
+}
+
+/// Prints what the current VMCS holds.
+pub fn dump_vmcs() {
     for shown in DUMPED {
         if let Ok(value) = crate::arch::vmx::vmread(shown) {
             console::print_line_now(format_args!("  {} = {value:#x}", shown.name()));
         }
     }
-    crate::report::trace();
 }
 
 #[panic_handler]

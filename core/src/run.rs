@@ -13,7 +13,6 @@ use crate::vmentry::{Outcome, umbra_first_entry};
 use crate::{l1, nmi, stop};
 use core::sync::atomic::Ordering;
 use umbra_nested::Nested;
-use umbra_vmcs::InsnError;
 use umbra_vmcs::exit::ExitReason;
 use umbra_vmcs::field;
 
@@ -81,7 +80,7 @@ fn handle(cpu: &mut Cpu, nested: &mut Nested, outcome: Outcome) -> Option<Counte
     }
     let exit = Exit::decode(reason.basic());
     if reason.is_entry_failure() && exit != Exit::MachineCheck {
-        l1::stop::impossible_state(cpu, reason.bits());
+        l1::stop::impossible_state(cpu, reason);
     }
     let why = match exit {
         Exit::EptViolation { .. } => Why::CacheMiss,
@@ -109,27 +108,16 @@ fn refused(cpu: &mut Cpu, nested: &mut Nested, outcome: Outcome) {
     cpu.vmcs.entry_failed();
     // The exit reason is an earlier exit's; what was armed goes all the same.
     nmi::after_exit(cpu, u16::MAX);
-    if nested.in_l2() {
-        crate::nested::l2_refused(cpu, nested, outcome);
-    } else {
-        entry_refused(cpu, outcome);
-    }
-}
-
-/// VMLAUNCH or VMRESUME of vmcs01 failed at once: a bug of L0's.
-fn entry_refused(cpu: &Cpu, outcome: Outcome) -> ! {
-    match outcome {
-        Outcome::VmFailValid => {
-            let number = crate::arch::vmx::instruction_error();
-            fatal(format_args!(
-                "CPU {}: VM entry of L1 refused: {number}, {}",
-                cpu.index,
-                InsnError::describe(number)
-            ))
-        }
-        Outcome::VmFailInvalid | Outcome::Exited => fatal(format_args!(
-            "CPU {}: VM entry of L1 without a current VMCS",
+    if outcome != Outcome::VmFailValid {
+        fatal(format_args!(
+            "CPU {}: VM entry without a current VMCS",
             cpu.index
-        )),
+        ));
+    }
+    let error = crate::arch::vmx::instruction_error();
+    if nested.in_l2() {
+        crate::nested::l2_refused(cpu, nested, error);
+    } else {
+        l1::stop::refused_entry(cpu, error);
     }
 }

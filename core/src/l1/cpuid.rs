@@ -4,6 +4,7 @@ use crate::action::Action;
 use crate::arch::cpuid;
 use crate::cpu::percpu::Cpu;
 use crate::cpu::registers::gpr;
+use crate::l1::spoil;
 use crate::machine::machine;
 use crate::report;
 use crate::vmcs::current::read;
@@ -20,6 +21,7 @@ pub fn handle(cpu: &mut Cpu) -> Action {
         // The two bits that are mirrored are not L0's in CR4.
         answer(leaf, subleaf, read(field::GUEST_CR4))
     };
+    spoil::vmcs01(leaf, subleaf);
     let gprs = &mut cpu.regs.gprs;
     for (register, value) in [gpr::RAX, gpr::RBX, gpr::RCX, gpr::RDX]
         .into_iter()

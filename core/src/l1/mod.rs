@@ -7,6 +7,7 @@ pub mod init_sipi;
 pub mod instruction;
 mod io;
 mod msr;
+mod spoil;
 pub mod stop;
 mod string_io;
 mod task;

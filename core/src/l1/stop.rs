@@ -3,23 +3,24 @@
 use crate::action::{Action, Event};
 use crate::console;
 use crate::cpu::percpu::Cpu;
-use crate::panic::fatal;
+use crate::panic::dump_vmcs;
 use crate::platform::reset;
 use crate::report;
 use crate::vmcs::current::read;
+use core::fmt;
 use umbra_core::control_registers::cr4;
+use umbra_vmcs::InsnError;
+use umbra_vmcs::exit::ExitReason;
 use umbra_vmcs::field;
 
-/// L1 shuts its CPU down, for which a bare machine resets itself: so does this one,
-/// once what is printed at the end of a run is out.
-pub fn triple_fault(cpu: &Cpu) -> ! {
-    crate::say!(
-        "L1 triple fault at CS:RIP {:#x}:{:#x} on CPU {}: the machine is reset",
-        read(field::GUEST_CS_SELECTOR),
-        read(field::GUEST_RIP),
-        cpu.index
-    );
+/// L1 is at its end, as by a CPU that shuts down, for which a bare machine resets
+/// itself: so does this one, once what is printed at the end of a run is out.
+fn end(why: fmt::Arguments<'_>, is_l0s_bug: bool) -> ! {
+    crate::say!("{why}: the machine is reset");
     if console::may_end() {
+        if is_l0s_bug {
+            dump_vmcs();
+        }
         report::trace();
         report::print();
     }
@@ -27,15 +28,45 @@ pub fn triple_fault(cpu: &Cpu) -> ! {
     reset::machine_reset()
 }
 
-/// The CPU takes no such state: L1 is dead as after a triple fault. What L0 puts
-/// into vmcs01 from L1's registers and memory passes the rules of VM entry, so
-/// that this is L0's bug, and still no more than L1's end.
-pub fn impossible_state(cpu: &Cpu, raw: u32) -> ! {
-    fatal(format_args!(
-        "L1 on CPU {} in a state that the CPU does not take: exit reason {raw:#x}, qualification {:#x}",
-        cpu.index,
-        read(field::EXIT_QUALIFICATION)
-    ))
+/// L1 shuts its CPU down.
+pub fn triple_fault(cpu: &Cpu) -> ! {
+    end(
+        format_args!(
+            "L1 triple fault at CS:RIP {:#x}:{:#x} on CPU {}",
+            read(field::GUEST_CS_SELECTOR),
+            read(field::GUEST_RIP),
+            cpu.index
+        ),
+        false,
+    )
+}
+
+/// The CPU takes no such state. What L0 puts into vmcs01 from L1's registers and
+/// memory passes the rules of VM entry, so that this is L0's bug, and still no more
+/// than L1's end.
+pub fn impossible_state(cpu: &Cpu, reason: ExitReason) -> ! {
+    end(
+        format_args!(
+            "L1 on CPU {} in a state that the CPU does not take, exit reason {:#x}, qualification {:#x}",
+            cpu.index,
+            reason.bits(),
+            read(field::EXIT_QUALIFICATION)
+        ),
+        true,
+    )
+}
+
+/// The CPU refuses vmcs01 at once, with this VM-instruction error: the same for what
+/// is not guest state.
+pub fn refused_entry(cpu: &Cpu, error: u32) -> ! {
+    end(
+        format_args!(
+            "L1 on CPU {} cannot be entered, error {error}, {}",
+            cpu.index,
+            InsnError::describe(error)
+        ),
+        true,
+    )
 }
 
 /// A machine check during the entry of L1: L1 gets it, as it would have on the
@@ -45,10 +76,10 @@ pub fn machine_check(cpu: &Cpu) -> Action {
     const MACHINE_CHECK: u8 = 18;
 
     if read(field::GUEST_CR4) & cr4::MCE == 0 {
-        fatal(format_args!(
-            "L1 on CPU {} shut down by a machine check",
-            cpu.index
-        ));
+        end(
+            format_args!("L1 on CPU {} shut down by a machine check", cpu.index),
+            false,
+        );
     }
     Action::Trap(Event::exception(MACHINE_CHECK))
 }
