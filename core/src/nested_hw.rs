@@ -6,7 +6,7 @@ use crate::l1::instruction::note_access;
 use umbra_core::breakpoints::Kind;
 use umbra_ept::ept01::{Ept01, OnDemand};
 use umbra_ept::invalidate::Invalidate;
-use umbra_ept::mem::{L1Memory, Leaf01};
+use umbra_ept::mem::{BLOCK, L1Memory, Leaf01};
 use umbra_nested::{
     Current, HostImage, Memory, MsrFault, Msrs, Registers, SlotId, Translations, VmcsAccess,
 };
@@ -67,6 +67,11 @@ pub struct L1View<'a>(&'a Ept01);
 impl L1Memory for L1View<'_> {
     fn read_u64(&mut self, gpa1: u64) -> Option<u64> {
         L1Physical::new().read_u64(gpa1).ok()
+    }
+
+    #[inline]
+    fn read_block(&mut self, gpa1: u64) -> [u64; BLOCK] {
+        L1Physical::new().read_words(gpa1).unwrap_or([0; BLOCK])
     }
 
     fn compare_exchange_u64(&mut self, gpa1: u64, old: u64, new: u64) -> bool {

@@ -4,6 +4,9 @@ use crate::addr::{ENTRIES, Level, PAGE_BYTES};
 use crate::memtype::MemType;
 use crate::rights::Rights;
 
+/// How many leaves side by side, and aligned, are dealt with together.
+pub const BLOCK: usize = 16;
+
 /// Tables that Umbra owns (ept01 and ept02), by machine address.
 ///
 /// A write must be one aligned store of 64 bits, and the stores must become
@@ -43,6 +46,13 @@ pub trait L1Memory {
     /// Reads 8 bytes at `gpa1`, which is 8-byte aligned, in one access.
     /// `None` where L1 itself would find nothing: taken as all ones.
     fn read_u64(&mut self, gpa1: u64) -> Option<u64>;
+
+    /// Reads the [`BLOCK`] entries of a table from `gpa1` on, which is aligned to their
+    /// size, each in one access. Where L1 would find nothing an entry reads as 0, which
+    /// is an empty one.
+    fn read_block(&mut self, gpa1: u64) -> [u64; BLOCK] {
+        core::array::from_fn(|n| self.read_u64(gpa1 + 8 * n as u64).unwrap_or(0))
+    }
 
     /// Stores `new` at `gpa1` if it holds `old`, in one locked access. Returns
     /// whether it did. Where nothing answers, a store is lost and `true` is

@@ -113,6 +113,27 @@ impl L1Physical {
         Ok(unsafe { seen_at(layout, address).cast::<u64>().read_volatile() })
     }
 
+    /// Reads `N` words of 64 bits at an address aligned to their size, each in one
+    /// access. `N` is a power of two, so that they lie in one page.
+    ///
+    /// # Errors
+    /// [`Unreachable`] for an address beyond what L0 maps, or a misaligned one.
+    #[inline]
+    pub fn read_words<const N: usize>(self, address: u64) -> Result<[u64; N], Unreachable> {
+        const { assert!(N.is_power_of_two() && 8 * N as u64 <= PAGE_BYTES) };
+        let layout = self.0;
+        check(layout, address, 8 * N as u64)?;
+        if !address.is_multiple_of(8 * N as u64) {
+            return Err(Unreachable { address });
+        }
+        let first = seen_at(layout, address).cast::<u64>();
+        Ok(core::array::from_fn(|n| {
+            // SAFETY: mapped, aligned, L1's or the void, and in the same page as the
+            // first; L1 may be writing it, and it is read once.
+            unsafe { first.wrapping_add(n).read_volatile() }
+        }))
+    }
+
     /// Stores `new` at an 8-byte aligned address if it holds `old`, in one
     /// locked access; says whether it did.
     ///

@@ -7,13 +7,12 @@
 //! costs a read each and saves an exit each. An entry that is not present, not
 //! legal, not accessed (where the flags are on) or of another size is left out.
 
-use super::cache::BLOCK;
 use super::fill::From12;
 use super::{Context12, EMPTY, Pool};
 use crate::addr::{ADDRESS_BITS, Level};
 use crate::entry::{Decoded, Entry, bit};
 use crate::ept12::Translation;
-use crate::mem::{L1Memory, Leaf01, TableMemory};
+use crate::mem::{BLOCK, L1Memory, Leaf01, TableMemory};
 
 /// What makes a leaf of ept12 like the one that was asked for, so that ept02's
 /// is too, but for the address: nearly all that stand side by side are.
@@ -43,6 +42,19 @@ impl Pattern {
         }
         Some(self.bits02 | machine.page_hpa | machine.level.offset(gpa1))
     }
+}
+
+/// From how many on the entries of a block are read together, which costs as much as
+/// three by themselves.
+const WHOLE_BLOCK: u32 = 4;
+
+/// Which of the entries of a block that `mask` has are absent from ept02's `table`,
+/// where the block begins at `first`.
+#[inline]
+fn absent_of(table: u64, first: usize, mask: u16, tables: &impl TableMemory) -> u16 {
+    (0..BLOCK)
+        .filter(|n| mask >> n & 1 != 0 && !Entry(tables.read(table, first + n)).is_present())
+        .fold(0, |absent, n| absent | 1 << n)
 }
 
 impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
@@ -78,23 +90,26 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
         let mut from = From12::of(found);
         let pattern = self.pattern(context, found, level, value);
         let mut put = 0u16;
-        for n in 0..BLOCK {
+        let absent = absent_of(table, first, mask & !(1 << (here - first)), tables);
+        // Few are read one by one.
+        let block = match one_each && absent.count_ones() >= WHOLE_BLOCK {
+            true => Some(l1.read_block(table12 | (first as u64) << 3)),
+            false => None,
+        };
+        for n in (0..BLOCK).filter(|n| absent >> n & 1 != 0) {
             let index = first + n;
-            if index == here || mask >> n & 1 == 0 {
-                continue;
-            }
-            if Entry(tables.read(table, index)).is_present() {
+            let raw = match &block {
+                Some(block) => block.get(n).copied(),
+                None if one_each => l1.read_u64(table12 | (index as u64) << 3),
+                None => None,
+            };
+            let raw = raw.unwrap_or(0);
+            // Most that are left out are empty: no closer look at those.
+            if one_each && (raw & !EMPTY == 0 || raw & flags != flags) {
                 continue;
             }
             let next = base | (n as u64 * level.span_bytes());
             if one_each {
-                let Some(raw) = l1.read_u64(table12 | (index as u64) << 3) else {
-                    continue;
-                };
-                // Most that are left out are empty: no closer look at those.
-                if raw & !EMPTY == 0 || raw & flags != flags {
-                    continue;
-                }
                 if let Some(value) = pattern.as_ref().and_then(|p| p.apply(raw)) {
                     tables.write(table, index, value);
                     put |= 1 << n;

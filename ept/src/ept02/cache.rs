@@ -4,7 +4,7 @@ use super::{Context12, EMPTY};
 use crate::addr::{ADDRESS_BITS, Level, PAGE_BYTES};
 use crate::entry::Entry;
 use crate::eptp::{self, Eptp};
-use crate::mem::{TableMemory, TablePages};
+use crate::mem::{BLOCK, TableMemory, TablePages};
 
 /// What makes two contexts share a cache: the address of the tables, the walk
 /// length, accessed and dirty flags, and mode-based execute control. The memory
@@ -38,9 +38,6 @@ impl Key {
         self.0 & eptp::ACCESSED_DIRTY != 0
     }
 }
-
-/// Leaves that share a place in [`Recent`]: as many, side by side and aligned.
-pub(super) const BLOCK: usize = 16;
 
 /// How often a block is put back after an INVEPT without L2 having missed it.
 ///

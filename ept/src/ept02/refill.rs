@@ -1,10 +1,11 @@
 //! After an INVEPT of L1: leaves out, and the ones used last read anew.
 
-use super::cache::{BLOCK, Recent};
+use super::cache::Recent;
 use super::fill::{ALL, From12};
 use super::{Context12, Pool};
 use crate::ept12;
 use crate::invalidate::Invalidate;
+use crate::mem::BLOCK;
 use crate::mem::{L1Memory, TableMemory};
 use crate::rights::Access;
 
