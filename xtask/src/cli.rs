@@ -75,6 +75,11 @@ pub enum Verb {
     Iso(ImageArgs),
     /// Write a bootable disk image of Umbra and a guest
     Disk(ImageArgs),
+    /// Make a test VM to begin with: a package that runs, declared as a test
+    NewTestvm {
+        /// What it is called: small letters, digits and '-'
+        name: String,
+    },
 }
 
 /// What to boot.

@@ -19,6 +19,7 @@ mod kernel;
 mod kvm;
 mod ledger;
 mod machine;
+mod new_testvm;
 mod packages;
 mod pe;
 mod qemu;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         Verb::Disk(args) => run::disk(args),
         Verb::Test(args) => test::test(args),
         Verb::Bench(args) => bench::bench(args),
+        Verb::NewTestvm { name } => new_testvm::make(images::checkout(), name),
     };
     match done {
         Ok(()) => ExitCode::from(fail::OK),
