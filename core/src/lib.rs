@@ -44,3 +44,5 @@ pub mod string_operand;
 pub mod task_switch;
 #[path = "policy/trace/mod.rs"]
 pub mod trace;
+#[path = "policy/vmcs_state.rs"]
+pub mod vmcs_state;

@@ -36,6 +36,7 @@ pub extern "C" fn umbra_handle_exit(this: *mut PerCpu, outcome: u64) -> u64 {
 extern "C" fn umbra_decide_again(this: *mut PerCpu) -> u64 {
     // SAFETY: as above.
     let (cpu, nested) = unsafe { percpu::from_stub(this) };
+    cpu.vmcs.not_entered();
     leave(cpu, nested)
 }
 
@@ -69,7 +70,7 @@ fn handle(cpu: &mut Cpu, nested: &mut Nested, outcome: Outcome) -> Option<Counte
     }
     let reason = ExitReason::new(read(field::EXIT_REASON));
     if reason.is_entry_failure() {
-        cpu.vmcs.entry_failed();
+        cpu.vmcs.not_entered();
     }
     if nmi::after_exit(cpu, reason.basic()) {
         nested.after_own_exit(cpu);
@@ -105,7 +106,7 @@ fn handle(cpu: &mut Cpu, nested: &mut Nested, outcome: Outcome) -> Option<Counte
 /// The VM entry failed at once, and the VMCS is still current.
 #[cold]
 fn refused(cpu: &mut Cpu, nested: &mut Nested, outcome: Outcome) {
-    cpu.vmcs.entry_failed();
+    cpu.vmcs.not_entered();
     // The exit reason is an earlier exit's; what was armed goes all the same.
     nmi::after_exit(cpu, u16::MAX);
     if outcome != Outcome::VmFailValid {

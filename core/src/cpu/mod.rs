@@ -3,4 +3,3 @@
 pub mod counters;
 pub mod percpu;
 pub mod registers;
-pub mod vmcs_state;

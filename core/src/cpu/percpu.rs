@@ -18,7 +18,6 @@
 use crate::arch::desc::{Gdt, TaskState};
 use crate::cpu::counters::{Ept02Ledger, Ledger};
 use crate::cpu::registers::Registers;
-use crate::cpu::vmcs_state::VmcsState;
 use crate::machine::machine;
 use crate::mem::paging::{Access, AddressSpace, PageSize, pages};
 use crate::mem::{OwnedPages, PAGE_BYTES, PagePool, pointer};
@@ -28,6 +27,7 @@ use core::sync::atomic::AtomicBool;
 use umbra_core::ending::Watch;
 use umbra_core::options::Options;
 use umbra_core::trace::Ring;
+use umbra_core::vmcs_state::VmcsState;
 use umbra_ept::ept01::Ept01;
 use umbra_ept::mtrr::Mtrrs;
 use umbra_nested::Nested;

@@ -27,6 +27,12 @@ pub struct VmcsState {
     was_launch: bool,
 }
 
+impl Default for VmcsState {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl VmcsState {
     /// vmcs01 is current.
     pub const fn new() -> Self {
@@ -88,18 +94,47 @@ impl VmcsState {
     }
 
     /// Whether the VM entry that now follows is a VMLAUNCH. It is taken to succeed
-    /// unless [`entry_failed`](Self::entry_failed) says otherwise.
+    /// unless [`not_entered`](Self::not_entered) says otherwise.
     #[inline]
     pub const fn next_entry_launches(&mut self) -> bool {
         self.was_launch = !core::mem::replace(&mut self.is_launched[self.current], true);
         self.was_launch
     }
 
-    /// The last VM entry, with the VMCS that is still current, failed: a VMLAUNCH
-    /// has launched nothing.
-    pub const fn entry_failed(&mut self) {
+    /// The VM entry that was to follow, with the VMCS that is still current, failed, or
+    /// an NMI came before it: a VMLAUNCH has launched nothing.
+    pub const fn not_entered(&mut self) {
         if self.was_launch {
             self.is_launched[self.current] = false;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vmcs_is_launched_once() {
+        let mut state = VmcsState::new();
+        assert!(state.next_entry_launches());
+        assert!(!state.next_entry_launches());
+        state.made(Current::Vmcs01);
+        assert!(state.next_entry_launches());
+    }
+
+    /// An NMI at the last moment has the entry decided again: it is still a VMLAUNCH.
+    #[test]
+    fn an_entry_that_was_not_made_launches_nothing() {
+        let mut state = VmcsState::new();
+        for _ in 0..3 {
+            assert!(state.next_entry_launches());
+            state.not_entered();
+        }
+        assert!(state.next_entry_launches());
+        // A VMRESUME that fails leaves the VMCS launched.
+        assert!(!state.next_entry_launches());
+        state.not_entered();
+        assert!(!state.next_entry_launches());
     }
 }
