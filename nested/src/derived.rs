@@ -147,6 +147,8 @@ pub(crate) struct Derived {
     pub saved_and_lent: FieldSet,
     /// What L1 may write in a vmcs02 that is lent.
     pub lent: FieldSet,
+    /// The part of it that no exit saves: L0 may have replaced it in vmcs02.
+    pub lent_unsaved: FieldSet,
     /// What an exit leaves in vmcs02 though vmcs12 keeps a value of its own.
     pub unsaved: FieldSet,
     /// L2's extended page tables; `None` if L1 does not use EPT for it, or its
@@ -166,6 +168,7 @@ impl Derived {
         saved_with_information: FieldSet::EMPTY,
         saved_and_lent: FieldSet::EMPTY,
         lent: FieldSet::EMPTY,
+        lent_unsaved: FieldSet::EMPTY,
         unsaved: FieldSet::EMPTY,
         context: None,
         host: HostImage::EMPTY,
@@ -186,6 +189,7 @@ impl Derived {
                 .union(LENT_FOR_WRITING.intersection(fields))
                 .with(field::EXIT_REASON),
             lent: LENT_FOR_WRITING.intersection(fields),
+            lent_unsaved: LENT_FOR_WRITING.intersection(fields).difference(saved),
             unsaved: ALWAYS_SAVED.intersection(fields).difference(saved),
             context: context(v, caps),
             host: HostImage::of(v),

@@ -217,8 +217,11 @@ impl Slot {
             Saved::Information => derived.saved_with_information,
             Saved::AllOfIt => derived.saved_and_lent,
         };
-        self.stale = self.stale.union(saved);
-        self.dirty = self.dirty.difference(saved).union(derived.unsaved);
+        // Where L0 has put something of its own into vmcs02, vmcs12 still has L1's.
+        let kept = self.dirty.intersection(derived.lent_unsaved);
+        self.stale = self.stale.union(saved).difference(kept);
+        let dirty = self.dirty.difference(saved).union(derived.unsaved);
+        self.dirty = dirty.union(kept);
         self.recorded = self.recorded.difference(saved);
     }
 

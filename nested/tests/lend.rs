@@ -168,6 +168,54 @@ fn a_field_read_back_before_is_looked_at_again() {
     assert!(!nested.in_l2());
 }
 
+/// What L0 puts into vmcs02 to resume L2 by itself: the rest of the timer, and an event
+/// that was being delivered, with its error code and length.
+#[test]
+fn what_l0_replaces_to_resume_l2_is_not_shown() {
+    use umbra_vmcs::controls::Pin;
+
+    let (mut hw, mut nested) = lending();
+    let pin = Pin::ACTIVATE_PREEMPTION_TIMER.bits();
+    let old = read(&mut hw, &mut nested, field::PIN_BASED_CONTROLS);
+    write(
+        &mut hw,
+        &mut nested,
+        field::PIN_BASED_CONTROLS,
+        old | u64::from(pin),
+    );
+    let values = [
+        (field::VMX_PREEMPTION_TIMER_VALUE, 0x5000),
+        (field::VM_ENTRY_EXCEPTION_ERROR_CODE, 0x12),
+        (field::VM_ENTRY_INSTRUCTION_LENGTH, 3),
+    ];
+    for (f, value) in values {
+        write(&mut hw, &mut nested, f, value);
+    }
+    for _ in 0..3 {
+        let done = nested.instruction(&mut hw, Reason::Vmresume);
+        assert_eq!(done, Done::Switched);
+        hw.tsc += 0x1000;
+        // A page that ept01 does not map yet, touched while INT 80h was delivered, and
+        // once more while a page fault was.
+        for (vectoring, code) in [(0x8000_0480, 0), (0x8000_0b0e, 7)] {
+            let at = [
+                (field::GUEST_PHYSICAL_ADDRESS, 0x12_3000),
+                (field::IDT_VECTORING_INFORMATION, vectoring),
+                (field::IDT_VECTORING_ERROR_CODE, code),
+                (field::VM_EXIT_INSTRUCTION_LENGTH, 2),
+            ];
+            exit_from_l2(&mut hw, Reason::EptViolation as u32, &at);
+            assert_eq!(l2_exit(&mut hw, &mut nested), L2Done::Resume);
+            assert!(hw.read(field::VMX_PREEMPTION_TIMER_VALUE) < 0x5000);
+        }
+        exit_from_l2(&mut hw, Reason::Cpuid as u32, &[]);
+        assert_eq!(l2_exit(&mut hw, &mut nested), L2Done::Reflected);
+        for (f, value) in values {
+            assert_eq!(read(&mut hw, &mut nested, f), value, "{f:?}");
+        }
+    }
+}
+
 #[test]
 fn another_vmcs_is_reached_instead() {
     let (mut hw, mut nested) = lending();
@@ -258,7 +306,12 @@ fn take(hw: &mut Machine, nested: &mut Nested, is_launched: &mut [bool; 2], step
             is_launched[at] |= nested.in_l2();
             let mut seen = format!("{done:?} {}", hw.read(field::GUEST_RFLAGS));
             if nested.in_l2() {
-                for f in lend::READ.iter().filter(|f| !f.is_read_only()) {
+                // Without the valid bit the rest of an event has no effect.
+                let has_event = hw.read(field::VM_ENTRY_INTERRUPTION_INFORMATION) >> 31 != 0;
+                let counts = |f: &Field| {
+                    !f.is_read_only() && (has_event || !f.name().starts_with("VM_ENTRY_"))
+                };
+                for f in lend::READ.iter().filter(counts) {
                     seen += &format!(" {f:?}={:#x}", hw.read(f));
                 }
             }
@@ -273,6 +326,12 @@ fn take(hw: &mut Machine, nested: &mut Nested, is_launched: &mut [bool; 2], step
                 (field::GUEST_RFLAGS, rflags),
                 (field::GUEST_INTERRUPTIBILITY_STATE, blocking),
                 (field::GUEST_ACTIVITY_STATE, 0),
+                // Now and then a page fault was being delivered: L0 injects it again.
+                (
+                    field::IDT_VECTORING_INFORMATION,
+                    (bits >> 4 & 1) * 0x8000_0b0e,
+                ),
+                (field::IDT_VECTORING_ERROR_CODE, bits >> 5 & 7),
                 (field::EXIT_QUALIFICATION, bits >> 8 & 0x7),
                 (field::VM_EXIT_INSTRUCTION_LENGTH, bits >> 20 & 0xf),
                 (field::GUEST_PHYSICAL_ADDRESS, bits >> 16 & 0xff_f000),

@@ -5,6 +5,10 @@
 //! VMCS is not active, so VMCLEAR comes before.
 
 use crate::arch::vmx;
+#[cfg(feature = "ledger-accesses")]
+use crate::cpu::counters::Access;
+#[cfg(feature = "ledger-accesses")]
+use crate::cpu::percpu;
 use crate::cpu::percpu::Cpu;
 use crate::machine::machine;
 use crate::vmcs::current::{change, write};
@@ -61,6 +65,8 @@ pub fn clear(region: u64) {
 /// Lends the vmcs02 in this region, the current VMCS. vmcs01 is current afterwards.
 #[inline(always)]
 pub fn lend(cpu: &mut Cpu, slot: SlotId, region: u64) {
+    #[cfg(feature = "ledger-accesses")]
+    percpu::count_access(Access::Load);
     clear(region);
     set_indicator(region, true);
     // SAFETY: this CPU's own page, made a VMCS by `vmcs01::make`.
@@ -76,6 +82,8 @@ pub fn lend(cpu: &mut Cpu, slot: SlotId, region: u64) {
 /// Takes it back. It is current afterwards, and to be launched.
 #[inline(always)]
 pub fn take_back(cpu: &mut Cpu, slot: SlotId, region: u64) {
+    #[cfg(feature = "ledger-accesses")]
+    percpu::count_access(Access::Load);
     clear(region);
     set_indicator(region, false);
     // SAFETY: as for `clear`.
