@@ -1,14 +1,14 @@
 //! What the handler of an exit decides, and the events that it may deliver.
 
 use crate::arch::cr;
-use umbra_nested::Fault;
+use umbra_arch::{EventInfo, Exception};
 
-/// An event for L1, in the form of the VM-entry interruption-information
-/// field. SDM "VM-Entry Controls for Event Injection".
+/// An event for L1, as VM entry delivers it. SDM "VM-Entry Controls for Event
+/// Injection".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
     /// With the valid bit.
-    pub information: u32,
+    pub information: EventInfo,
     /// For the kinds that have one.
     pub error_code: u32,
     /// For software interrupts and exceptions, in bytes.
@@ -16,46 +16,33 @@ pub struct Event {
 }
 
 impl Event {
-    const VALID: u32 = 1 << 31;
-    /// Bit 11: an error code comes with it.
-    pub const HAS_ERROR_CODE: u32 = 1 << 11;
-    const HARDWARE_EXCEPTION: u32 = 3 << 8;
-
-    /// A hardware exception without an error code.
-    pub const fn exception(vector: u8) -> Self {
+    /// A hardware exception.
+    pub const fn exception(exception: Exception) -> Self {
         Self {
-            information: Self::VALID | Self::HARDWARE_EXCEPTION | vector as u32,
-            error_code: 0,
+            information: exception.information(true),
+            error_code: match exception.error_code {
+                Some(code) => code,
+                None => 0,
+            },
             instruction_bytes: 0,
         }
     }
 
-    /// A hardware exception with one.
-    pub const fn exception_with_code(vector: u8, error_code: u32) -> Self {
-        Self {
-            information: Self::exception(vector).information | Self::HAS_ERROR_CODE,
-            error_code,
-            instruction_bytes: 0,
-        }
-    }
-
-    /// As VM entry takes it: no error code in real mode. SDM "VM-Entry Controls
-    /// for Event Injection".
+    /// In real mode VM entry takes no error code.
     pub const fn delivered_in(self, real_mode: bool) -> Self {
-        let information = match real_mode {
-            true => self.information & !Self::HAS_ERROR_CODE,
-            false => self.information,
-        };
         Self {
-            information,
+            information: match real_mode {
+                true => self.information.with_has_error_code(false),
+                false => self.information,
+            },
             ..self
         }
     }
 
     /// #UD.
-    pub const INVALID_OPCODE: Self = Self::exception(6);
+    pub const INVALID_OPCODE: Self = Self::exception(Exception::UD);
     /// #GP(0).
-    pub const GENERAL_PROTECTION: Self = Self::exception_with_code(13, 0);
+    pub const GENERAL_PROTECTION: Self = Self::exception(Exception::GP);
 }
 
 /// What a handler decided.
@@ -79,13 +66,10 @@ pub enum Action {
 
 impl Action {
     /// The exception that L1's instruction raises.
-    pub fn raise(fault: Fault) -> Self {
-        if let Some(linear) = fault.cr2 {
+    pub fn raise(exception: Exception) -> Self {
+        if let Some(linear) = exception.cr2 {
             cr::set_cr2(linear);
         }
-        Self::Inject(match fault.error_code {
-            Some(code) => Event::exception_with_code(fault.vector, code),
-            None => Event::exception(fault.vector),
-        })
+        Self::Inject(Event::exception(exception))
     }
 }

@@ -38,8 +38,6 @@ pub mod options;
 pub mod pm_timer;
 #[path = "policy/smram.rs"]
 pub mod smram;
-#[path = "policy/string_operand.rs"]
-pub mod string_operand;
 #[path = "policy/task_switch.rs"]
 pub mod task_switch;
 #[path = "policy/trace/mod.rs"]

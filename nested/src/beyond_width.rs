@@ -5,64 +5,48 @@
 //! access comes to L0 as an EPT violation that nothing can map. SDM "Paging",
 //! "Page-Fault Exceptions".
 
+use umbra_arch::event::vector;
+use umbra_arch::qualification::EptViolation;
+use umbra_arch::{Cr4, Efer, EventInfo, EventType, Exception, PageFaultCode};
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;
 
-use crate::bits::*;
-use crate::event::{TYPE_HARDWARE_EXCEPTION, kind};
+use crate::event::event_in;
 use crate::exit::L2Done;
-use crate::fault::Fault;
 use crate::hw::{Hardware, VmcsAccess};
+use crate::operand::rights_in;
 use crate::slots::SlotId;
 use crate::state::Nested;
 
-/// Bits of an EPT violation's exit qualification.
-const WRITE: u64 = 1 << 1;
-const FETCH: u64 = 1 << 2;
-const LINEAR_VALID: u64 = 1 << 7;
-const NMI_UNBLOCKING: u64 = 1 << 12;
-
-/// Bits of a page fault's error code.
-const ERROR_P: u32 = 1 << 0;
-const ERROR_W: u32 = 1 << 1;
-const ERROR_U: u32 = 1 << 2;
-const ERROR_RSVD: u32 = 1 << 3;
-const ERROR_I: u32 = 1 << 4;
-
-const PAGE_FAULT: u8 = 14;
-const DOUBLE_FAULT: Fault = Fault {
-    vector: 8,
-    error_code: Some(0),
-    cr2: None,
-};
+const DOUBLE_FAULT: Exception = Exception::with_code(vector::DF, 0);
 
 /// The fault that the current VMCS's guest takes for an access beyond the
 /// width: a page fault for reserved bits. `qualification` is that of the EPT
 /// violation. Where no linear address led to the access, #GP(0).
-pub fn fault(hw: &mut impl VmcsAccess, qualification: u64) -> Fault {
-    if qualification & LINEAR_VALID == 0 {
-        return Fault::GP;
+pub fn fault(hw: &mut impl VmcsAccess, qualification: u64) -> Exception {
+    if !EptViolation::LINEAR_VALID.is_in(qualification) {
+        return Exception::GP;
     }
-    let mut code = ERROR_P | ERROR_RSVD;
-    if qualification & WRITE != 0 {
-        code |= ERROR_W;
+    let mut code = PageFaultCode::P | PageFaultCode::RSVD;
+    if EptViolation::WRITE.is_in(qualification) {
+        code |= PageFaultCode::W;
     }
-    if hw.read(field::GUEST_SS_ACCESS_RIGHTS) >> 5 & 3 == 3 {
-        code |= ERROR_U;
+    if rights_in(hw, field::GUEST_SS_ACCESS_RIGHTS).dpl() == 3 {
+        code |= PageFaultCode::U;
     }
-    let tells_fetches = hw.read(field::GUEST_IA32_EFER) & EFER_NXE != 0
-        || hw.read(field::GUEST_CR4) & CR4_SMEP != 0;
-    if qualification & FETCH != 0 && tells_fetches {
-        code |= ERROR_I;
+    let tells_fetches = Efer::NXE.is_in(hw.read(field::GUEST_IA32_EFER))
+        || Cr4::SMEP.is_in(hw.read(field::GUEST_CR4));
+    if EptViolation::FETCH.is_in(qualification) && tells_fetches {
+        code |= PageFaultCode::I;
     }
-    Fault::page(hw.read(field::GUEST_LINEAR_ADDRESS), code)
+    Exception::page(hw.read(field::GUEST_LINEAR_ADDRESS), code.bits())
 }
 
 /// What the CPU makes of `fault` when it comes up in the delivery of the event
 /// of this IDT-vectoring information; `None` is a triple fault. SDM "Interrupt
 /// 8 - Double Fault Exception (#DF)". Events that the fault replaces and that
 /// were no exceptions are lost, or come again with their instruction.
-pub fn in_delivery(vectoring: u64, fault: Fault) -> Option<Fault> {
+pub fn in_delivery(vectoring: EventInfo, fault: Exception) -> Option<Exception> {
     #[derive(PartialEq)]
     enum Class {
         Benign,
@@ -71,13 +55,13 @@ pub fn in_delivery(vectoring: u64, fault: Fault) -> Option<Fault> {
     }
     const fn class(vector: u8) -> Class {
         match vector {
-            0 | 10..=13 | 21 => Class::Contributory,
-            14 | 20 => Class::Page,
+            vector::DE | vector::TS..=vector::GP | vector::CP => Class::Contributory,
+            vector::PF | vector::VE => Class::Page,
             _ => Class::Benign,
         }
     }
-    let is_exception = vectoring & INFO_VALID != 0 && kind(vectoring) == TYPE_HARDWARE_EXCEPTION;
-    let first = vectoring as u8;
+    let is_exception = vectoring.is(EventType::HardwareException);
+    let first = vectoring.vector();
     let second = class(fault.vector);
     if !is_exception || second == Class::Benign {
         return Some(fault);
@@ -96,7 +80,7 @@ impl Nested {
     /// asked for; ept12 is not asked. vmcs02 is current.
     pub(crate) fn l2_beyond_width(&mut self, hw: &mut impl Hardware, id: SlotId) -> L2Done {
         let qualification = hw.read(field::EXIT_QUALIFICATION);
-        let vectoring = hw.read(field::IDT_VECTORING_INFORMATION);
+        let vectoring = event_in(hw, field::IDT_VECTORING_INFORMATION);
         let first = fault(hw, qualification);
         let Some(fault) = in_delivery(vectoring, first) else {
             self.note_exit_without_event(id, 0);
@@ -111,12 +95,17 @@ impl Nested {
             return L2Done::Resume;
         }
         // A double fault that exits is no longer the delivery of what led to it.
-        let in_delivery = vectoring & INFO_VALID != 0 && fault == first;
+        let in_delivery = vectoring.valid() && fault == first;
         let mut info = self.raise_info(hw, fault);
-        if qualification & NMI_UNBLOCKING != 0 && vectoring & INFO_VALID == 0 {
-            info |= NMI_UNBLOCKING;
+        if EptViolation::NMI_UNBLOCKING.is_in(qualification) && !vectoring.valid() {
+            info.set_nmi_unblocking(true);
         }
-        self.note_exit_without_event(id, if in_delivery { vectoring } else { 0 });
+        let on_record = if in_delivery {
+            vectoring.into_bits()
+        } else {
+            0
+        };
+        self.note_exit_without_event(id, on_record.into());
         let slot = self.slots.get(id);
         if in_delivery {
             for f in [
@@ -128,7 +117,10 @@ impl Nested {
         }
         let code = fault.error_code.unwrap_or(0);
         for (f, value) in [
-            (field::VM_EXIT_INTERRUPTION_INFORMATION, info),
+            (
+                field::VM_EXIT_INTERRUPTION_INFORMATION,
+                u64::from(info.into_bits()),
+            ),
             (field::VM_EXIT_INTERRUPTION_ERROR_CODE, u64::from(code)),
             (field::EXIT_QUALIFICATION, fault.cr2.unwrap_or(0)),
         ] {
@@ -138,10 +130,10 @@ impl Nested {
     }
 
     /// Whether the fault exits to L1. SDM "Exception Bitmap".
-    fn l1_wants_fault(&mut self, id: SlotId, fault: Fault) -> bool {
+    fn l1_wants_fault(&mut self, id: SlotId, fault: Exception) -> bool {
         let v = self.slots.get(id);
         let is_set = v.get32(field::EXCEPTION_BITMAP) & 1 << (fault.vector & 31) != 0;
-        if fault.vector != PAGE_FAULT {
+        if fault.vector != vector::PF {
             return is_set;
         }
         let code = fault.error_code.unwrap_or(0);

@@ -2,6 +2,7 @@
 //! of them changed, and only looked at by each entry and exit.
 
 use bitflags::bitflags;
+use umbra_arch::Cr4;
 use umbra_ept::caps::Caps as EptCaps;
 use umbra_ept::ept02::Context12;
 use umbra_ept::eptp::Eptp;
@@ -11,7 +12,6 @@ use umbra_vmcs::field::flow::{self, Back, Into02, On, Shadow};
 use umbra_vmcs::field::{self, Area, FieldSet};
 use umbra_vmcs::rules;
 
-use crate::bits::*;
 use crate::host_image::HostImage;
 
 bitflags! {
@@ -232,7 +232,7 @@ fn on_exit(v: &Vmcs12, stores_lma: bool) -> OnExit {
     on.set(OnExit::LOAD_LIST, v.get(field::VM_EXIT_MSR_LOAD_COUNT) != 0);
     on.set(
         OnExit::PAE_HOST,
-        !is_64_bit && v.get(field::HOST_CR4) & CR4_PAE != 0,
+        !is_64_bit && Cr4::PAE.is_in(v.get(field::HOST_CR4)),
     );
     on.set(OnExit::DROPS_TRANSLATIONS, !v.proc2(Proc2::ENABLE_VPID));
     on.set(

@@ -3,6 +3,9 @@
 //! SDM "Loading Guest State", "Loading MSRs", "VM-Entry Failures During or
 //! After Loading Guest State".
 
+use umbra_arch::msr;
+use umbra_arch::state::Activity;
+use umbra_arch::{Cr0, Cr4, Efer, EventType};
 use umbra_ept::ept02::{Context12, Pml, Pool};
 use umbra_ept::invalidate::Invalidate;
 use umbra_ept::vpid::Vpids;
@@ -10,10 +13,9 @@ use umbra_vmcs::controls::{Entry, Proc, Proc2};
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field::{self, FieldSet};
 
-use crate::bits::*;
 use crate::compose::compose;
 use crate::derived::{ALWAYS_SAVED, OnEntry, OnExit};
-use crate::event::{TYPE_OTHER, kind};
+use crate::event::event_in;
 use crate::exit::left_by_l2;
 use crate::host_state::LeftByL2;
 use crate::hw::{Current, Memory, Msrs, Translations, VmcsAccess};
@@ -117,13 +119,11 @@ impl Nested {
         hw: &mut (impl VmcsAccess + Memory + Msrs + Translations),
         id: SlotId,
     ) -> Done {
-        const WAIT_FOR_SIPI: u64 = 3;
-
-        if hw.read(field::GUEST_ACTIVITY_STATE) == WAIT_FOR_SIPI {
+        if hw.read(field::GUEST_ACTIVITY_STATE) == Activity::WaitForSipi as u64 {
             return Done::Switched;
         }
-        let event = hw.read(field::VM_ENTRY_INTERRUPTION_INFORMATION);
-        if event & INFO_VALID != 0 && kind(event) != TYPE_OTHER {
+        let event = event_in(hw, field::VM_ENTRY_INTERRUPTION_INFORMATION);
+        if event.valid() && event.kind() != EventType::Other {
             let slot = self.slots.get(id);
             slot.l0_overwrites(hw, field::PRIMARY_PROCESSOR_BASED_CONTROLS);
             let controls = hw.read(field::PRIMARY_PROCESSOR_BASED_CONTROLS);
@@ -214,12 +214,12 @@ impl Nested {
 /// Registers, Debug Registers, and MSRs": LMA follows the control, and LME does too
 /// where paging is on.
 fn inherited_efer(hw: &mut impl VmcsAccess, slot: &Slot, l1_efer: u64) -> u64 {
-    let mut efer = l1_efer & !EFER_LMA;
-    if hw.read(field::GUEST_CR0) & CR0_PG != 0 {
-        efer &= !EFER_LME;
+    let mut efer = l1_efer & !Efer::LMA.bits();
+    if Cr0::PG.is_in(hw.read(field::GUEST_CR0)) {
+        efer &= !Efer::LME.bits();
     }
     if slot.entry(Entry::IA32E_MODE_GUEST) {
-        efer |= EFER_LMA | EFER_LME;
+        efer |= Efer::LMA.bits() | Efer::LME.bits();
     }
     efer
 }
@@ -257,11 +257,11 @@ fn load_rare_registers(hw: &mut (impl VmcsAccess + Memory + Msrs), slot: &mut Sl
     if on.contains(OnEntry::LOADS_PERF) {
         // A CPU may have the control and not the MSR.
         let value = slot.get(field::GUEST_IA32_PERF_GLOBAL_CTRL);
-        let _ = hw.wrmsr_l1(MSR_IA32_PERF_GLOBAL_CTRL, value);
+        let _ = hw.wrmsr_l1(msr::IA32_PERF_GLOBAL_CTRL, value);
     }
     let is_pae = on.contains(OnEntry::PDPTES_IN_MEMORY)
-        && hw.read(field::GUEST_CR0) & CR0_PG != 0
-        && hw.read(field::GUEST_CR4) & CR4_PAE != 0;
+        && Cr0::PG.is_in(hw.read(field::GUEST_CR0))
+        && Cr4::PAE.is_in(hw.read(field::GUEST_CR4));
     if is_pae {
         for f in PDPTES {
             slot.l0_overwrites(hw, f);

@@ -3,30 +3,24 @@
 //!
 //! SDM "Information for VM Exits During Event Delivery", "Event Injection".
 
+use umbra_arch::{Cr0, Dr7, EventInfo, Exception, Rflags};
 use umbra_nmi::{Interruptibility, Policy, blocking};
 use umbra_vmcs::exit::Reason;
-use umbra_vmcs::field;
+use umbra_vmcs::field::{self, Field};
 
-use crate::bits::*;
 use crate::exit::L2Done;
-use crate::fault::Fault;
 use crate::hw::{Memory, Msrs, Translations, VmcsAccess};
 use crate::slots::{Slot, SlotId};
 use crate::state::{Nested, Vmx};
 
-/// Bits of event information: the error-code bit and the type.
-const INFO_ERROR_CODE: u64 = 1 << 11;
-pub(crate) const TYPE_HARDWARE_EXCEPTION: u64 = 3;
-const TYPE_SOFTWARE_INTERRUPT: u64 = 4;
-const TYPE_PRIVILEGED_SOFTWARE_EXCEPTION: u64 = 5;
-const TYPE_SOFTWARE_EXCEPTION: u64 = 6;
+/// The event information in a field of the current VMCS.
+pub(crate) fn event_in(hw: &mut impl VmcsAccess, field: Field) -> EventInfo {
+    EventInfo::from_bits(hw.read(field) as u32)
+}
 
-/// "Other event": a pending MTF exit.
-pub(crate) const TYPE_OTHER: u64 = 7;
-
-/// The type of an event.
-pub(crate) const fn kind(info: u64) -> u64 {
-    info >> 8 & 7
+/// Writes event information into a field of the current VMCS.
+pub(crate) fn write_event(hw: &mut impl VmcsAccess, field: Field, event: EventInfo) {
+    hw.write(field, u64::from(event.into_bits()));
 }
 
 impl Nested {
@@ -51,7 +45,7 @@ impl Nested {
         let now = Interruptibility(hw.read(field::GUEST_INTERRUPTIBILITY_STATE) as u32);
         let after = match blocking::before_reinjection(policy, now, idt) {
             Some((info, after)) => {
-                self.inject_again(hw, id, u64::from(info));
+                self.inject_again(hw, id, EventInfo::from_bits(info));
                 after
             }
             None => {
@@ -71,25 +65,22 @@ impl Nested {
     /// coming twice, so it stays where one is enabled.
     fn forget_own_rf(&mut self, hw: &mut impl VmcsAccess) {
         let rflags = hw.read(field::GUEST_RFLAGS);
-        if rflags & RFLAGS_RF != 0 && hw.read(field::GUEST_DR7) & DR7_ENABLES == 0 {
-            hw.write(field::GUEST_RFLAGS, rflags & !RFLAGS_RF);
+        if Rflags::RF.is_in(rflags) && !Dr7::ENABLES.any_in(hw.read(field::GUEST_DR7)) {
+            hw.write(field::GUEST_RFLAGS, rflags & !Rflags::RF.bits());
         }
     }
 
     /// RF is as the event pushes it: the exit saved just that. SDM "Saving RIP, RSP,
     /// RFLAGS, and SSP".
-    fn inject_again(&mut self, hw: &mut impl VmcsAccess, id: SlotId, info: u64) {
+    fn inject_again(&mut self, hw: &mut impl VmcsAccess, id: SlotId, info: EventInfo) {
         let slot = self.slots.get(id);
-        hw.write(field::VM_ENTRY_INTERRUPTION_INFORMATION, info);
-        if info & INFO_ERROR_CODE != 0 {
+        write_event(hw, field::VM_ENTRY_INTERRUPTION_INFORMATION, info);
+        if info.has_error_code() {
             let code = hw.read(field::IDT_VECTORING_ERROR_CODE);
             slot.l0_overwrites(hw, field::VM_ENTRY_EXCEPTION_ERROR_CODE);
             hw.write(field::VM_ENTRY_EXCEPTION_ERROR_CODE, code);
         }
-        if matches!(
-            kind(info),
-            TYPE_SOFTWARE_INTERRUPT | TYPE_PRIVILEGED_SOFTWARE_EXCEPTION | TYPE_SOFTWARE_EXCEPTION
-        ) {
+        if info.kind().is_of_instruction() {
             let length = hw.read(field::VM_EXIT_INSTRUCTION_LENGTH);
             slot.l0_overwrites(hw, field::VM_ENTRY_INSTRUCTION_LENGTH);
             hw.write(field::VM_ENTRY_INSTRUCTION_LENGTH, length);
@@ -135,7 +126,7 @@ impl Nested {
     ) -> L2Done {
         let id = self.non_root().current;
         let slot = self.slots.get(id);
-        record_exit_event(slot, u64::from(umbra_nmi::NMI_EXIT_INFO), 0);
+        record_exit_event(slot, EventInfo::NMI, 0);
         self.reflect_event(hw, Reason::ExceptionOrNmi as u32)
     }
 
@@ -145,7 +136,7 @@ impl Nested {
         &mut self,
         hw: &mut impl VmcsAccess,
         id: SlotId,
-        fault: Fault,
+        fault: Exception,
     ) -> bool {
         let bitmap = self.slots.get(id).get32(field::EXCEPTION_BITMAP);
         if bitmap & 1 << (fault.vector & 31) != 0 {
@@ -160,22 +151,18 @@ impl Nested {
 
     /// The event information of a fault in L2, whose image of RFLAGS then has RF
     /// set, as that of any fault.
-    pub(crate) fn raise_info(&self, hw: &mut impl VmcsAccess, fault: Fault) -> u64 {
-        let mut info = INFO_VALID | TYPE_HARDWARE_EXCEPTION << 8 | u64::from(fault.vector);
-        // No exception has an error code in real mode.
-        if fault.error_code.is_some() && hw.read(field::GUEST_CR0) & CR0_PE != 0 {
-            info |= INFO_ERROR_CODE;
-        }
+    pub(crate) fn raise_info(&self, hw: &mut impl VmcsAccess, fault: Exception) -> EventInfo {
+        let info = fault.information(Cr0::PE.is_in(hw.read(field::GUEST_CR0)));
         let rflags = hw.read(field::GUEST_RFLAGS);
-        hw.write(field::GUEST_RFLAGS, rflags | RFLAGS_RF);
+        hw.write(field::GUEST_RFLAGS, rflags | Rflags::RF.bits());
         info
     }
 
     /// The next entry of L2 delivers the fault.
-    pub(crate) fn inject_fault(&mut self, hw: &mut impl VmcsAccess, id: SlotId, fault: Fault) {
+    pub(crate) fn inject_fault(&mut self, hw: &mut impl VmcsAccess, id: SlotId, fault: Exception) {
         let info = self.raise_info(hw, fault);
-        hw.write(field::VM_ENTRY_INTERRUPTION_INFORMATION, info);
-        if info & INFO_ERROR_CODE != 0 {
+        write_event(hw, field::VM_ENTRY_INTERRUPTION_INFORMATION, info);
+        if info.has_error_code() {
             let code = u64::from(fault.error_code.unwrap_or(0));
             let slot = self.slots.get(id);
             slot.l0_overwrites(hw, field::VM_ENTRY_EXCEPTION_ERROR_CODE);
@@ -185,7 +172,8 @@ impl Nested {
 }
 
 /// Records an exception exit that no CPU exit stored.
-fn record_exit_event(slot: &mut Slot, info: u64, code: u64) {
+fn record_exit_event(slot: &mut Slot, info: EventInfo, code: u64) {
+    let info = u64::from(info.into_bits());
     slot.l0_records(field::VM_EXIT_INTERRUPTION_INFORMATION, info);
     slot.l0_records(field::VM_EXIT_INTERRUPTION_ERROR_CODE, code);
     slot.l0_records(field::EXIT_QUALIFICATION, 0);

@@ -3,18 +3,20 @@
 //! SDM "VM Exits": recording exit information, saving guest state, loading
 //! host state.
 
+use umbra_arch::msr;
+use umbra_arch::state::Blocking;
+use umbra_arch::{Debugctl, Efer, EventInfo, EventType, Exception, PendingDebug, Rflags};
 use umbra_nmi::{Interruptibility, Policy, blocking};
 use umbra_vmcs::controls::{Entry, Proc};
 use umbra_vmcs::exit::{ExitReason, Reason};
 use umbra_vmcs::field;
 
-use crate::bits::*;
 use crate::derived::OnExit;
-use crate::fault::Fault;
 use crate::host_state::{LeftByL2, abort};
 use crate::hw::{Current, Hardware, Memory, Msrs, Translations, VmcsAccess};
 use crate::lend::leave_vmcs02;
 use crate::msr_list::in_vmcs;
+use crate::operand::rights_in;
 use crate::slots::{Saved, Slot, SlotId};
 use crate::state::Nested;
 
@@ -123,8 +125,8 @@ impl Nested {
         slot.l0_records(field::VM_INSTRUCTION_ERROR, u64::from(error));
         self.back_to_vmcs01(hw, id);
         self.undo_launch(hw, id);
-        let rflags = hw.read(field::GUEST_RFLAGS) & !RFLAGS_STATUS;
-        hw.write(field::GUEST_RFLAGS, rflags | RFLAGS_ZF);
+        let rflags = hw.read(field::GUEST_RFLAGS) & !Rflags::STATUS.bits();
+        hw.write(field::GUEST_RFLAGS, rflags | Rflags::ZF.bits());
         None
     }
 
@@ -174,7 +176,7 @@ impl Nested {
                 self.end_instruction_of_l2(hw, id)
             }
             Err(_) => {
-                if !self.raise_in_l2(hw, id, Fault::GP) {
+                if !self.raise_in_l2(hw, id, Exception::GP) {
                     return self.reflect_event(hw, Reason::ExceptionOrNmi as u32);
                 }
                 self.continue_l2(hw);
@@ -218,24 +220,27 @@ impl Nested {
     pub(crate) fn skip_in_l2(&mut self, hw: &mut impl VmcsAccess) {
         let length = hw.read(field::VM_EXIT_INSTRUCTION_LENGTH);
         let mut rip = hw.read(field::GUEST_RIP).wrapping_add(length);
-        let is_64_bit = hw.read(field::GUEST_IA32_EFER) & EFER_LMA != 0
-            && hw.read(field::GUEST_CS_ACCESS_RIGHTS) & 1 << 13 != 0;
+        let is_64_bit = Efer::LMA.is_in(hw.read(field::GUEST_IA32_EFER))
+            && rights_in(hw, field::GUEST_CS_ACCESS_RIGHTS).long();
         if !is_64_bit {
             rip &= 0xffff_ffff;
         }
         hw.write(field::GUEST_RIP, rip);
         let state = hw.read(field::GUEST_INTERRUPTIBILITY_STATE);
-        if state & (BLOCKING_BY_STI | BLOCKING_BY_MOV_SS) != 0 {
-            let state = state & !(BLOCKING_BY_STI | BLOCKING_BY_MOV_SS);
-            hw.write(field::GUEST_INTERRUPTIBILITY_STATE, state);
+        let ends = u64::from(Blocking::STI.union(Blocking::MOV_SS).bits());
+        if state & ends != 0 {
+            hw.write(field::GUEST_INTERRUPTIBILITY_STATE, state & !ends);
         }
         let rflags = hw.read(field::GUEST_RFLAGS);
-        if rflags & RFLAGS_RF != 0 {
-            hw.write(field::GUEST_RFLAGS, rflags & !RFLAGS_RF);
+        if Rflags::RF.is_in(rflags) {
+            hw.write(field::GUEST_RFLAGS, rflags & !Rflags::RF.bits());
         }
-        if rflags & RFLAGS_TF != 0 && hw.read(field::GUEST_IA32_DEBUGCTL) & DEBUGCTL_BTF == 0 {
+        if Rflags::TF.is_in(rflags) && !Debugctl::BTF.is_in(hw.read(field::GUEST_IA32_DEBUGCTL)) {
             let pending = hw.read(field::GUEST_PENDING_DEBUG_EXCEPTIONS);
-            hw.write(field::GUEST_PENDING_DEBUG_EXCEPTIONS, pending | 1 << 14);
+            hw.write(
+                field::GUEST_PENDING_DEBUG_EXCEPTIONS,
+                pending | PendingDebug::BS.bits(),
+            );
         }
     }
 
@@ -273,7 +278,7 @@ impl Nested {
                 true => hw.read(field::VM_EXIT_INTERRUPTION_INFORMATION),
                 false => slot.get(field::VM_EXIT_INTERRUPTION_INFORMATION),
             };
-            event & INFO_VALID != 0 && event >> 8 & 7 == 2
+            EventInfo::from_bits(event as u32).is(EventType::Nmi)
         };
         let on = slot.derived().exit;
         let saved = match is_recorded {
@@ -308,25 +313,23 @@ fn save_guest_state(
     saved: Saved,
 ) {
     // The event of the entry has been delivered or is on record.
-    let event = slot.get(field::VM_ENTRY_INTERRUPTION_INFORMATION);
-    if event & INFO_VALID != 0 {
-        slot.l0_records(
-            field::VM_ENTRY_INTERRUPTION_INFORMATION,
-            event & !INFO_VALID,
-        );
+    let event = EventInfo::from_bits(slot.get32(field::VM_ENTRY_INTERRUPTION_INFORMATION));
+    if event.valid() {
+        let delivered = event.with_valid(false).into_bits();
+        slot.l0_records(field::VM_ENTRY_INTERRUPTION_INFORMATION, delivered.into());
     }
     slot.cpu_saved(saved);
     slot.fetch_asked(hw);
     let on = slot.derived().exit;
     if on.contains(OnExit::SAVES_PERF)
-        && let Ok(value) = hw.rdmsr_l1(MSR_IA32_PERF_GLOBAL_CTRL)
+        && let Ok(value) = hw.rdmsr_l1(msr::IA32_PERF_GLOBAL_CTRL)
     {
         slot.cpu_stored(field::GUEST_IA32_PERF_GLOBAL_CTRL, value);
     }
     if on.contains(OnExit::STORES_LMA) {
         let control = u64::from(Entry::IA32E_MODE_GUEST.bits());
         let old = slot.get(field::VM_ENTRY_CONTROLS);
-        let new = match left.efer & EFER_LMA != 0 {
+        let new = match Efer::LMA.is_in(left.efer) {
             true => old | control,
             false => old & !control,
         };

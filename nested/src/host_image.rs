@@ -1,17 +1,10 @@
 //! The host state of vmcs12 as it goes into vmcs01: made when L1 changed it, and
 //! written at each exit to L1. SDM "Loading Host State".
 
+use umbra_arch::{AccessRights, Cr4, Dr7, Rflags};
 use umbra_vmcs::Vmcs12;
 use umbra_vmcs::controls::Exit;
 use umbra_vmcs::field::{self, Field};
-
-use crate::bits::*;
-
-/// A flat data segment and what VM exit makes of code and TR.
-const DATA_RIGHTS: u64 = 0xc093;
-const CODE_RIGHTS_64: u64 = 0xa09b;
-const CODE_RIGHTS_32: u64 = 0xc09b;
-const TSS_RIGHTS: u64 = 0x8b;
 
 /// Calls a macro with the fields of an image, in the order in which they are written.
 #[macro_export]
@@ -64,14 +57,14 @@ impl HostImage {
         let mask = if is_64_bit { u64::MAX } else { 0xffff_ffff };
         let host_cr4 = v.get(field::HOST_CR4);
         let cr4 = match is_64_bit {
-            true => host_cr4 | CR4_PAE,
-            false => host_cr4 & !CR4_PCIDE,
+            true => host_cr4 | Cr4::PAE.bits(),
+            false => host_cr4 & !Cr4::PCIDE.bits(),
         };
         // A null selector makes the segment unusable, SS in 64-bit mode included;
         // the rest of the rights is then undefined.
-        let rights = |selector: u64| match selector & !3 {
-            0 => DATA_RIGHTS | AR_UNUSABLE,
-            _ => DATA_RIGHTS,
+        let rights = |selector: u64| {
+            let is_null = selector & !3 == 0;
+            u64::from(AccessRights::DATA_32.with_unusable(is_null).into_bits())
         };
         let ss = v.get(field::HOST_SS_SELECTOR);
         let ds = v.get(field::HOST_DS_SELECTOR);
@@ -82,7 +75,7 @@ impl HostImage {
             GUEST_CR3: v.get(field::HOST_CR3),
             GUEST_CR4: cr4,
             CR4_READ_SHADOW: cr4,
-            GUEST_DR7: 0x400,
+            GUEST_DR7: Dr7::FIXED.bits(),
             GUEST_IA32_DEBUGCTL: 0,
             GUEST_IA32_SYSENTER_CS: v.get(field::HOST_IA32_SYSENTER_CS),
             GUEST_IA32_SYSENTER_ESP: v.get(field::HOST_IA32_SYSENTER_ESP),
@@ -91,8 +84,8 @@ impl HostImage {
             GUEST_CS_BASE: 0,
             GUEST_CS_LIMIT: 0xffff_ffff,
             GUEST_CS_ACCESS_RIGHTS: match is_64_bit {
-                true => CODE_RIGHTS_64,
-                false => CODE_RIGHTS_32,
+                true => AccessRights::CODE_64.into_bits().into(),
+                false => AccessRights::CODE_32.into_bits().into(),
             },
             GUEST_SS_SELECTOR: ss,
             GUEST_SS_BASE: 0,
@@ -117,16 +110,16 @@ impl HostImage {
             GUEST_TR_SELECTOR: v.get(field::HOST_TR_SELECTOR),
             GUEST_TR_BASE: v.get(field::HOST_TR_BASE),
             GUEST_TR_LIMIT: 0x67,
-            GUEST_TR_ACCESS_RIGHTS: TSS_RIGHTS,
+            GUEST_TR_ACCESS_RIGHTS: AccessRights::TSS_BUSY.into_bits().into(),
             GUEST_LDTR_SELECTOR: 0,
-            GUEST_LDTR_ACCESS_RIGHTS: AR_UNUSABLE,
+            GUEST_LDTR_ACCESS_RIGHTS: AccessRights::UNUSABLE.into_bits().into(),
             GUEST_GDTR_BASE: v.get(field::HOST_GDTR_BASE),
             GUEST_GDTR_LIMIT: 0xffff,
             GUEST_IDTR_BASE: v.get(field::HOST_IDTR_BASE),
             GUEST_IDTR_LIMIT: 0xffff,
             GUEST_RIP: v.get(field::HOST_RIP) & mask,
             GUEST_RSP: v.get(field::HOST_RSP) & mask,
-            GUEST_RFLAGS: RFLAGS_FIXED,
+            GUEST_RFLAGS: Rflags::FIXED.bits(),
             GUEST_PENDING_DEBUG_EXCEPTIONS: 0,
         }
     }

@@ -2,10 +2,12 @@
 //!
 //! SDM "Loading Host State" and "VMX Aborts".
 
+use umbra_arch::msr;
+use umbra_arch::state::Blocking;
+use umbra_arch::{Cr0, Efer};
 use umbra_ept::vpid::VPID_L1;
 use umbra_vmcs::field;
 
-use crate::bits::*;
 use crate::derived::OnExit;
 use crate::hw::{Memory, Msrs, Translations, VmcsAccess};
 use crate::pdptes::load_pdptes;
@@ -35,7 +37,7 @@ pub mod abort {
 
 /// Bits of CR0 that VM exit leaves alone: ET, CD, NW and the reserved ones.
 const CR0_UNMODIFIED: u64 =
-    !0xffff_ffff | CR0_CD | CR0_NW | 0x1ff8_0000 | 1 << 17 | 0xffc0 | CR0_ET;
+    !0xffff_ffff | Cr0::CACHING.bits() | 0x1ff8_0000 | 1 << 17 | 0xffc0 | Cr0::ET.bits();
 
 /// What L2 leaves to L1 where vmcs12 loads nothing.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +69,8 @@ impl Nested {
                 efer: hw.read(field::GUEST_IA32_EFER),
                 pat: hw.read(field::GUEST_IA32_PAT),
                 cr0: hw.read(field::GUEST_CR0),
-                blocks_nmis: hw.read(field::GUEST_INTERRUPTIBILITY_STATE) & BLOCKING_BY_NMI != 0,
+                blocks_nmis: Blocking::NMI
+                    .is_in(hw.read(field::GUEST_INTERRUPTIBILITY_STATE) as u32),
             },
         };
         let slot = self.slots.get(id);
@@ -77,7 +80,7 @@ impl Nested {
         let cr0 = slot.get(field::HOST_CR0) & !CR0_UNMODIFIED | left.cr0 & CR0_UNMODIFIED;
         hw.write(field::GUEST_CR0, cr0);
         hw.write(field::CR0_READ_SHADOW, cr0);
-        let mode = EFER_LMA | EFER_LME;
+        let mode = Efer::LMA.bits() | Efer::LME.bits();
         let efer = match on.contains(OnExit::KEEPS_EFER) {
             true if on.contains(OnExit::IS_64_BIT) => left.efer | mode,
             true => left.efer & !mode,
@@ -89,8 +92,15 @@ impl Nested {
             false => slot.get(field::HOST_IA32_PAT),
         };
         hw.write(field::GUEST_IA32_PAT, pat);
-        let interruptibility = if left.blocks_nmis { BLOCKING_BY_NMI } else { 0 };
-        hw.write(field::GUEST_INTERRUPTIBILITY_STATE, interruptibility);
+        let interruptibility = if left.blocks_nmis {
+            Blocking::NMI
+        } else {
+            Blocking::empty()
+        };
+        hw.write(
+            field::GUEST_INTERRUPTIBILITY_STATE,
+            interruptibility.bits().into(),
+        );
         // L1 was active when it entered L2: the activity state is that already.
         if on.contains(OnExit::DROPS_TRANSLATIONS) {
             // Without VPIDs the transition drops what L1 had cached.
@@ -113,7 +123,7 @@ impl Nested {
         if on.contains(OnExit::LOADS_PERF) {
             // A CPU may have the control and not the MSR.
             let value = slot.get(field::HOST_IA32_PERF_GLOBAL_CTRL);
-            let _ = hw.wrmsr_l1(MSR_IA32_PERF_GLOBAL_CTRL, value);
+            let _ = hw.wrmsr_l1(msr::IA32_PERF_GLOBAL_CTRL, value);
         }
         if on.contains(OnExit::PAE_HOST) {
             let pdptes = load_pdptes(hw, slot.get(field::HOST_CR3));

@@ -1,5 +1,8 @@
 //! EPT violations of L2.
 
+use umbra_arch::event::vector;
+use umbra_arch::qualification::EptViolation;
+use umbra_arch::{Cr0, Exception};
 use umbra_ept::ept02::Outcome;
 use umbra_ept::ept12::Violation;
 use umbra_ept::rights::Access;
@@ -7,26 +10,15 @@ use umbra_vmcs::controls::Proc2;
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;
 
-use crate::bits::INFO_VALID;
 use crate::entry::invalidate;
+use crate::event::event_in;
 use crate::exit::L2Done;
-use crate::fault::Fault;
 use crate::hw::{Hardware, Memory, Msrs, Translations, VmcsAccess};
 use crate::slots::SlotId;
 use crate::state::Nested;
 
-/// Bits of an EPT violation's qualification: the guest-linear address is valid;
-/// and the violation is that of the address it translates to, not of a
-/// paging-structure entry.
-const LINEAR_VALID: u64 = 1 << 7;
-const TRANSLATED: u64 = 1 << 8;
-
 /// The virtualization exception.
-const VE: Fault = Fault {
-    vector: 20,
-    error_code: None,
-    cr2: None,
-};
+const VE: Exception = Exception::plain(vector::VE);
 
 impl Nested {
     /// An EPT violation (or a misconfiguration) that the CPU found in ept02.
@@ -52,7 +44,8 @@ impl Nested {
         };
         let qualification = violation.unwrap_or(1);
         let mut access = Access::from_qualification(qualification, context.caps.advanced_info);
-        let walks_l2_tables = qualification & (LINEAR_VALID | TRANSLATED) == LINEAR_VALID;
+        let walks_l2_tables = EptViolation::LINEAR_VALID.is_in(qualification)
+            && !EptViolation::TO_TRANSLATION.is_in(qualification);
         if walks_l2_tables && context.eptp.accessed_dirty() {
             // Whatever the CPU says of it: SDM "Exit Qualification for EPT
             // Violations", bits 0 and 1.
@@ -149,8 +142,8 @@ impl Nested {
         qualification: u64,
     ) -> bool {
         let slot = self.slots.get(id);
-        let in_protected_mode = hw.read(field::GUEST_CR0) & 1 != 0;
-        let delivering = hw.read(field::IDT_VECTORING_INFORMATION) & INFO_VALID != 0;
+        let in_protected_mode = Cr0::PE.is_in(hw.read(field::GUEST_CR0));
+        let delivering = event_in(hw, field::IDT_VECTORING_INFORMATION).valid();
         if !slot.proc2(Proc2::EPT_VIOLATION_VE) || !in_protected_mode || delivering {
             return false;
         }

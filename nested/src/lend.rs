@@ -13,13 +13,13 @@
 //! in vmcs12. L0 looks at them before the next entry, and only where a quick look does
 //! not show that all rules hold are they checked like any other field that L1 wrote.
 
+use umbra_arch::{AccessRights, EventInfo, Rflags};
 use umbra_vmcs::VmxCaps;
 use umbra_vmcs::controls::{Entry, Proc2};
 use umbra_vmcs::field::flow::{self, Shadow};
 use umbra_vmcs::field::{self, Field, FieldSet};
 use umbra_vmcs::rules::CpuFacts;
 
-use crate::bits::*;
 use crate::derived::LENT_FOR_WRITING;
 use crate::hw::{Current, VmcsAccess};
 use crate::slots::{Saved, Slot, SlotId};
@@ -41,9 +41,8 @@ const EVENT: FieldSet = FieldSet::of(&[
 /// What the rules on RFLAGS, the interruptibility and the activity state look at.
 const STATE: FieldSet = FieldSet::of(&[field::GUEST_RFLAGS, field::GUEST_INTERRUPTIBILITY_STATE]);
 
-/// The bits of RFLAGS that a guest may have set without a further look: all that are
-/// defined but VM.
-const RFLAGS_PLAIN: u64 = 0x003d_7fd7;
+/// The bits of RFLAGS that a guest may have set without a further look.
+const RFLAGS_PLAIN: u64 = Rflags::all().difference(Rflags::VM).bits();
 
 /// Whether a CPU with these capabilities and fields can lend: it can shadow a VMCS,
 /// and L0 can write exit information.
@@ -130,12 +129,12 @@ impl Slot {
         self.taken_back();
         let event = hw.read(field::VM_ENTRY_INTERRUPTION_INFORMATION);
         self.cpu_stored(field::VM_ENTRY_INTERRUPTION_INFORMATION, event);
-        if event & INFO_VALID != 0 {
+        if EventInfo::from_bits(event as u32).valid() {
             self.must_check(&EVENT);
         }
         let rflags = hw.read(field::GUEST_RFLAGS);
         let is_plain = rflags & !RFLAGS_PLAIN == 0
-            && rflags & RFLAGS_FIXED != 0
+            && Rflags::FIXED.is_in(rflags)
             && hw.read(field::GUEST_INTERRUPTIBILITY_STATE) == 0
             && hw.read(field::GUEST_ACTIVITY_STATE) == 0;
         if !is_plain {
@@ -149,9 +148,8 @@ impl Slot {
     }
 
     fn is_good_64_bit_rip(&self, hw: &mut impl VmcsAccess, cpu: &CpuFacts, rip: u64) -> bool {
-        const LONG_CODE: u64 = 1 << 13;
         self.entry(Entry::IA32E_MODE_GUEST)
-            && hw.read(field::GUEST_CS_ACCESS_RIGHTS) & LONG_CODE != 0
+            && AccessRights::from_bits(hw.read(field::GUEST_CS_ACCESS_RIGHTS) as u32).long()
             && cpu.canonical(rip)
     }
 }

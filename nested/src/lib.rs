@@ -19,7 +19,6 @@
 )]
 
 pub mod beyond_width;
-pub mod bits;
 mod blame;
 mod compose;
 mod derived;
@@ -39,6 +38,7 @@ pub mod offer;
 pub mod operand;
 pub mod paging;
 mod pdptes;
+pub mod segmentation;
 mod shadow;
 mod slot_id;
 pub mod slots;
@@ -48,7 +48,7 @@ mod vtpr;
 mod wants;
 
 pub use exit::L2Done;
-pub use fault::{Fault, Refusal};
+pub use fault::Refusal;
 pub use host_image::HostImage;
 pub use host_state::abort;
 pub use hw::{Current, Hardware, Memory, MsrFault, Msrs, Registers, Translations, VmcsAccess};

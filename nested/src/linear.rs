@@ -3,7 +3,7 @@
 //!
 //! SDM "Canonical Addressing", "Linear-Address Masking (LAM)".
 
-use crate::bits::{CR3_LAM_U48, CR3_LAM_U57, CR4_LA57, CR4_LAM_SUP};
+use umbra_arch::{Cr3, Cr4};
 
 /// What a data address has to look like under given control registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,15 +18,15 @@ pub struct LinearForm {
 impl LinearForm {
     /// For these CR3 and CR4. Bits that the CPU lacks are 0 in them.
     pub const fn new(cr3: u64, cr4: u64) -> Self {
-        let width = if cr4 & CR4_LA57 != 0 { 57 } else { 48 };
-        let user = if cr3 & CR3_LAM_U57 != 0 {
+        let width = if Cr4::LA57.is_in(cr4) { 57 } else { 48 };
+        let user = if Cr3::LAM_U57.is_in(cr3) {
             57
-        } else if cr3 & CR3_LAM_U48 != 0 {
+        } else if Cr3::LAM_U48.is_in(cr3) {
             48
         } else {
             64
         };
-        let supervisor = if cr4 & CR4_LAM_SUP != 0 { width } else { 64 };
+        let supervisor = if Cr4::LAM_SUP.is_in(cr4) { width } else { 64 };
         Self {
             width,
             kept: [user, supervisor],
@@ -92,29 +92,33 @@ mod tests {
 
     #[test]
     fn metadata_is_masked_as_the_control_registers_say() {
+        const U48: u64 = Cr3::LAM_U48.bits();
+        const U57: u64 = Cr3::LAM_U57.bits();
+        const LA57: u64 = Cr4::LA57.bits();
+        const LAM_SUP: u64 = Cr4::LAM_SUP.bits();
         const META: u64 = 0x2aaa << 48;
         const SUP: u64 = 0xffff_8000_0000_1000;
         for (cr3, cr4, address, expected) in [
             (0, 0, META | 0x1000, None),
-            (CR3_LAM_U48, 0, META | 0x1000, Some(0x1000)),
-            (CR3_LAM_U57, 0, 0x15 << 57 | 0x1000, Some(0x1000)),
+            (U48, 0, META | 0x1000, Some(0x1000)),
+            (U57, 0, 0x15 << 57 | 0x1000, Some(0x1000)),
             // LAM_U57 leaves bits 56:48 to the canonical form, whatever
             // LAM_U48 is.
-            (CR3_LAM_U57, 0, META | 0x1000, None),
-            (CR3_LAM_U57 | CR3_LAM_U48, 0, META | 0x1000, None),
-            (CR3_LAM_U57, CR4_LA57, 0x15 << 57 | 0x1000, Some(0x1000)),
-            (CR3_LAM_U57, CR4_LA57, 0x15 << 57 | 1 << 55, Some(1 << 55)),
+            (U57, 0, META | 0x1000, None),
+            (U57 | U48, 0, META | 0x1000, None),
+            (U57, LA57, 0x15 << 57 | 0x1000, Some(0x1000)),
+            (U57, LA57, 0x15 << 57 | 1 << 55, Some(1 << 55)),
             // The bit below the metadata has to agree with bit 63.
-            (CR3_LAM_U48, 0, META | 1 << 47, None),
-            (CR3_LAM_U57, CR4_LA57, 0x15 << 57 | 1 << 56, None),
+            (U48, 0, META | 1 << 47, None),
+            (U57, LA57, 0x15 << 57 | 1 << 56, None),
             // Supervisor addresses have a bit of their own, and their width is
             // that of the paging mode.
-            (CR3_LAM_U48 | CR3_LAM_U57, 0, SUP & !META, None),
-            (0, CR4_LAM_SUP, SUP & !META, Some(SUP)),
-            (0, CR4_LAM_SUP | CR4_LA57, SUP & !(1 << 56), None),
-            (0, CR4_LAM_SUP | CR4_LA57, SUP & !(0x2a << 57), Some(SUP)),
-            (0, CR4_LAM_SUP, META | 0x1000, None),
-            (0, CR4_LAM_SUP, SUP & !(1 << 47), None),
+            (U48 | U57, 0, SUP & !META, None),
+            (0, LAM_SUP, SUP & !META, Some(SUP)),
+            (0, LAM_SUP | LA57, SUP & !(1 << 56), None),
+            (0, LAM_SUP | LA57, SUP & !(0x2a << 57), Some(SUP)),
+            (0, LAM_SUP, META | 0x1000, None),
+            (0, LAM_SUP, SUP & !(1 << 47), None),
         ] {
             let form = LinearForm::new(cr3, cr4);
             assert_eq!(

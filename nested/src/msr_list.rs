@@ -1,11 +1,12 @@
 //! The three MSR lists of vmcs12, entry by entry, as if L1 did RDMSR and
 //! WRMSR. SDM "Loading MSRs", "Saving MSRs", "Loading MSRs" (on VM exit).
 
+use umbra_arch::msr;
+use umbra_arch::{Cr0, Efer};
 use umbra_vmcs::Field;
 use umbra_vmcs::field;
 use umbra_vmcs::rules::{MsrEntry, check_msr_load_entry, check_msr_store_entry};
 
-use crate::bits::*;
 use crate::hw::{Memory, MsrFault, Msrs, VmcsAccess};
 use crate::slots::SlotId;
 use crate::state::Nested;
@@ -13,14 +14,14 @@ use crate::state::Nested;
 /// MSRs that live in the VMCS while a guest runs.
 pub(crate) const fn in_vmcs(index: u32) -> Option<Field> {
     Some(match index {
-        MSR_EFER => field::GUEST_IA32_EFER,
-        MSR_IA32_PAT => field::GUEST_IA32_PAT,
-        MSR_IA32_DEBUGCTL => field::GUEST_IA32_DEBUGCTL,
-        MSR_IA32_SYSENTER_CS => field::GUEST_IA32_SYSENTER_CS,
-        MSR_IA32_SYSENTER_ESP => field::GUEST_IA32_SYSENTER_ESP,
-        MSR_IA32_SYSENTER_EIP => field::GUEST_IA32_SYSENTER_EIP,
-        MSR_FS_BASE => field::GUEST_FS_BASE,
-        MSR_GS_BASE => field::GUEST_GS_BASE,
+        msr::IA32_EFER => field::GUEST_IA32_EFER,
+        msr::IA32_PAT => field::GUEST_IA32_PAT,
+        msr::IA32_DEBUGCTL => field::GUEST_IA32_DEBUGCTL,
+        msr::IA32_SYSENTER_CS => field::GUEST_IA32_SYSENTER_CS,
+        msr::IA32_SYSENTER_ESP => field::GUEST_IA32_SYSENTER_ESP,
+        msr::IA32_SYSENTER_EIP => field::GUEST_IA32_SYSENTER_EIP,
+        msr::IA32_FS_BASE => field::GUEST_FS_BASE,
+        msr::IA32_GS_BASE => field::GUEST_GS_BASE,
         _ => return None,
     })
 }
@@ -99,7 +100,7 @@ impl Nested {
             let entry = read_entry(hw, list, n);
             let value = check_msr_store_entry(&entry, |index| match in_vmcs(index) {
                 Some(f) => Some(hw.read(f)),
-                None if index == MSR_IA32_TSC && exit_tsc.is_some() => exit_tsc,
+                None if index == msr::IA32_TIME_STAMP_COUNTER && exit_tsc.is_some() => exit_tsc,
                 None => hw.rdmsr_l1(index).ok(),
             })
             .map_err(|_| MsrFault)?;
@@ -146,12 +147,12 @@ impl Nested {
             field::GUEST_IA32_EFER => {
                 // LME cannot change while paging is on; LMA is read-only.
                 let old = hw.read(f);
-                let paging = hw.read(field::GUEST_CR0) & CR0_PG != 0;
-                let keeps_lme = !paging || (old ^ value) & EFER_LME == 0;
+                let paging = Cr0::PG.is_in(hw.read(field::GUEST_CR0));
+                let keeps_lme = !paging || (old ^ value) & Efer::LME.bits() == 0;
                 if value & !self.cpu.efer_writable != 0 || !keeps_lme {
                     return Err(MsrFault);
                 }
-                hw.write(f, value & !EFER_LMA | old & EFER_LMA);
+                hw.write(f, value & !Efer::LMA.bits() | old & Efer::LMA.bits());
                 return Ok(());
             }
             field::GUEST_IA32_PAT => value

@@ -5,13 +5,12 @@
 //! takes it over from vmcs12 or because `nested` does it in software. Plain
 //! and TRUE capability MSRs lose the same bits.
 
+use umbra_arch::{Cr4, EptVpidCap};
 use umbra_vmcs::Vmcs12;
 use umbra_vmcs::VmxCaps;
 use umbra_vmcs::controls::{Entry, Exit, Pin, Proc, Proc2};
 use umbra_vmcs::field::{self, Field, FieldSet, flow, highest_ordinal};
 use umbra_vmcs::needs::Needs;
-
-use crate::bits::{CR4_FRED, CR4_SMXE};
 
 /// Pin-based controls: all go to vmcs02 as they are.
 const PIN: Pin = Pin::EXTERNAL_INTERRUPT_EXITING
@@ -71,15 +70,24 @@ const ENTRY: Entry = Entry::LOAD_DEBUG_CONTROLS
     .union(Entry::LOAD_EFER);
 
 /// IA32_VMX_EPT_VPID_CAP: what the software walk and the VPID mapping know.
-/// Not offered: 5-level EPT (bit 7) and supervisor shadow stacks (bit 23).
-const EPT_VPID: u64 = 1 << 0 // execute-only
-    | 1 << 6 // 4-level walk
-    | 1 << 8 | 1 << 14 // UC and WB tables
-    | 1 << 16 | 1 << 17 // 2 MiB and 1 GiB leaves
-    | 1 << 20 | 1 << 25 | 1 << 26 // INVEPT
-    | 1 << 21 // accessed and dirty flags
-    | 1 << 22 // advanced exit information
-    | 1 << 32 | 0xf << 40; // INVVPID
+/// Not offered: 5-level EPT and supervisor shadow stacks.
+const EPT_VPID: u64 = EptVpidCap::EXECUTE_ONLY
+    .union(EptVpidCap::WALK_4)
+    .union(EptVpidCap::TABLES_UC)
+    .union(EptVpidCap::TABLES_WB)
+    .union(EptVpidCap::PAGE_2M)
+    .union(EptVpidCap::PAGE_1G)
+    .union(EptVpidCap::INVEPT)
+    .union(EptVpidCap::INVEPT_SINGLE)
+    .union(EptVpidCap::INVEPT_ALL)
+    .union(EptVpidCap::ACCESSED_DIRTY)
+    .union(EptVpidCap::ADVANCED_INFO)
+    .union(EptVpidCap::INVVPID)
+    .union(EptVpidCap::INVVPID_ADDRESS)
+    .union(EptVpidCap::INVVPID_SINGLE)
+    .union(EptVpidCap::INVVPID_ALL)
+    .union(EptVpidCap::INVVPID_RETAIN_GLOBALS)
+    .bits();
 
 /// IA32_VMX_MISC: bit 14 (PT in VMX operation) is not offered.
 const NO_MISC: u64 = 1 << 14;
@@ -108,7 +116,7 @@ pub fn offer(below: &VmxCaps, present: &FieldSet) -> VmxCaps {
     caps.proc_plain = caps.proc_plain.without(NO_PROC.bits());
     caps.proc_true = caps.proc_true.without(NO_PROC.bits());
     // GETSEC is not emulated, and CPUID hides SMX.
-    caps.cr4_fixed1 &= !(CR4_SMXE | CR4_FRED);
+    caps.cr4_fixed1 &= !(Cr4::SMXE.bits() | Cr4::FRED.bits());
     caps.proc3 = 0;
     caps.proc2 = caps.proc2.without(!PROC2.bits());
     let no_exit = !EXIT.bits();

@@ -3,32 +3,18 @@
 //! SDM "VM-Exit Instruction-Information Field" gives the layout, "Memory
 //! Operands"/"Segment Limit Checking" the checks before the access.
 
-use umbra_vmcs::field::{self, Field};
+use umbra_arch::instruction::VmxOperand;
+use umbra_arch::{AccessRights, Efer, Exception, SegmentName};
+use umbra_vmcs::field::{self, Field, SegmentFields};
 
-use crate::bits::*;
-use crate::fault::{Fault, Refusal};
+use crate::fault::Refusal;
 use crate::hw::{Memory, Msrs, Registers, VmcsAccess};
 use crate::paging::{Access, Paging, Walked};
+use crate::segmentation::Segment;
 
-/// The VM-exit instruction-information field of the VMX instructions.
-#[derive(Clone, Copy, Debug)]
-pub struct InsnInfo(pub u32);
-
-impl InsnInfo {
-    /// Whether the primary operand is a register (VMREAD and VMWRITE).
-    pub const fn is_register(self) -> bool {
-        self.0 & 1 << 10 != 0
-    }
-
-    /// The register of the primary operand.
-    pub const fn reg1(self) -> usize {
-        (self.0 >> 3 & 0xf) as usize
-    }
-
-    /// The register of the secondary operand.
-    pub const fn reg2(self) -> usize {
-        (self.0 >> 28) as usize
-    }
+/// The operand information of a VMX instruction that L1 exited with.
+pub fn vmx_operand(hw: &mut impl VmcsAccess) -> VmxOperand {
+    VmxOperand::from_bits(hw.read(field::VM_EXIT_INSTRUCTION_INFORMATION) as u32)
 }
 
 /// A general register of L1, RSP included.
@@ -49,40 +35,10 @@ pub fn set_gpr(hw: &mut (impl VmcsAccess + Registers), number: usize, value: u64
     }
 }
 
-const SEGMENTS: [(Field, Field, Field); 6] = [
-    (
-        field::GUEST_ES_BASE,
-        field::GUEST_ES_LIMIT,
-        field::GUEST_ES_ACCESS_RIGHTS,
-    ),
-    (
-        field::GUEST_CS_BASE,
-        field::GUEST_CS_LIMIT,
-        field::GUEST_CS_ACCESS_RIGHTS,
-    ),
-    (
-        field::GUEST_SS_BASE,
-        field::GUEST_SS_LIMIT,
-        field::GUEST_SS_ACCESS_RIGHTS,
-    ),
-    (
-        field::GUEST_DS_BASE,
-        field::GUEST_DS_LIMIT,
-        field::GUEST_DS_ACCESS_RIGHTS,
-    ),
-    (
-        field::GUEST_FS_BASE,
-        field::GUEST_FS_LIMIT,
-        field::GUEST_FS_ACCESS_RIGHTS,
-    ),
-    (
-        field::GUEST_GS_BASE,
-        field::GUEST_GS_LIMIT,
-        field::GUEST_GS_ACCESS_RIGHTS,
-    ),
-];
-const SS: usize = 2;
-const FS: usize = 4;
+/// The access rights in a field of the current VMCS.
+pub(crate) fn rights_in(hw: &mut impl VmcsAccess, field: Field) -> AccessRights {
+    AccessRights::from_bits(hw.read(field) as u32)
+}
 
 /// A memory operand whose address is known and whose segment permits it.
 #[derive(Clone, Copy, Debug)]
@@ -100,37 +56,38 @@ impl MemoryOperand {
     /// #GP(0), or #SS(0) for the stack segment.
     pub fn decode(
         hw: &mut (impl VmcsAccess + Registers),
-        info: InsnInfo,
+        info: VmxOperand,
         length_bytes: u64,
         write: bool,
         physical_bits: u32,
         gib_pages: bool,
-    ) -> Result<Self, Fault> {
+    ) -> Result<Self, Exception> {
         let paging = Paging::of_l1(hw, physical_bits, gib_pages);
-        let info = info.0;
         let mut offset = hw.read(field::EXIT_QUALIFICATION);
-        if info & 1 << 27 == 0 {
-            offset = offset.wrapping_add(gpr(hw, (info >> 23 & 0xf) as usize));
+        if !info.no_base() {
+            offset = offset.wrapping_add(gpr(hw, info.base().into()));
         }
-        if info & 1 << 22 == 0 {
-            let index = gpr(hw, (info >> 18 & 0xf) as usize);
-            offset = offset.wrapping_add(index << (info & 3));
+        if !info.no_index() {
+            let index = gpr(hw, info.index().into());
+            offset = offset.wrapping_add(index << info.scaling());
         }
-        offset &= match info >> 7 & 7 {
-            0 => 0xffff,
-            1 => 0xffff_ffff,
-            _ => u64::MAX,
+        offset &= info.address_size().mask();
+        let Some(segment) = info.segment() else {
+            return Err(Exception::GP);
         };
-        let segment = (info >> 15 & 7) as usize;
-        let Some(&(base, limit, rights)) = SEGMENTS.get(segment) else {
-            return Err(Fault::GP);
+        let segment_fault = match segment {
+            SegmentName::Ss => Exception::SS,
+            _ => Exception::GP,
         };
-        let segment_fault = if segment == SS { Fault::SS } else { Fault::GP };
+        let fields = SegmentFields::of(segment);
 
-        let cs_rights = hw.read(field::GUEST_CS_ACCESS_RIGHTS);
-        let is_64_bit = hw.read(field::GUEST_IA32_EFER) & EFER_LMA != 0 && cs_rights & 1 << 13 != 0;
+        let cs_rights = rights_in(hw, field::GUEST_CS_ACCESS_RIGHTS);
+        let is_64_bit = Efer::LMA.is_in(hw.read(field::GUEST_IA32_EFER)) && cs_rights.long();
         if is_64_bit {
-            let base = if segment >= FS { hw.read(base) } else { 0 };
+            let base = match segment.has_base_in_64_bit_mode() {
+                true => hw.read(fields.base),
+                false => 0,
+            };
             let linear = base.wrapping_add(offset);
             let form = paging.linear_form();
             return match form.resolve(linear, length_bytes) {
@@ -143,32 +100,19 @@ impl MemoryOperand {
             };
         }
 
-        let rights = hw.read(rights);
-        let limit = hw.read(limit);
-        if rights & AR_UNUSABLE != 0 || !segment_permits(rights, write) {
-            return Err(segment_fault);
-        }
-        let last = offset + (length_bytes - 1);
-        let expand_down = rights & 0xc == 0x4;
-        let within = if expand_down {
-            let top = if rights & 1 << 14 != 0 {
-                0xffff_ffff
-            } else {
-                0xffff
-            };
-            offset > limit && last <= top
-        } else {
-            last <= limit
+        let segment = Segment {
+            base: hw.read(fields.base),
+            limit: hw.read(fields.limit),
+            rights: rights_in(hw, fields.rights),
         };
-        if !within {
-            return Err(segment_fault);
+        match segment.linear(offset, length_bytes, write) {
+            Some(linear) => Ok(Self {
+                linear,
+                paging,
+                is_64_bit,
+            }),
+            None => Err(segment_fault),
         }
-        let linear = hw.read(base).wrapping_add(offset) & 0xffff_ffff;
-        Ok(Self {
-            linear,
-            paging,
-            is_64_bit,
-        })
     }
 
     /// The linear address of the byte at `offset` of the operand.
@@ -248,31 +192,5 @@ impl MemoryOperand {
     /// How many of the operand's bytes lie in its first page.
     fn split(&self, length: usize) -> usize {
         length.min(0x1000 - (self.linear & 0xfff) as usize)
-    }
-}
-
-/// Whether a segment's type permits the access. SDM "Type Checking".
-const fn segment_permits(rights: u64, write: bool) -> bool {
-    let is_code = rights & 0x8 != 0;
-    let second = rights & 0x2 != 0;
-    match (is_code, write) {
-        (true, true) => false,
-        (true, false) => second,
-        (false, true) => second,
-        (false, false) => true,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn code_is_never_written_and_read_only_if_readable() {
-        assert!(!segment_permits(0xb, true));
-        assert!(segment_permits(0xb, false));
-        assert!(!segment_permits(0x9, false));
-        assert!(segment_permits(0x3, true));
-        assert!(!segment_permits(0x1, true));
     }
 }

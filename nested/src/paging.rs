@@ -4,10 +4,12 @@
 //! supervisor-mode data accesses unless said otherwise; accessed and dirty
 //! flags are set as the CPU sets them.
 
+use umbra_arch::msr;
+use umbra_arch::paging::Pte;
+use umbra_arch::{Cr0, Cr4, Efer, Exception, PageFaultCode, Rflags};
 use umbra_vmcs::field;
 
-use crate::bits::*;
-use crate::fault::{Fault, Refusal};
+use crate::fault::Refusal;
 use crate::hw::{Memory, Msrs, Registers, VmcsAccess};
 use crate::linear::LinearForm;
 
@@ -33,14 +35,16 @@ impl Access {
     };
 
     /// What the access adds to the error code of a page fault.
-    const fn error_code(self) -> u32 {
-        let write = if self.write { ERROR_W } else { 0 };
-        write | if self.user { ERROR_U } else { 0 }
+    fn error_code(self) -> PageFaultCode {
+        let mut code = PageFaultCode::empty();
+        code.set(PageFaultCode::W, self.write);
+        code.set(PageFaultCode::U, self.user);
+        code
     }
 
     /// The error code of a page fault of this access to a page that is there.
-    pub const fn error_code_present(self) -> u32 {
-        ERROR_P | self.error_code()
+    pub fn error_code_present(self) -> PageFaultCode {
+        PageFaultCode::P | self.error_code()
     }
 }
 
@@ -49,19 +53,9 @@ impl Access {
 /// execute the instruction again instead, and take its interrupts in between.
 const WALKS: u32 = 64;
 
-const P: u64 = 1 << 0;
-const RW: u64 = 1 << 1;
-const US: u64 = 1 << 2;
-const A: u64 = 1 << 5;
-const D: u64 = 1 << 6;
-const PS: u64 = 1 << 7;
-const XD: u64 = 1 << 63;
-
-const ERROR_P: u32 = 1 << 0;
-const ERROR_W: u32 = 1 << 1;
-const ERROR_U: u32 = 1 << 2;
-const ERROR_RSVD: u32 = 1 << 3;
-const ERROR_PK: u32 = 1 << 5;
+const A: u64 = Pte::A.bits();
+const A_AND_D: u64 = Pte::A.union(Pte::D).bits();
+const RW_AND_US: u64 = Pte::RW.union(Pte::US).bits();
 
 /// The most levels that a walk has.
 const LEVELS: usize = 5;
@@ -191,7 +185,7 @@ impl Paging {
     /// What a walk depends on besides the entries.
     const fn dependencies(&self) -> Self {
         Self {
-            rflags: self.rflags & RFLAGS_AC,
+            rflags: self.rflags & Rflags::AC.bits(),
             ..*self
         }
     }
@@ -199,7 +193,9 @@ impl Paging {
     /// A walk of 64-bit entries alone can, and only without protection keys, whose
     /// rights are in registers.
     const fn can_be_remembered(&self) -> bool {
-        self.cr0 & CR0_PG != 0 && self.efer & EFER_LMA != 0 && self.cr4 & (CR4_PKE | CR4_PKS) == 0
+        Cr0::PG.is_in(self.cr0)
+            && Efer::LMA.is_in(self.efer)
+            && !Cr4::PKE.union(Cr4::PKS).any_in(self.cr4)
     }
 
     /// One walk; `None` if an entry changed before its flags could be set.
@@ -209,16 +205,16 @@ impl Paging {
         walked: &mut Walked,
         linear: u64,
         access: Access,
-    ) -> Result<Option<u64>, Fault> {
-        if self.cr0 & CR0_PG == 0 {
+    ) -> Result<Option<u64>, Exception> {
+        if !Cr0::PG.is_in(self.cr0) {
             return Ok(Some(linear & 0xffff_ffff));
         }
-        if self.efer & EFER_LMA != 0 {
-            let levels = if self.cr4 & CR4_LA57 != 0 { 5 } else { 4 };
+        if Efer::LMA.is_in(self.efer) {
+            let levels = if Cr4::LA57.is_in(self.cr4) { 5 } else { 4 };
             let root = self.cr3 & self.address_mask();
             return self.walk_wide(hw, walked, linear, access, root, levels);
         }
-        if self.cr4 & CR4_PAE != 0 {
+        if Cr4::PAE.is_in(self.cr4) {
             return self.walk_pae(hw, walked, linear & 0xffff_ffff, access);
         }
         self.walk_32(hw, linear & 0xffff_ffff, access)
@@ -229,8 +225,8 @@ impl Paging {
         ((1_u64 << self.physical_bits.clamp(32, 52)) - 1) & !0xfff
     }
 
-    fn fault(&self, linear: u64, access: Access, error: u32) -> Fault {
-        Fault::page(linear, access.error_code() | error)
+    fn fault(&self, linear: u64, access: Access, error: PageFaultCode) -> Exception {
+        Exception::page(linear, (access.error_code() | error).bits())
     }
 
     /// Reads an entry; page-table entries are aligned, so one read is whole.
@@ -249,20 +245,20 @@ impl Paging {
         access: Access,
         rights: u64,
         leaf: u64,
-    ) -> Result<(), Fault> {
-        let user_page = rights & US != 0;
+    ) -> Result<(), Exception> {
+        let user_page = Pte::US.is_in(rights);
         let denied = if access.user {
-            !user_page || access.write && rights & RW == 0
+            !user_page || access.write && !Pte::RW.is_in(rights)
         } else {
             // SMAP guards user pages from explicit supervisor accesses while
             // RFLAGS.AC is 0.
-            user_page && self.cr4 & CR4_SMAP != 0 && self.rflags & RFLAGS_AC == 0
-                || access.write && rights & RW == 0 && self.cr0 & CR0_WP != 0
+            user_page && Cr4::SMAP.is_in(self.cr4) && !Rflags::AC.is_in(self.rflags)
+                || access.write && !Pte::RW.is_in(rights) && Cr0::WP.is_in(self.cr0)
         };
         if denied {
-            return Err(self.fault(linear, access, ERROR_P));
+            return Err(self.fault(linear, access, PageFaultCode::P));
         }
-        if self.efer & EFER_LMA != 0 {
+        if Efer::LMA.is_in(self.efer) {
             self.permit_by_key(hw, linear, access, user_page, leaf)?;
         }
         Ok(())
@@ -277,23 +273,23 @@ impl Paging {
         access: Access,
         user_page: bool,
         leaf: u64,
-    ) -> Result<(), Fault> {
-        let is_on = if user_page { CR4_PKE } else { CR4_PKS };
-        if self.cr4 & is_on == 0 {
+    ) -> Result<(), Exception> {
+        let is_on = if user_page { Cr4::PKE } else { Cr4::PKS };
+        if !is_on.is_in(self.cr4) {
             return Ok(());
         }
         let rights = if user_page {
             hw.pkru()
         } else {
             // A CPU with CR4.PKS has the MSR.
-            hw.rdmsr_l1(MSR_IA32_PKRS).unwrap_or(0) as u32
+            hw.rdmsr_l1(msr::IA32_PKRS).unwrap_or(0) as u32
         };
         let key = (leaf >> 59 & 0xf) as u32;
         let rights = rights >> (2 * key);
         let write_disabled =
-            rights & 2 != 0 && access.write && (access.user || self.cr0 & CR0_WP != 0);
+            rights & 2 != 0 && access.write && (access.user || Cr0::WP.is_in(self.cr0));
         if rights & 1 != 0 || write_disabled {
-            return Err(self.fault(linear, access, ERROR_P | ERROR_PK));
+            return Err(self.fault(linear, access, PageFaultCode::P | PageFaultCode::PK));
         }
         Ok(())
     }
@@ -308,25 +304,25 @@ impl Paging {
         access: Access,
         root: u64,
         levels: u32,
-    ) -> Result<Option<u64>, Fault> {
+    ) -> Result<Option<u64>, Exception> {
         let mut table = root;
-        let mut rights = RW | US;
+        let mut rights = RW_AND_US;
         let mut level = levels;
         loop {
             let shift = 12 + 9 * (level - 1);
             let at = table + 8 * (linear >> shift & 0x1ff);
             let entry = Self::entry(hw, at, true);
-            if entry & P == 0 {
-                return Err(self.fault(linear, access, 0));
+            if !Pte::P.is_in(entry) {
+                return Err(self.fault(linear, access, PageFaultCode::empty()));
             }
             let may_be_leaf = level == 2 || level == 3 && levels > 2 && self.gib_pages;
-            let is_leaf = level == 1 || entry & PS != 0 && may_be_leaf;
+            let is_leaf = level == 1 || Pte::PS.is_in(entry) && may_be_leaf;
             if entry & self.reserved_wide(level, levels, is_leaf) != 0 {
-                return Err(self.fault(linear, access, ERROR_P | ERROR_RSVD));
+                return Err(self.fault(linear, access, PageFaultCode::P | PageFaultCode::RSVD));
             }
             rights &= entry;
             if !is_leaf {
-                if entry & A == 0 && !hw.set_bits_l1(at, true, entry, A) {
+                if !Pte::A.is_in(entry) && !hw.set_bits_l1(at, true, entry, A) {
                     return Ok(None);
                 }
                 walked.met(at, entry | A);
@@ -335,7 +331,7 @@ impl Paging {
                 continue;
             }
             self.permit(hw, linear, access, rights, entry)?;
-            let wanted = if access.write { A | D } else { A };
+            let wanted = if access.write { A_AND_D } else { A };
             if entry & wanted != wanted && !hw.set_bits_l1(at, true, entry, wanted) {
                 return Ok(None);
             }
@@ -353,15 +349,15 @@ impl Paging {
         // Above the width up to bit 51; PAE paging reserves up to bit 62.
         let top: u64 = if ia32e { (1 << 52) - 1 } else { (1 << 63) - 1 };
         let mut reserved = top & !(self.address_mask() | 0xfff);
-        if self.efer & EFER_NXE == 0 {
-            reserved |= XD;
+        if !Efer::NXE.is_in(self.efer) {
+            reserved |= Pte::XD.bits();
         }
         if is_leaf && level > 1 {
             // Bit 12 is the PAT bit of a large leaf.
             reserved |= ((1 << (12 + 9 * (level - 1))) - 1) & !0x1fff;
         }
         if !is_leaf && level >= 3 {
-            reserved |= PS;
+            reserved |= Pte::PS.bits();
         }
         reserved
     }
@@ -374,7 +370,7 @@ impl Paging {
         walked: &mut Walked,
         linear: u64,
         access: Access,
-    ) -> Result<Option<u64>, Fault> {
+    ) -> Result<Option<u64>, Exception> {
         let pdpte = hw.read(
             [
                 field::GUEST_PDPTE0,
@@ -383,8 +379,8 @@ impl Paging {
                 field::GUEST_PDPTE3,
             ][(linear >> 30 & 3) as usize],
         );
-        if pdpte & P == 0 {
-            return Err(self.fault(linear, access, 0));
+        if !Pte::P.is_in(pdpte) {
+            return Err(self.fault(linear, access, PageFaultCode::empty()));
         }
         self.walk_wide(hw, walked, linear, access, pdpte & self.address_mask(), 2)
     }
@@ -395,33 +391,33 @@ impl Paging {
         hw: &mut (impl Registers + Memory + Msrs),
         linear: u64,
         access: Access,
-    ) -> Result<Option<u64>, Fault> {
+    ) -> Result<Option<u64>, Exception> {
         let directory = (self.cr3 & 0xffff_f000) + 4 * (linear >> 22 & 0x3ff);
         let entry = Self::entry(hw, directory, false);
-        if entry & P == 0 {
-            return Err(self.fault(linear, access, 0));
+        if !Pte::P.is_in(entry) {
+            return Err(self.fault(linear, access, PageFaultCode::empty()));
         }
-        let is_large = entry & PS != 0 && self.cr4 & CR4_PSE != 0;
+        let is_large = Pte::PS.is_in(entry) && Cr4::PSE.is_in(self.cr4);
         // PSE-36: bits 20:13 are address bits 39:32 as far as the width
         // reaches; the rest is reserved.
         let high_bits = self.physical_bits.clamp(32, 40) - 32;
         let high_mask = ((1_u64 << high_bits) - 1) << 13;
         if is_large {
             if entry & (0x1ff << 13) & !high_mask != 0 {
-                return Err(self.fault(linear, access, ERROR_P | ERROR_RSVD));
+                return Err(self.fault(linear, access, PageFaultCode::P | PageFaultCode::RSVD));
             }
-            let is_mapped = self.use_leaf_32(hw, linear, access, directory, entry, RW | US)?;
+            let is_mapped = self.use_leaf_32(hw, linear, access, directory, entry, RW_AND_US)?;
             let high = (entry & high_mask) >> 13 << 32;
             let base = high | entry & 0xffc0_0000;
             return Ok(is_mapped.then_some(base | linear & 0x3f_ffff));
         }
-        if entry & A == 0 && !hw.set_bits_l1(directory, false, entry, A) {
+        if !Pte::A.is_in(entry) && !hw.set_bits_l1(directory, false, entry, A) {
             return Ok(None);
         }
         let at = (entry & 0xffff_f000) + 4 * (linear >> 12 & 0x3ff);
         let leaf = Self::entry(hw, at, false);
-        if leaf & P == 0 {
-            return Err(self.fault(linear, access, 0));
+        if !Pte::P.is_in(leaf) {
+            return Err(self.fault(linear, access, PageFaultCode::empty()));
         }
         let is_mapped = self.use_leaf_32(hw, linear, access, at, leaf, entry)?;
         Ok(is_mapped.then_some(leaf & 0xffff_f000 | linear & 0xfff))
@@ -437,9 +433,9 @@ impl Paging {
         at: u64,
         leaf: u64,
         above: u64,
-    ) -> Result<bool, Fault> {
+    ) -> Result<bool, Exception> {
         self.permit(hw, linear, access, above & leaf, leaf)?;
-        let wanted = if access.write { A | D } else { A };
+        let wanted = if access.write { A_AND_D } else { A };
         Ok(leaf & wanted == wanted || hw.set_bits_l1(at, false, leaf, wanted))
     }
 }

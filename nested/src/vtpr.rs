@@ -8,12 +8,12 @@
 //! L2's MOV to CR8, which would have to exit. SDM "TPR Virtualization", "VMX
 //! Controls for APIC Virtualization".
 
+use umbra_arch::Exception;
 use umbra_vmcs::controls::{Proc, Proc2};
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;
 
 use crate::exit::L2Done;
-use crate::fault::Fault;
 use crate::hw::{Hardware, Memory, VmcsAccess};
 use crate::slots::{Slot, SlotId};
 use crate::state::Nested;
@@ -85,7 +85,7 @@ impl Nested {
             _ => hw.gpr(register),
         };
         if value & !0xf != 0 {
-            if !self.raise_in_l2(hw, id, Fault::GP) {
+            if !self.raise_in_l2(hw, id, Exception::GP) {
                 return self.reflect_event(hw, Reason::ExceptionOrNmi as u32);
             }
             self.continue_l2(hw);

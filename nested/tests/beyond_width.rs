@@ -4,8 +4,9 @@
 mod model;
 
 use model::*;
+use umbra_arch::{EventInfo, Exception, Rflags};
 use umbra_nested::beyond_width::in_delivery;
-use umbra_nested::{Done, Fault, L2Done, Nested};
+use umbra_nested::{Done, L2Done, Nested};
 use umbra_vmcs::Field;
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;
@@ -13,7 +14,7 @@ use umbra_vmcs::field;
 /// The model's width is 40 bits.
 const BEYOND: u64 = 1 << 45;
 const LINEAR: u64 = 0x1234_5678;
-const RF: u64 = 1 << 16;
+const RF: u64 = Rflags::RF.bits();
 /// Read, write and fetch, with a linear address.
 const READ: u64 = 0x181;
 const WRITE: u64 = 0x182;
@@ -172,7 +173,7 @@ fn a_fault_in_the_delivery_of_a_fault_is_a_double_fault() {
 /// SDM "Conditions for Generating a Double Fault", row by row.
 #[test]
 fn two_faults_become_what_the_sdm_says() {
-    let page = Fault::page(0, 9);
+    let page = Exception::page(0, 9);
     let double = Some(8);
     for (vectoring, second, becomes) in [
         (0, page, Some(14)),
@@ -183,15 +184,15 @@ fn two_faults_become_what_the_sdm_says() {
         // #DB, #GP, #PF, #VE, #DF.
         (0x8000_0301, page, Some(14)),
         (0x8000_0b0d, page, Some(14)),
-        (0x8000_0b0d, Fault::GP, double),
-        (0x8000_0b0e, Fault::GP, double),
+        (0x8000_0b0d, Exception::GP, double),
+        (0x8000_0b0e, Exception::GP, double),
         (0x8000_0b0e, page, double),
         (0x8000_0314, page, double),
         (0x8000_0b08, page, None),
-        (0x8000_0b08, Fault::GP, None),
-        (0x8000_0b08, Fault::UD, Some(6)),
+        (0x8000_0b08, Exception::GP, None),
+        (0x8000_0b08, Exception::UD, Some(6)),
     ] {
-        let found = in_delivery(vectoring, second).map(|fault| fault.vector);
+        let found = in_delivery(EventInfo::from_bits(vectoring), second).map(|fault| fault.vector);
         assert_eq!(found, becomes, "{vectoring:#x}, then {}", second.vector);
     }
 }

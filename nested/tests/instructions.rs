@@ -3,7 +3,8 @@
 mod model;
 
 use model::*;
-use umbra_nested::{Done, Fault};
+use umbra_arch::Exception;
+use umbra_nested::Done;
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;
 
@@ -27,7 +28,7 @@ fn outside_vmx_operation_everything_but_vmxon_is_ud() {
         hw.memory_operand(0);
         assert_eq!(
             nested.instruction(&mut hw, reason),
-            Done::Fault(Fault::UD),
+            Done::Fault(Exception::UD),
             "{reason:?}"
         );
     }
@@ -39,15 +40,15 @@ fn vmxon_wants_vmxe_as_l1_reads_it_and_cpl_0() {
     let mut nested = nested();
     hw.write(field::CR4_READ_SHADOW, 0x20);
     let done = pointer(&mut hw, &mut nested, Reason::Vmxon, VMXON_REGION);
-    assert_eq!(done, Done::Fault(Fault::UD));
+    assert_eq!(done, Done::Fault(Exception::UD));
     hw.write(field::CR4_READ_SHADOW, 0x2020);
     hw.write(field::GUEST_SS_ACCESS_RIGHTS, 0xc0f3);
     let done = pointer(&mut hw, &mut nested, Reason::Vmxon, VMXON_REGION);
-    assert_eq!(done, Done::Fault(Fault::GP));
+    assert_eq!(done, Done::Fault(Exception::GP));
     hw.write(field::GUEST_SS_ACCESS_RIGHTS, 0xc093);
     hw.msrs.insert(0x3a, 4);
     let done = pointer(&mut hw, &mut nested, Reason::Vmxon, VMXON_REGION);
-    assert_eq!(done, Done::Fault(Fault::GP));
+    assert_eq!(done, Done::Fault(Exception::GP));
 }
 
 #[test]
@@ -195,11 +196,11 @@ fn an_operand_that_is_not_mapped_is_a_page_fault() {
     hw.memory_operand(0);
     hw.write(field::EXIT_QUALIFICATION, 0x40_0000_0000);
     let done = nested.instruction(&mut hw, Reason::Vmptrst);
-    assert_eq!(done, Done::Fault(Fault::page(0x40_0000_0000, 2)));
+    assert_eq!(done, Done::Fault(Exception::page(0x40_0000_0000, 2)));
     hw.write(field::EXIT_QUALIFICATION, 0x8000_0000_0000);
     assert_eq!(
         nested.instruction(&mut hw, Reason::Vmptrst),
-        Done::Fault(Fault::GP)
+        Done::Fault(Exception::GP)
     );
 }
 

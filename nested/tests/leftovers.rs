@@ -13,7 +13,7 @@ const MONITOR_TRAP_FLAG: u64 = 1 << 27;
 const USE_MSR_BITMAPS: u64 = 1 << 28;
 const PROC: u64 = 0x0400_6172;
 const BITMAP: u64 = 0xb000;
-const GS_BASE: u32 = 0xc000_0101;
+const GS_BASE: u32 = umbra_arch::msr::IA32_GS_BASE;
 const GS_BASE_BIT: u64 = BITMAP + 0xc00 + 0x101 / 8;
 
 fn enc(f: Field) -> u64 {

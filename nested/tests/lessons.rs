@@ -4,7 +4,8 @@
 mod model;
 
 use model::*;
-use umbra_nested::{Done, Fault, L2Done, Nested};
+use umbra_arch::Exception;
+use umbra_nested::{Done, L2Done, Nested};
 use umbra_vmcs::Field;
 use umbra_vmcs::exit::{ENTRY_FAILURE, Reason};
 use umbra_vmcs::field;
@@ -70,7 +71,7 @@ fn user_code_gets_gp_before_anything_else_is_looked_at() {
             hw.write(field::GUEST_SS_ACCESS_RIGHTS, 0xc0f3);
             let before = nested.current_pointer();
             let done = nested.instruction(&mut hw, reason);
-            assert_eq!(done, Done::Fault(Fault::GP), "{reason:?}");
+            assert_eq!(done, Done::Fault(Exception::GP), "{reason:?}");
             assert_eq!(nested.current_pointer(), before, "{reason:?}");
             assert!(nested.in_vmx_operation() && !nested.in_l2());
         }

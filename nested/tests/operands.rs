@@ -3,17 +3,17 @@
 mod model;
 
 use model::*;
+use umbra_arch::msr::IA32_PKRS;
+use umbra_arch::{Cr0, Cr3, Cr4, Exception};
 use umbra_nested::paging::{Access, Paging, Walked};
-use umbra_nested::{Done, Fault, Refusal};
+use umbra_nested::{Done, Refusal};
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;
 
-const CR0_WP: u64 = 1 << 16;
-const CR4_PKE: u64 = 1 << 22;
-const CR4_PKS: u64 = 1 << 24;
-const CR4_LAM_SUP: u64 = 1 << 28;
-const CR3_LAM_U48: u64 = 1 << 62;
-const PKRS: u32 = 0x6e1;
+const PKE: u64 = Cr4::PKE.bits();
+const PKS: u64 = Cr4::PKS.bits();
+const LAM_SUP: u64 = Cr4::LAM_SUP.bits();
+const LAM_U48: u64 = Cr3::LAM_U48.bits();
 /// The PDPTE that maps all of the model's memory: present, writable, large.
 const PDPTE: u64 = 0x11000;
 const MAPS: u64 = 0x83;
@@ -108,21 +108,21 @@ fn protection_keys_follow_the_sdm() {
     const KEY: u64 = 5;
     const NO_ACCESS: u64 = 1 << (2 * KEY);
     const NO_WRITE: u64 = 2 << (2 * KEY);
-    let with_wp = 0x8000_0033 | CR0_WP;
+    let with_wp = 0x8000_0033 | Cr0::WP.bits();
     let without_wp = 0x8000_0033;
-    // CR4, CR0, is it a user page, PKRS, PKRU, may be read, may be written
+    // CR4, CR0, is it a user page, IA32_PKRS, PKRU, may be read, may be written
     for (cr4, cr0, is_user, pkrs, pkru, reads, writes) in [
         (0, with_wp, false, NO_ACCESS, NO_ACCESS, true, true),
-        (CR4_PKS, with_wp, false, 0, NO_ACCESS, true, true),
-        (CR4_PKS, with_wp, false, NO_ACCESS, 0, false, false),
-        (CR4_PKS, without_wp, false, NO_ACCESS, 0, false, false),
-        (CR4_PKS, with_wp, false, NO_WRITE, 0, true, false),
-        (CR4_PKS, without_wp, false, NO_WRITE, 0, true, true),
-        (CR4_PKS, with_wp, false, !(3 << (2 * KEY)), 0, true, true),
-        (CR4_PKS, with_wp, true, NO_ACCESS, 0, true, true),
-        (CR4_PKE, with_wp, false, 0, NO_ACCESS, true, true),
-        (CR4_PKE, with_wp, true, NO_ACCESS, NO_WRITE, true, false),
-        (CR4_PKE | CR4_PKS, with_wp, true, 0, NO_ACCESS, false, false),
+        (PKS, with_wp, false, 0, NO_ACCESS, true, true),
+        (PKS, with_wp, false, NO_ACCESS, 0, false, false),
+        (PKS, without_wp, false, NO_ACCESS, 0, false, false),
+        (PKS, with_wp, false, NO_WRITE, 0, true, false),
+        (PKS, without_wp, false, NO_WRITE, 0, true, true),
+        (PKS, with_wp, false, !(3 << (2 * KEY)), 0, true, true),
+        (PKS, with_wp, true, NO_ACCESS, 0, true, true),
+        (PKE, with_wp, false, 0, NO_ACCESS, true, true),
+        (PKE, with_wp, true, NO_ACCESS, NO_WRITE, true, false),
+        (PKE | PKS, with_wp, true, 0, NO_ACCESS, false, false),
     ] {
         let mut hw = Machine::new();
         let user = if is_user { USER } else { 0 };
@@ -130,7 +130,7 @@ fn protection_keys_follow_the_sdm() {
         hw.write_l1(PDPTE, &(MAPS | user | KEY << 59).to_le_bytes());
         hw.write(field::GUEST_CR0, cr0);
         hw.write(field::GUEST_CR4, 0x2020 | cr4);
-        hw.msrs.insert(PKRS, pkrs);
+        hw.msrs.insert(IA32_PKRS, pkrs);
         hw.pkru = pkru as u32;
         let case = format!("{cr4:#x} {cr0:#x} {is_user} {pkrs:#x} {pkru:#x}");
         for (access, is_allowed, code) in
@@ -138,7 +138,7 @@ fn protection_keys_follow_the_sdm() {
         {
             let expected = match is_allowed {
                 true => Ok(0x1000),
-                false => Err(Refusal::Fault(Fault::page(0x1000, code))),
+                false => Err(Refusal::Fault(Exception::page(0x1000, code))),
             };
             assert_eq!(translate(&mut hw, 0x1000, access), expected, "{case}");
         }
@@ -158,21 +158,21 @@ fn operands_are_masked() {
         hw.write(field::EXIT_QUALIFICATION, address);
         nested.instruction(&mut hw, Reason::Vmptrst)
     };
-    assert_eq!(vmptrst_at(0, 0, TAG | OPERAND), Done::Fault(Fault::GP));
-    assert_eq!(vmptrst_at(CR3_LAM_U48, 0, TAG | OPERAND), Done::Next);
+    assert_eq!(vmptrst_at(0, 0, TAG | OPERAND), Done::Fault(Exception::GP));
+    assert_eq!(vmptrst_at(LAM_U48, 0, TAG | OPERAND), Done::Next);
     let unmapped = 0x40_0000_0000;
     assert_eq!(
-        vmptrst_at(CR3_LAM_U48, 0, TAG | unmapped),
-        Done::Fault(Fault::page(unmapped, 2))
+        vmptrst_at(LAM_U48, 0, TAG | unmapped),
+        Done::Fault(Exception::page(unmapped, 2))
     );
     let high = 0xffff_8000_0000_1000;
     assert_eq!(
-        vmptrst_at(CR3_LAM_U48, 0, high & !TAG),
-        Done::Fault(Fault::GP)
+        vmptrst_at(LAM_U48, 0, high & !TAG),
+        Done::Fault(Exception::GP)
     );
     assert_eq!(
-        vmptrst_at(0, CR4_LAM_SUP, high & !TAG),
-        Done::Fault(Fault::page(high, 2))
+        vmptrst_at(0, LAM_SUP, high & !TAG),
+        Done::Fault(Exception::page(high, 2))
     );
 }
 

@@ -242,7 +242,7 @@ fn an_interrupted_delivery_starts_over_when_l0_handles_the_exit() {
 
 #[test]
 fn rf_is_forgotten_after_an_exit_that_l1_never_sees_but_kept_for_an_event() {
-    const RF: u64 = 1 << 16;
+    const RF: u64 = umbra_arch::Rflags::RF.bits();
     for (info, dr7, saved, left) in [
         (0, 0x400, RF, 0),
         (0, 0x401, RF, RF),

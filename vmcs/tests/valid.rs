@@ -6,7 +6,7 @@
 use proptest::prelude::*;
 use umbra_arch::EventType;
 use umbra_vmcs::controls::{Entry, Exit, Pin, Proc, Proc2, Proc3};
-use umbra_vmcs::field::{self, Field, FieldSet, Width};
+use umbra_vmcs::field::{self, Field, FieldSet, SegmentFields, Width};
 use umbra_vmcs::rules::cases::Bench;
 use umbra_vmcs::rules::check_all;
 
@@ -361,65 +361,17 @@ fn limit(c: &mut Choices) -> (u64, u64) {
     }
 }
 
-struct Segment {
-    selector: Field,
-    base: Field,
-    limit: Field,
-    rights: Field,
-}
-
-macro_rules! segment {
-    ($selector:ident, $base:ident, $limit:ident, $rights:ident) => {
-        Segment {
-            selector: field::$selector,
-            base: field::$base,
-            limit: field::$limit,
-            rights: field::$rights,
-        }
-    };
-}
-
-const DATA: [Segment; 4] = [
-    segment!(
-        GUEST_ES_SELECTOR,
-        GUEST_ES_BASE,
-        GUEST_ES_LIMIT,
-        GUEST_ES_ACCESS_RIGHTS
-    ),
-    segment!(
-        GUEST_DS_SELECTOR,
-        GUEST_DS_BASE,
-        GUEST_DS_LIMIT,
-        GUEST_DS_ACCESS_RIGHTS
-    ),
-    segment!(
-        GUEST_FS_SELECTOR,
-        GUEST_FS_BASE,
-        GUEST_FS_LIMIT,
-        GUEST_FS_ACCESS_RIGHTS
-    ),
-    segment!(
-        GUEST_GS_SELECTOR,
-        GUEST_GS_BASE,
-        GUEST_GS_LIMIT,
-        GUEST_GS_ACCESS_RIGHTS
-    ),
+const DATA: [SegmentFields; 4] = [
+    SegmentFields::ES,
+    SegmentFields::DS,
+    SegmentFields::FS,
+    SegmentFields::GS,
 ];
 
 fn guest_segments(c: &mut Choices, b: &mut Bench, mode: Mode, unrestricted: bool) -> u64 {
     if mode == Mode::V8086 {
-        let cs = segment!(
-            GUEST_CS_SELECTOR,
-            GUEST_CS_BASE,
-            GUEST_CS_LIMIT,
-            GUEST_CS_ACCESS_RIGHTS
-        );
-        let ss = segment!(
-            GUEST_SS_SELECTOR,
-            GUEST_SS_BASE,
-            GUEST_SS_LIMIT,
-            GUEST_SS_ACCESS_RIGHTS
-        );
+        let cs = SegmentFields::CS;
+        let ss = SegmentFields::SS;
         for s in DATA.iter().chain([&cs, &ss]) {
             let selector = c.any() & 0xffff;
             b.set(s.selector, selector);

@@ -5,6 +5,7 @@ use crate::cpu::percpu::Cpu;
 use crate::nested_hw::map_on_demand;
 use crate::nmi;
 use crate::vmcs::current::read;
+use umbra_arch::EventInfo;
 use umbra_nested::beyond_width;
 use umbra_vmcs::field;
 
@@ -15,7 +16,7 @@ pub fn violation(cpu: &mut Cpu, gpa: u64, qualification: u64) -> Action {
         nmi::block_again(qualification);
         return Action::Resume;
     }
-    let vectoring = read(field::IDT_VECTORING_INFORMATION);
+    let vectoring = EventInfo::from_bits(read(field::IDT_VECTORING_INFORMATION) as u32);
     let fault = beyond_width::fault(cpu, qualification);
     match beyond_width::in_delivery(vectoring, fault) {
         Some(fault) => Action::raise(fault),

@@ -8,9 +8,10 @@ use crate::cpu::registers::{Registers, gpr};
 use crate::machine::machine;
 use crate::vmcs::current::{change, read, write};
 use crate::vmcs::vmcs01;
+use umbra_arch::{AccessRights, Dr7, Rflags};
 use umbra_core::control_registers::cr0;
 use umbra_vmcs::controls::Pin;
-use umbra_vmcs::field;
+use umbra_vmcs::field::{self, SegmentFields};
 
 /// "Wait for SIPI" in the activity-state field.
 const WAIT_FOR_SIPI: u64 = 3;
@@ -107,66 +108,43 @@ pub fn write_init_state(cpu: &mut Cpu) {
     vmcs01::write_cr0(cpu, kept | cr0::ET);
     vmcs01::write_cr4(0);
     vmcs01::write_efer(0);
-    let data = [
-        (
-            field::GUEST_ES_SELECTOR,
-            field::GUEST_ES_BASE,
-            field::GUEST_ES_LIMIT,
-            field::GUEST_ES_ACCESS_RIGHTS,
-        ),
-        (
-            field::GUEST_SS_SELECTOR,
-            field::GUEST_SS_BASE,
-            field::GUEST_SS_LIMIT,
-            field::GUEST_SS_ACCESS_RIGHTS,
-        ),
-        (
-            field::GUEST_DS_SELECTOR,
-            field::GUEST_DS_BASE,
-            field::GUEST_DS_LIMIT,
-            field::GUEST_DS_ACCESS_RIGHTS,
-        ),
-        (
-            field::GUEST_FS_SELECTOR,
-            field::GUEST_FS_BASE,
-            field::GUEST_FS_LIMIT,
-            field::GUEST_FS_ACCESS_RIGHTS,
-        ),
-        (
-            field::GUEST_GS_SELECTOR,
-            field::GUEST_GS_BASE,
-            field::GUEST_GS_LIMIT,
-            field::GUEST_GS_ACCESS_RIGHTS,
-        ),
-    ];
-    for (selector, base, limit, rights) in data {
-        write(selector, 0);
-        write(base, 0);
-        write(limit, 0xffff);
-        write(rights, 0x93);
+    for data in SegmentFields::DATA {
+        write(data.selector, 0);
+        write(data.base, 0);
+        write(data.limit, 0xffff);
+        write(data.rights, AccessRights::DATA_16.into_bits().into());
     }
     for (to, value) in [
         (field::GUEST_CS_SELECTOR, 0xf000),
         (field::GUEST_CS_BASE, 0xffff_0000),
         (field::GUEST_CS_LIMIT, 0xffff),
-        (field::GUEST_CS_ACCESS_RIGHTS, 0x9b),
+        (
+            field::GUEST_CS_ACCESS_RIGHTS,
+            AccessRights::CODE_16.into_bits().into(),
+        ),
         (field::GUEST_LDTR_SELECTOR, 0),
         (field::GUEST_LDTR_BASE, 0),
         (field::GUEST_LDTR_LIMIT, 0xffff),
-        (field::GUEST_LDTR_ACCESS_RIGHTS, 0x82),
+        (
+            field::GUEST_LDTR_ACCESS_RIGHTS,
+            AccessRights::LDT.into_bits().into(),
+        ),
         (field::GUEST_TR_SELECTOR, 0),
         (field::GUEST_TR_BASE, 0),
         (field::GUEST_TR_LIMIT, 0xffff),
-        (field::GUEST_TR_ACCESS_RIGHTS, 0x8b),
+        (
+            field::GUEST_TR_ACCESS_RIGHTS,
+            AccessRights::TSS_BUSY.into_bits().into(),
+        ),
         (field::GUEST_GDTR_BASE, 0),
         (field::GUEST_GDTR_LIMIT, 0xffff),
         (field::GUEST_IDTR_BASE, 0),
         (field::GUEST_IDTR_LIMIT, 0xffff),
         (field::GUEST_RIP, 0xfff0),
         (field::GUEST_RSP, 0),
-        (field::GUEST_RFLAGS, 2),
+        (field::GUEST_RFLAGS, Rflags::FIXED.bits()),
         (field::GUEST_CR3, 0),
-        (field::GUEST_DR7, 0x400),
+        (field::GUEST_DR7, Dr7::FIXED.bits()),
         (field::GUEST_INTERRUPTIBILITY_STATE, 0),
         (field::GUEST_PENDING_DEBUG_EXCEPTIONS, 0),
         (field::VM_ENTRY_INTERRUPTION_INFORMATION, 0),

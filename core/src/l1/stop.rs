@@ -8,6 +8,8 @@ use crate::platform::reset;
 use crate::report;
 use crate::vmcs::current::read;
 use core::fmt;
+use umbra_arch::Exception;
+use umbra_arch::event::vector;
 use umbra_core::control_registers::cr4;
 use umbra_vmcs::InsnError;
 use umbra_vmcs::exit::ExitReason;
@@ -73,13 +75,11 @@ pub fn refused_entry(cpu: &Cpu, error: u32) -> ! {
 /// bare machine, where CR4.MCE 0 is a shutdown. SDM "VM-Entry Failures During or
 /// After Loading Guest State".
 pub fn machine_check(cpu: &Cpu) -> Action {
-    const MACHINE_CHECK: u8 = 18;
-
     if read(field::GUEST_CR4) & cr4::MCE == 0 {
         end(
             format_args!("L1 on CPU {} shut down by a machine check", cpu.index),
             false,
         );
     }
-    Action::Trap(Event::exception(MACHINE_CHECK))
+    Action::Trap(Event::exception(Exception::plain(vector::MC)))
 }

@@ -6,61 +6,21 @@ use crate::action::Action;
 use crate::cpu::percpu::Cpu;
 use crate::cpu::registers::gpr;
 use crate::exit::IoAccess;
-use crate::l1::instruction::end_of_instruction;
-use crate::l1::instruction::note_access;
+use crate::l1::instruction::{end_of_instruction, is_64_bit_mode, note_access};
 use crate::machine::machine;
 use crate::vmcs::current::{change, read};
+use umbra_arch::instruction::StringIoOperand;
+use umbra_arch::{AccessRights, Exception, Rflags, SegmentName};
 use umbra_core::breakpoints::Kind;
-use umbra_core::control_registers::efer;
-use umbra_core::string_operand::{AddressSize, Operand, SegmentFault};
 use umbra_nested::linear::LinearForm;
 use umbra_nested::paging::{Access, Paging, Walked};
-use umbra_nested::{Fault, Memory, Refusal};
+use umbra_nested::segmentation::Segment;
+use umbra_nested::{Memory, Refusal};
 use umbra_vmcs::controls::Proc;
-use umbra_vmcs::field::{self, Field};
+use umbra_vmcs::field::{self, SegmentFields};
 
-const RFLAGS_DF: u64 = 1 << 10;
-const RFLAGS_RF: u64 = 1 << 16;
 /// IA32_VMX_BASIC: INS and OUTS come with instruction information.
 const HAS_INFORMATION: u64 = 1 << 54;
-/// Segment numbers as in the instruction information.
-const ES: u64 = 0;
-const SS: u64 = 2;
-const FS: u64 = 4;
-
-/// Base, limit and access rights of a segment.
-const SEGMENTS: [(Field, Field, Field); 6] = [
-    (
-        field::GUEST_ES_BASE,
-        field::GUEST_ES_LIMIT,
-        field::GUEST_ES_ACCESS_RIGHTS,
-    ),
-    (
-        field::GUEST_CS_BASE,
-        field::GUEST_CS_LIMIT,
-        field::GUEST_CS_ACCESS_RIGHTS,
-    ),
-    (
-        field::GUEST_SS_BASE,
-        field::GUEST_SS_LIMIT,
-        field::GUEST_SS_ACCESS_RIGHTS,
-    ),
-    (
-        field::GUEST_DS_BASE,
-        field::GUEST_DS_LIMIT,
-        field::GUEST_DS_ACCESS_RIGHTS,
-    ),
-    (
-        field::GUEST_FS_BASE,
-        field::GUEST_FS_LIMIT,
-        field::GUEST_FS_ACCESS_RIGHTS,
-    ),
-    (
-        field::GUEST_GS_BASE,
-        field::GUEST_GS_LIMIT,
-        field::GUEST_GS_ACCESS_RIGHTS,
-    ),
-];
 
 /// Handles the access.
 pub fn handle(cpu: &mut Cpu, access: IoAccess) -> Action {
@@ -81,7 +41,7 @@ pub fn handle(cpu: &mut Cpu, access: IoAccess) -> Action {
             // Between two turns the instruction is under way: a breakpoint on
             // it is not met again. SDM "Instruction-Breakpoint Exception
             // Condition".
-            change(field::GUEST_RFLAGS, RFLAGS_RF, 0);
+            change(field::GUEST_RFLAGS, Rflags::RF.bits(), 0);
             Action::Resume
         }
         Err(Refusal::Fault(fault)) => Action::raise(fault),
@@ -91,16 +51,16 @@ pub fn handle(cpu: &mut Cpu, access: IoAccess) -> Action {
 
 /// Moves one element; says whether it was the last.
 fn element(cpu: &mut Cpu, access: IoAccess) -> Result<bool, Refusal> {
-    let information = read(field::VM_EXIT_INSTRUCTION_INFORMATION);
-    let size = AddressSize::from_information(information);
+    let operand = StringIoOperand::from_bits(read(field::VM_EXIT_INSTRUCTION_INFORMATION) as u32);
+    let size = operand.address_size();
     let count = cpu.regs.gprs[gpr::RCX] & size.mask();
     if access.is_repeated && count == 0 {
         return Ok(true);
     }
     let (pointer, segment) = if access.is_input {
-        (gpr::RDI, ES)
+        (gpr::RDI, Some(SegmentName::Es))
     } else {
-        (gpr::RSI, information >> 15 & 7)
+        (gpr::RSI, SegmentName::from_number(operand.segment_number()))
     };
     let offset = cpu.regs.gprs[pointer] & size.mask();
     let linear = linear_address(segment, offset, access)?;
@@ -126,7 +86,7 @@ fn element(cpu: &mut Cpu, access: IoAccess) -> Result<bool, Refusal> {
         Kind::Read
     };
     note_access(kind, linear, step);
-    let is_down = read(field::GUEST_RFLAGS) & RFLAGS_DF != 0;
+    let is_down = Rflags::DF.is_in(read(field::GUEST_RFLAGS));
     let by = if is_down { step.wrapping_neg() } else { step };
     let gprs = &mut cpu.regs.gprs;
     gprs[pointer] = size.moved(gprs[pointer], by);
@@ -138,31 +98,35 @@ fn element(cpu: &mut Cpu, access: IoAccess) -> Result<bool, Refusal> {
 }
 
 /// Checks the segment and gives the element's linear address.
-fn linear_address(segment: u64, offset: u64, access: IoAccess) -> Result<u64, Fault> {
-    let Some(&(base, limit, rights)) = SEGMENTS.get(segment as usize) else {
-        return Err(Fault::GP);
+fn linear_address(
+    segment: Option<SegmentName>,
+    offset: u64,
+    access: IoAccess,
+) -> Result<u64, Exception> {
+    let Some(segment) = segment else {
+        return Err(Exception::GP);
     };
-    let is_64_bit = read(field::GUEST_IA32_EFER) & efer::LMA != 0
-        && read(field::GUEST_CS_ACCESS_RIGHTS) & 1 << 13 != 0;
-    let operand = Operand {
-        offset,
-        bytes: u64::from(access.bytes),
-        is_write: access.is_input,
-        is_64_bit,
-        form: LinearForm::new(read(field::GUEST_CR3), read(field::GUEST_CR4)),
-        base: if is_64_bit && segment < FS {
-            0
-        } else {
-            read(base)
-        },
-        limit: read(limit),
-        rights: read(rights),
+    let fields = SegmentFields::of(segment);
+    let bytes = u64::from(access.bytes);
+    let linear = if is_64_bit_mode() {
+        let base = match segment.has_base_in_64_bit_mode() {
+            true => read(fields.base),
+            false => 0,
+        };
+        let form = LinearForm::new(read(field::GUEST_CR3), read(field::GUEST_CR4));
+        form.resolve(base.wrapping_add(offset), bytes)
+    } else {
+        let segment = Segment {
+            base: read(fields.base),
+            limit: read(fields.limit),
+            rights: AccessRights::from_bits(read(fields.rights) as u32),
+        };
+        segment.linear(offset, bytes, access.is_input)
     };
-    operand.linear().map_err(
-        |SegmentFault| {
-            if segment == SS { Fault::SS } else { Fault::GP }
-        },
-    )
+    linear.ok_or(match segment {
+        SegmentName::Ss => Exception::SS,
+        _ => Exception::GP,
+    })
 }
 
 /// L1's physical address of each byte: the element may cross a page.
@@ -170,7 +134,7 @@ fn translate(cpu: &mut Cpu, linear: u64, access: IoAccess) -> Result<[u64; 4], R
     let wanted = Access {
         write: access.is_input,
         // CPL is that of SS.
-        user: read(field::GUEST_SS_ACCESS_RIGHTS) >> 5 & 3 == 3,
+        user: AccessRights::from_bits(read(field::GUEST_SS_ACCESS_RIGHTS) as u32).dpl() == 3,
     };
     let has_gib_pages = crate::arch::cpuid::cpuid_or_zero(0x8000_0001, 0).edx & 1 << 26 != 0;
     let paging = Paging::of_l1(cpu, machine().physical_address_bits, has_gib_pages);

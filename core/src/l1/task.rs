@@ -7,82 +7,30 @@ use crate::cpu::percpu::Cpu;
 use crate::cpu::registers::gpr;
 use crate::machine::machine;
 use crate::vmcs::current::{change, read, write};
+use umbra_arch::event::vector;
 use umbra_arch::qualification::TaskSwitch;
-use umbra_core::control_registers::{GeneralProtection, cr0, cr4};
-use umbra_core::task_switch::{self, Exception, Linear, Segment, Source, Switch, Task};
+use umbra_arch::{Cr0, Cr4, Dr6, Dr7, EventInfo, Exception};
+use umbra_core::control_registers::GeneralProtection;
+use umbra_core::task_switch::{self, Linear, Segment, Source, Switch, Task};
 use umbra_nested::paging::{Access, Paging, Walked};
-use umbra_nested::{Fault, Memory, Refusal, beyond_width};
+use umbra_nested::{Memory, Refusal, beyond_width};
 use umbra_nmi::{Interruptibility, Policy, blocking};
-use umbra_vmcs::field::{self, Field};
+use umbra_vmcs::field::{self, SegmentFields};
 
-/// Selector, base, limit, access rights.
-type Fields = (Field, Field, Field, Field);
-
-const SEGMENTS: [Fields; 6] = [
-    (
-        field::GUEST_ES_SELECTOR,
-        field::GUEST_ES_BASE,
-        field::GUEST_ES_LIMIT,
-        field::GUEST_ES_ACCESS_RIGHTS,
-    ),
-    (
-        field::GUEST_CS_SELECTOR,
-        field::GUEST_CS_BASE,
-        field::GUEST_CS_LIMIT,
-        field::GUEST_CS_ACCESS_RIGHTS,
-    ),
-    (
-        field::GUEST_SS_SELECTOR,
-        field::GUEST_SS_BASE,
-        field::GUEST_SS_LIMIT,
-        field::GUEST_SS_ACCESS_RIGHTS,
-    ),
-    (
-        field::GUEST_DS_SELECTOR,
-        field::GUEST_DS_BASE,
-        field::GUEST_DS_LIMIT,
-        field::GUEST_DS_ACCESS_RIGHTS,
-    ),
-    (
-        field::GUEST_FS_SELECTOR,
-        field::GUEST_FS_BASE,
-        field::GUEST_FS_LIMIT,
-        field::GUEST_FS_ACCESS_RIGHTS,
-    ),
-    (
-        field::GUEST_GS_SELECTOR,
-        field::GUEST_GS_BASE,
-        field::GUEST_GS_LIMIT,
-        field::GUEST_GS_ACCESS_RIGHTS,
-    ),
-];
-const LDTR: Fields = (
-    field::GUEST_LDTR_SELECTOR,
-    field::GUEST_LDTR_BASE,
-    field::GUEST_LDTR_LIMIT,
-    field::GUEST_LDTR_ACCESS_RIGHTS,
-);
-const TR: Fields = (
-    field::GUEST_TR_SELECTOR,
-    field::GUEST_TR_BASE,
-    field::GUEST_TR_LIMIT,
-    field::GUEST_TR_ACCESS_RIGHTS,
-);
-
-fn segment((selector, base, limit, rights): Fields) -> Segment {
+fn segment(fields: SegmentFields) -> Segment {
     Segment {
-        selector: read(selector) as u16,
-        base: read(base) as u32,
-        limit: read(limit) as u32,
-        rights: read(rights) as u32,
+        selector: read(fields.selector) as u16,
+        base: read(fields.base) as u32,
+        limit: read(fields.limit) as u32,
+        rights: read(fields.rights) as u32,
     }
 }
 
-fn set_segment((selector, base, limit, rights): Fields, value: &Segment) {
-    write(selector, u64::from(value.selector));
-    write(base, u64::from(value.base));
-    write(limit, u64::from(value.limit));
-    write(rights, u64::from(value.rights));
+fn set_segment(fields: SegmentFields, value: &Segment) {
+    write(fields.selector, u64::from(value.selector));
+    write(fields.base, u64::from(value.base));
+    write(fields.limit, u64::from(value.limit));
+    write(fields.rights, u64::from(value.rights));
 }
 
 fn gather(cpu: &Cpu) -> Task {
@@ -95,10 +43,10 @@ fn gather(cpu: &Cpu) -> Task {
         eip: read(field::GUEST_RIP) as u32,
         eflags: read(field::GUEST_RFLAGS) as u32,
         gprs,
-        segments: SEGMENTS.map(segment),
-        ldtr: segment(LDTR),
-        tr: segment(TR),
-        has_paging: read(field::GUEST_CR0) & cr0::PG != 0,
+        segments: SegmentFields::NAMED.map(segment),
+        ldtr: segment(SegmentFields::LDTR),
+        tr: segment(SegmentFields::TR),
+        has_paging: Cr0::PG.is_in(read(field::GUEST_CR0)),
     }
 }
 
@@ -109,11 +57,11 @@ fn scatter(cpu: &mut Cpu, task: &Task) {
     write(field::GUEST_RSP, u64::from(task.gprs[gpr::RSP]));
     write(field::GUEST_RIP, u64::from(task.eip));
     write(field::GUEST_RFLAGS, u64::from(task.eflags));
-    for (to, value) in SEGMENTS.into_iter().zip(&task.segments) {
+    for (to, value) in SegmentFields::NAMED.into_iter().zip(&task.segments) {
         set_segment(to, value);
     }
-    set_segment(LDTR, &task.ldtr);
-    set_segment(TR, &task.tr);
+    set_segment(SegmentFields::LDTR, &task.ldtr);
+    set_segment(SegmentFields::TR, &task.tr);
 }
 
 /// L1's linear memory through its page tables.
@@ -136,15 +84,14 @@ impl L1Linear<'_> {
                 // one whose change it has not seen yet.
                 let fault = match refusal {
                     Refusal::Fault(fault) => fault,
-                    Refusal::Again => Fault::page(linear.into(), access.error_code_present()),
+                    Refusal::Again => {
+                        Exception::page(linear.into(), access.error_code_present().bits())
+                    }
                 };
                 if let Some(linear) = fault.cr2 {
                     own::set_cr2(linear);
                 }
-                Exception {
-                    vector: fault.vector,
-                    error_code: fault.error_code,
-                }
+                fault
             })
     }
 }
@@ -181,11 +128,8 @@ impl Linear for L1Linear<'_> {
     }
 
     fn load_cr3(&mut self, value: u32) -> Result<(), Exception> {
-        if read(field::GUEST_CR4) & cr4::PAE != 0 {
-            super::cr::load_pdptes(u64::from(value)).map_err(|GeneralProtection| Exception {
-                vector: 13,
-                error_code: Some(0),
-            })?;
+        if Cr4::PAE.is_in(read(field::GUEST_CR4)) {
+            super::cr::load_pdptes(u64::from(value)).map_err(|GeneralProtection| Exception::GP)?;
         }
         write(field::GUEST_CR3, u64::from(value));
         super::cr::flush_if(true);
@@ -195,28 +139,25 @@ impl Linear for L1Linear<'_> {
 
 /// The error code of the event that goes through a task gate, and whether it
 /// leaves EIP at the instruction.
-fn vectored_event(source: Source, vectoring: u32) -> (Option<u32>, bool) {
-    const VALID: u32 = 1 << 31;
-    const HAS_ERROR_CODE: u32 = 1 << 11;
-    if source != Source::Gate || vectoring & VALID == 0 {
+fn vectored_event(source: Source, vectoring: EventInfo) -> (Option<u32>, bool) {
+    if source != Source::Gate || !vectoring.valid() {
         return (None, false);
     }
-    // Software interrupts and exceptions (4 to 6) are instructions, done with.
-    let is_instruction = matches!(vectoring >> 8 & 7, 4..=6);
-    let code =
-        (vectoring & HAS_ERROR_CODE != 0).then(|| read(field::IDT_VECTORING_ERROR_CODE) as u32);
-    (code, !is_instruction)
+    let code = vectoring.has_error_code();
+    let code = code.then(|| read(field::IDT_VECTORING_ERROR_CODE) as u32);
+    (code, !vectoring.kind().is_of_instruction())
 }
 
 /// Does the task switch.
 pub fn switch(cpu: &mut Cpu, qualification: u64) -> Action {
-    let source = Source::decode(qualification);
-    let vectoring = read(field::IDT_VECTORING_INFORMATION) as u32;
+    let qualification = TaskSwitch::from_bits(qualification);
+    let source = qualification.source();
+    let vectoring = EventInfo::from_bits(read(field::IDT_VECTORING_INFORMATION) as u32);
     let (error_code, stays) = vectored_event(source, vectoring);
     let mut task = gather(cpu);
     let length = read(field::VM_EXIT_INSTRUCTION_LENGTH) as u32;
     let request = Switch {
-        selector: qualification as u16,
+        selector: qualification.selector(),
         source,
         gdt: (
             read(field::GUEST_GDTR_BASE) as u32,
@@ -232,13 +173,13 @@ pub fn switch(cpu: &mut Cpu, qualification: u64) -> Action {
     let done = task_switch::switch(&mut L1Linear(cpu), &mut task, &request);
     if done.is_committed {
         scatter(cpu, &task);
-        finish(qualification, vectoring);
+        finish(source, vectoring);
     }
     match done.exception {
         Some(exception) => raise(cpu, source, vectoring, exception),
         None if done.has_debug_trap => {
             set_dr6_bt();
-            Action::Trap(Event::exception(1))
+            Action::Trap(Event::exception(Exception::plain(vector::DB)))
         }
         None => Action::Restart,
     }
@@ -246,16 +187,15 @@ pub fn switch(cpu: &mut Cpu, qualification: u64) -> Action {
 
 /// The exception that a switch ended in. Where the switch itself was the
 /// delivery of an exception, the two may make a double fault, or be the end.
-fn raise(cpu: &Cpu, source: Source, vectoring: u32, exception: Exception) -> Action {
+fn raise(cpu: &Cpu, source: Source, vectoring: EventInfo, exception: Exception) -> Action {
     let vectoring = match source {
-        Source::Gate => u64::from(vectoring),
-        _ => 0,
+        Source::Gate => vectoring,
+        _ => EventInfo::new(),
     };
-    let fault = Fault {
-        vector: exception.vector,
-        error_code: task_switch::with_ext(exception, vectoring as u32).error_code,
+    let fault = Exception {
         // The walk has set CR2.
         cr2: None,
+        ..task_switch::with_ext(exception, vectoring)
     };
     match beyond_width::in_delivery(vectoring, fault) {
         Some(fault) => Action::raise(fault),
@@ -264,15 +204,14 @@ fn raise(cpu: &Cpu, source: Source, vectoring: u32, exception: Exception) -> Act
 }
 
 /// What else changes once the new task is in place.
-fn finish(qualification: u64, vectoring: u32) {
-    const DR7_LOCAL: u64 = 0x155;
+fn finish(source: Source, vectoring: EventInfo) {
+    const DR7_LOCAL: u64 = Dr7::LOCAL.union(Dr7::LE).bits();
     // TS is L1's own bit in CR0.
-    change(field::GUEST_CR0, cr0::TS, 0);
+    change(field::GUEST_CR0, Cr0::TS.bits(), 0);
     change(field::GUEST_DR7, 0, DR7_LOCAL);
     write(field::GUEST_PENDING_DEBUG_EXCEPTIONS, 0);
     let now = Interruptibility(read(field::GUEST_INTERRUPTIBILITY_STATE) as u32);
-    let nmi_source = TaskSwitch::from_bits(qualification).source();
-    let after = blocking::after_task_switch(Policy::Direct, now, nmi_source, vectoring);
+    let after = blocking::after_task_switch(Policy::Direct, now, source, vectoring.into_bits());
     if after != now {
         write(field::GUEST_INTERRUPTIBILITY_STATE, u64::from(after.0));
     }
@@ -280,10 +219,11 @@ fn finish(qualification: u64, vectoring: u32) {
 
 /// Sets BT in L1's DR6: the debug trap is that of a task switch.
 fn set_dr6_bt() {
-    const BT: u64 = 1 << 15;
     let dr6: u64;
     // SAFETY: reads a register that L0 leaves to L1.
     unsafe { core::arch::asm!("mov {}, dr6", out(reg) dr6, options(nomem, nostack)) };
     // SAFETY: as above.
-    unsafe { core::arch::asm!("mov dr6, {}", in(reg) dr6 | BT, options(nomem, nostack)) };
+    unsafe {
+        core::arch::asm!("mov dr6, {}", in(reg) dr6 | Dr6::BT.bits(), options(nomem, nostack))
+    };
 }

@@ -4,73 +4,26 @@
 //! A fault up to the commit leaves the old task as it was, but for what the SDM
 //! lets a CPU have written by then; a later one belongs to the new task.
 
-/// What started the switch, as exit qualifications number it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// CALL.
-    Call,
-    /// IRET.
-    Iret,
-    /// JMP.
-    Jmp,
-    /// A task gate in the IDT.
-    Gate,
-}
-
-impl Source {
-    /// From bits 31:30 of the exit qualification.
-    pub const fn decode(qualification: u64) -> Self {
-        match qualification >> 30 & 3 {
-            0 => Self::Call,
-            1 => Self::Iret,
-            2 => Self::Jmp,
-            _ => Self::Gate,
-        }
-    }
-}
-
-/// An exception: vector and error code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exception {
-    /// Its vector.
-    pub vector: u8,
-    /// Its error code, if it has one.
-    pub error_code: Option<u32>,
-}
-
-impl Exception {
-    const fn new(vector: u8, error_code: u32) -> Self {
-        Self {
-            vector,
-            error_code: Some(error_code),
-        }
-    }
-    const fn ts(selector: u16) -> Self {
-        Self::new(10, selector as u32 & 0xfffc)
-    }
-    const fn np(selector: u16) -> Self {
-        Self::new(11, selector as u32 & 0xfffc)
-    }
-    const fn ss(selector: u16) -> Self {
-        Self::new(12, selector as u32 & 0xfffc)
-    }
-    const fn gp(selector: u16) -> Self {
-        Self::new(13, selector as u32 & 0xfffc)
-    }
-}
+use umbra_arch::event::vector;
+pub use umbra_arch::qualification::TaskSwitchSource as Source;
+use umbra_arch::{AccessRights, EventInfo, EventType, Exception, Rflags, SegmentName};
 
 /// The exception with the EXT bit of its error code as it has to be when it
 /// comes up in the delivery of the event of this IDT-vectoring information: set
 /// but for INT n, INT3 and INTO. SDM "Error Code".
-pub const fn with_ext(exception: Exception, vectoring: u32) -> Exception {
+pub const fn with_ext(exception: Exception, vectoring: EventInfo) -> Exception {
     const EXT: u32 = 1;
-    let is_delivery = vectoring & 1 << 31 != 0;
-    let is_instruction = matches!(vectoring >> 8 & 7, 4 | 6);
+    let is_instruction = matches!(
+        vectoring.kind(),
+        EventType::SoftwareInterrupt | EventType::SoftwareException
+    );
     match (exception.vector, exception.error_code) {
-        (10..=13, Some(code)) if is_delivery && !is_instruction => Exception {
-            error_code: Some(code | EXT),
-            ..exception
-        },
+        (vector::TS..=vector::GP, Some(code)) if vectoring.valid() && !is_instruction => {
+            Exception {
+                error_code: Some(code | EXT),
+                ..exception
+            }
+        }
         _ => exception,
     }
 }
@@ -114,7 +67,7 @@ impl Segment {
             selector,
             base: 0,
             limit: 0,
-            rights: UNUSABLE,
+            rights: AccessRights::UNUSABLE.into_bits(),
         }
     }
 
@@ -124,29 +77,25 @@ impl Segment {
             selector,
             base: (selector as u32) << 4,
             limit: 0xffff,
-            rights: 0xf3,
+            rights: AccessRights::V8086.into_bits(),
         }
     }
 }
 
-const UNUSABLE: u32 = 1 << 16;
-const EFLAGS_FIXED: u32 = 2;
 /// The flags that are defined. A TSS may have any bit at 1; the reserved ones
 /// stay 0 in the register. SDM "EFLAGS Register".
-const EFLAGS_DEFINED: u32 = 0x003f_7fd5;
-const EFLAGS_NT: u32 = 1 << 14;
-const EFLAGS_VM: u32 = 1 << 17;
+const EFLAGS_DEFINED: u32 = Rflags::all().bits() as u32;
+const EFLAGS_FIXED: u32 = Rflags::FIXED.bits() as u32;
+const EFLAGS_NT: u32 = Rflags::NT.bits() as u32;
+const EFLAGS_VM: u32 = Rflags::VM.bits() as u32;
 
-/// Numbers of [`Task::segments`], as in a TSS.
-pub mod segment {
-    #![allow(missing_docs)]
-    pub const ES: usize = 0;
-    pub const CS: usize = 1;
-    pub const SS: usize = 2;
-    pub const DS: usize = 3;
-    pub const FS: usize = 4;
-    pub const GS: usize = 5;
-}
+// Numbers of `Task::segments`, as in a TSS.
+const ES: usize = SegmentName::Es as usize;
+const CS: usize = SegmentName::Cs as usize;
+const SS: usize = SegmentName::Ss as usize;
+const DS: usize = SegmentName::Ds as usize;
+const FS: usize = SegmentName::Fs as usize;
+const GS: usize = SegmentName::Gs as usize;
 
 /// The registers that a task switch saves, loads or looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -329,9 +278,9 @@ fn commit(
     } = *request;
     let is_iret = source == Source::Iret;
     let bad = if is_iret {
-        Exception::ts(selector)
+        Exception::of_selector(vector::TS, selector)
     } else {
-        Exception::gp(selector)
+        Exception::of_selector(vector::GP, selector)
     };
     let at = match slot(gdt, selector) {
         Some(at) if selector & 4 == 0 && selector & 0xfff8 != 0 => at,
@@ -344,12 +293,12 @@ fn commit(
         return Err(bad);
     }
     if !new.is_present() {
-        return Err(Exception::np(selector));
+        return Err(Exception::of_selector(vector::NP, selector));
     }
     let form = Form::of(new.kind());
     let mut tr = new.segment(selector);
     if (tr.limit as usize) < form.bytes - 1 {
-        return Err(Exception::ts(selector));
+        return Err(Exception::of_selector(vector::TS, selector));
     }
     let mut image = [0; 0x68];
     memory.read(tr.base, &mut image[..form.bytes])?;
@@ -440,16 +389,16 @@ fn load(
     task.ldtr = Segment::unusable(ldt);
     if !is_virtual {
         // Whatever fails from here on is delivered at the new CS's level.
-        let cpl = u32::from(selectors[segment::CS] & 3);
-        task.segments[segment::CS] = Segment {
-            rights: 0xc09b | cpl << 5,
+        let cpl = u32::from(selectors[CS] & 3);
+        task.segments[CS] = Segment {
+            rights: AccessRights::CODE_32.into_bits() | cpl << 5,
             limit: 0xffff_ffff,
-            ..Segment::unusable(selectors[segment::CS])
+            ..Segment::unusable(selectors[CS])
         };
-        task.segments[segment::SS] = Segment {
-            rights: 0xc093 | cpl << 5,
+        task.segments[SS] = Segment {
+            rights: AccessRights::DATA_32.into_bits() | cpl << 5,
             limit: 0xffff_ffff,
-            ..Segment::unusable(selectors[segment::SS])
+            ..Segment::unusable(selectors[SS])
         };
     }
     if form.word == 4 && task.has_paging {
@@ -457,20 +406,13 @@ fn load(
     }
     load_ldt(memory, task, request.gdt, ldt)?;
     if !is_virtual {
-        for n in [
-            segment::SS,
-            segment::CS,
-            segment::ES,
-            segment::DS,
-            segment::FS,
-            segment::GS,
-        ] {
+        for n in [SS, CS, ES, DS, FS, GS] {
             task.segments[n] = load_segment(memory, task, request.gdt, n, &selectors)?;
         }
     }
     push_error_code(memory, task, request, form)?;
-    if task.eip > task.segments[segment::CS].limit {
-        return Err(Exception::gp(0));
+    if task.eip > task.segments[CS].limit {
+        return Err(Exception::of_selector(vector::GP, 0));
     }
     Ok(())
 }
@@ -486,11 +428,11 @@ fn load_ldt(
     }
     let at = match slot(gdt, selector) {
         Some(at) if selector & 4 == 0 => at,
-        _ => return Err(Exception::ts(selector)),
+        _ => return Err(Exception::of_selector(vector::TS, selector)),
     };
     let descriptor = read_descriptor(memory, at)?;
     if descriptor.kind() != 2 || !descriptor.is_present() {
-        return Err(Exception::ts(selector));
+        return Err(Exception::of_selector(vector::TS, selector));
     }
     task.ldtr = descriptor.segment(selector);
     Ok(())
@@ -505,16 +447,16 @@ fn load_segment(
     selectors: &[u16; 6],
 ) -> Result<Segment, Exception> {
     let selector = selectors[n];
-    let bad = Exception::ts(selector);
+    let bad = Exception::of_selector(vector::TS, selector);
     if selector & 0xfffc == 0 {
         return match n {
-            segment::CS | segment::SS => Err(bad),
+            CS | SS => Err(bad),
             _ => Ok(Segment::unusable(selector)),
         };
     }
     let table = match selector & 4 {
         0 => gdt,
-        _ if task.ldtr.rights & UNUSABLE != 0 => return Err(bad),
+        _ if AccessRights::from_bits(task.ldtr.rights).unusable() => return Err(bad),
         _ => (task.ldtr.base, task.ldtr.limit),
     };
     let at = slot(table, selector).ok_or(bad)?;
@@ -524,22 +466,22 @@ fn load_segment(
     let conforms = is_code && kind & 4 != 0;
     // Readable code, writable data.
     let second = kind & 2 != 0;
-    let (cpl, rpl) = (selectors[segment::CS] & 3, selector & 3);
+    let (cpl, rpl) = (selectors[CS] & 3, selector & 3);
     let dpl = descriptor.dpl();
     let is_allowed = is_code_or_data
         && match n {
-            segment::CS => is_code && if conforms { dpl <= rpl } else { dpl == rpl },
-            segment::SS => !is_code && second && dpl == cpl && rpl == cpl,
+            CS => is_code && if conforms { dpl <= rpl } else { dpl == rpl },
+            SS => !is_code && second && dpl == cpl && rpl == cpl,
             _ => (!is_code || second) && (conforms || dpl >= cpl && dpl >= rpl),
         };
     if !is_allowed {
         return Err(bad);
     }
     if !descriptor.is_present() {
-        return Err(if n == segment::SS {
-            Exception::ss(selector)
+        return Err(if n == SS {
+            Exception::of_selector(vector::SS, selector)
         } else {
-            Exception::np(selector)
+            Exception::of_selector(vector::NP, selector)
         });
     }
     if kind & 1 == 0 {
@@ -560,7 +502,7 @@ fn push_error_code(
     let Some(code) = request.error_code else {
         return Ok(());
     };
-    let stack = task.segments[segment::SS];
+    let stack = task.segments[SS];
     let mask = if stack.rights & 1 << 14 != 0 {
         u32::MAX
     } else {
@@ -575,7 +517,7 @@ fn push_error_code(
         last <= stack.limit && last >= esp
     };
     if !is_inside {
-        return Err(Exception::ss(0));
+        return Err(Exception::of_selector(vector::SS, 0));
     }
     let to = stack.base.wrapping_add(esp);
     memory.write(to, &code.to_le_bytes()[..form.word])?;

@@ -9,14 +9,17 @@ impl Linear for Bytes {
     fn read(&mut self, linear: u32, bytes: &mut [u8]) -> Result<(), Exception> {
         let at = linear as usize;
         let end = at + bytes.len();
-        let from = self.0.get(at..end).ok_or(Exception::new(14, 0))?;
+        let from = self
+            .0
+            .get(at..end)
+            .ok_or(Exception::with_code(vector::PF, 0))?;
         bytes.copy_from_slice(from);
         Ok(())
     }
     fn write(&mut self, linear: u32, bytes: &[u8]) -> Result<(), Exception> {
         let at = linear as usize;
         let end = at + bytes.len();
-        let to = self.0.get_mut(at..end).ok_or(Exception::new(14, 2))?;
+        let to = self.0.get_mut(at..end).ok_or(Exception::with_code(14, 2))?;
         to.copy_from_slice(bytes);
         Ok(())
     }
@@ -82,7 +85,7 @@ fn machine() -> (Bytes, Task) {
         rights,
     };
     let mut segments = [flat(DATA, 0xc093); 6];
-    segments[segment::CS] = flat(CODE, 0xc09b);
+    segments[CS] = flat(CODE, 0xc09b);
     let task = Task {
         eip: 0x500,
         eflags: 0x4002,
@@ -126,7 +129,7 @@ fn a_call_nests() {
     assert_eq!(task.tr.selector, NEW_TSS);
     assert_eq!((task.ldtr.base, task.ldtr.limit), (0x4000, 0xfff));
     assert_eq!(memory.1, Some(0x7000));
-    assert_eq!(task.segments[segment::CS].rights, 0xc09b);
+    assert_eq!(task.segments[CS].rights, 0xc09b);
     // The accessed bits were set in the table.
     assert_eq!((memory.kind(CODE), memory.kind(DATA)), (0x9b, 0x93));
 }
@@ -150,16 +153,36 @@ fn a_jump_and_an_iret_leave_for_good() {
 #[test]
 fn a_bad_tss_leaves_the_old_task() {
     let cases: [(u64, Source, Exception); 6] = [
-        (tss(NEW, 0xb), Source::Call, Exception::gp(NEW_TSS)),
-        (tss(NEW, 9), Source::Iret, Exception::ts(NEW_TSS)),
+        (
+            tss(NEW, 0xb),
+            Source::Call,
+            Exception::of_selector(vector::GP, NEW_TSS),
+        ),
+        (
+            tss(NEW, 9),
+            Source::Iret,
+            Exception::of_selector(vector::TS, NEW_TSS),
+        ),
         (
             tss(NEW, 9) & !(1 << 47),
             Source::Jmp,
-            Exception::np(NEW_TSS),
+            Exception::of_selector(vector::NP, NEW_TSS),
         ),
-        (tss(NEW, 9) - 1, Source::Jmp, Exception::ts(NEW_TSS)),
-        (tss(NEW, 2), Source::Gate, Exception::gp(NEW_TSS)),
-        (tss(0xff_0000, 9), Source::Call, Exception::new(14, 0)),
+        (
+            tss(NEW, 9) - 1,
+            Source::Jmp,
+            Exception::of_selector(vector::TS, NEW_TSS),
+        ),
+        (
+            tss(NEW, 2),
+            Source::Gate,
+            Exception::of_selector(vector::GP, NEW_TSS),
+        ),
+        (
+            tss(0xff_0000, 9),
+            Source::Call,
+            Exception::with_code(vector::PF, 0),
+        ),
     ];
     for (descriptor, source, exception) in cases {
         let (mut memory, mut task) = machine();
@@ -179,7 +202,10 @@ fn a_bad_tss_leaves_the_old_task() {
             ..request(Source::Call)
         };
         let done = switch(&mut memory, &mut task, &request);
-        assert_eq!(done.exception, Some(Exception::gp(selector)));
+        assert_eq!(
+            done.exception,
+            Some(Exception::of_selector(vector::GP, selector))
+        );
     }
 }
 
@@ -187,14 +213,22 @@ fn a_bad_tss_leaves_the_old_task() {
 fn a_bad_segment_belongs_to_the_new_task() {
     // Offset of the selector in the TSS, selector, what comes of it.
     let cases: [(u32, u16, Option<Exception>); 8] = [
-        (0x4c, 0, Some(Exception::ts(0))),
-        (0x4c, DATA, Some(Exception::ts(DATA))),
-        (0x4c, CODE | 1, Some(Exception::ts(DATA))),
-        (0x50, CODE, Some(Exception::ts(CODE))),
-        (0x50, DATA | 3, Some(Exception::ts(DATA))),
+        (0x4c, 0, Some(Exception::of_selector(vector::TS, 0))),
+        (0x4c, DATA, Some(Exception::of_selector(vector::TS, DATA))),
+        (
+            0x4c,
+            CODE | 1,
+            Some(Exception::of_selector(vector::TS, DATA)),
+        ),
+        (0x50, CODE, Some(Exception::of_selector(vector::TS, CODE))),
+        (
+            0x50,
+            DATA | 3,
+            Some(Exception::of_selector(vector::TS, DATA)),
+        ),
         (0x54, 0, None),
-        (0x54, 0x30, Some(Exception::ts(0x30))),
-        (0x60, DATA, Some(Exception::ts(DATA))),
+        (0x54, 0x30, Some(Exception::of_selector(vector::TS, 0x30))),
+        (0x60, DATA, Some(Exception::of_selector(vector::TS, DATA))),
     ];
     for (at, selector, exception) in cases {
         let (mut memory, mut task) = machine();
@@ -208,8 +242,16 @@ fn a_bad_segment_belongs_to_the_new_task() {
         assert_eq!(task.eip, 0x1234);
     }
     for (selector, gone, exception) in [
-        (DATA, 0x00cf_1200_0000_ffff, Exception::ss(DATA)),
-        (CODE, 0x00cf_1a00_0000_ffff, Exception::np(CODE)),
+        (
+            DATA,
+            0x00cf_1200_0000_ffff,
+            Exception::of_selector(vector::SS, DATA),
+        ),
+        (
+            CODE,
+            0x00cf_1a00_0000_ffff,
+            Exception::of_selector(vector::NP, CODE),
+        ),
     ] {
         let (mut memory, mut task) = machine();
         memory.descriptor(selector, gone);
@@ -239,12 +281,12 @@ fn virtual_8086_and_the_trap_flag_and_eip() {
     memory.put(NEW + 0x64, 1);
     let done = switch(&mut memory, &mut task, &request(Source::Jmp));
     assert_eq!((done.exception, done.has_debug_trap), (None, true));
-    assert_eq!(task.segments[segment::CS], Segment::virtual_8086(0x1234));
+    assert_eq!(task.segments[CS], Segment::virtual_8086(0x1234));
 
     let (mut memory, mut task) = machine();
     memory.descriptor(CODE, 0x0040_9a00_0000_1000);
     let done = switch(&mut memory, &mut task, &request(Source::Jmp));
-    assert_eq!(done.exception, Some(Exception::gp(0)));
+    assert_eq!(done.exception, Some(Exception::of_selector(vector::GP, 0)));
 }
 
 #[test]
@@ -288,7 +330,7 @@ fn reserved_flags_of_a_tss_stay_out_of_eflags() {
 
 #[test]
 fn the_delivery_of_an_event_sets_ext() {
-    let ts = Exception::ts(NEW_TSS);
+    let ts = Exception::of_selector(vector::TS, NEW_TSS);
     for (vectoring, code) in [
         (0, 0x20),
         (0x8000_030e, 0x21),
@@ -298,10 +340,17 @@ fn the_delivery_of_an_event_sets_ext() {
         (0x8000_0430, 0x20),
         (0x8000_0603, 0x20),
     ] {
-        assert_eq!(with_ext(ts, vectoring).error_code, Some(code));
+        assert_eq!(
+            with_ext(ts, EventInfo::from_bits(vectoring)).error_code,
+            Some(code)
+        );
     }
     assert_eq!(
-        with_ext(Exception::new(14, 2), 0x8000_030e).error_code,
+        with_ext(
+            Exception::with_code(14, 2),
+            EventInfo::from_bits(0x8000_030e)
+        )
+        .error_code,
         Some(2)
     );
 }
@@ -311,7 +360,7 @@ fn the_delivery_of_an_event_sets_ext() {
 #[test]
 fn a_new_task_is_always_one_that_vm_entry_accepts() {
     use umbra_vmcs::controls::{Entry, Proc, Proc2};
-    use umbra_vmcs::field::{self, FieldSet};
+    use umbra_vmcs::field::{self, FieldSet, SegmentFields};
     use umbra_vmcs::rules::cases::Bench;
     use umbra_vmcs::rules::{Ctx, check_guest_state};
 
@@ -373,62 +422,12 @@ fn a_new_task_is_always_one_that_vm_entry_accepts() {
         let v = &mut bench.vmcs;
         v.set(field::GUEST_RIP, u64::from(task.eip));
         v.set(field::GUEST_RFLAGS, u64::from(task.eflags));
-        let rows = [
-            (
-                field::GUEST_ES_SELECTOR,
-                field::GUEST_ES_BASE,
-                field::GUEST_ES_LIMIT,
-                field::GUEST_ES_ACCESS_RIGHTS,
-            ),
-            (
-                field::GUEST_CS_SELECTOR,
-                field::GUEST_CS_BASE,
-                field::GUEST_CS_LIMIT,
-                field::GUEST_CS_ACCESS_RIGHTS,
-            ),
-            (
-                field::GUEST_SS_SELECTOR,
-                field::GUEST_SS_BASE,
-                field::GUEST_SS_LIMIT,
-                field::GUEST_SS_ACCESS_RIGHTS,
-            ),
-            (
-                field::GUEST_DS_SELECTOR,
-                field::GUEST_DS_BASE,
-                field::GUEST_DS_LIMIT,
-                field::GUEST_DS_ACCESS_RIGHTS,
-            ),
-            (
-                field::GUEST_FS_SELECTOR,
-                field::GUEST_FS_BASE,
-                field::GUEST_FS_LIMIT,
-                field::GUEST_FS_ACCESS_RIGHTS,
-            ),
-            (
-                field::GUEST_GS_SELECTOR,
-                field::GUEST_GS_BASE,
-                field::GUEST_GS_LIMIT,
-                field::GUEST_GS_ACCESS_RIGHTS,
-            ),
-            (
-                field::GUEST_LDTR_SELECTOR,
-                field::GUEST_LDTR_BASE,
-                field::GUEST_LDTR_LIMIT,
-                field::GUEST_LDTR_ACCESS_RIGHTS,
-            ),
-            (
-                field::GUEST_TR_SELECTOR,
-                field::GUEST_TR_BASE,
-                field::GUEST_TR_LIMIT,
-                field::GUEST_TR_ACCESS_RIGHTS,
-            ),
-        ];
         let all = task.segments.iter().chain([&task.ldtr, &task.tr]);
-        for ((selector, base, limit, rights), value) in rows.into_iter().zip(all) {
-            v.set(selector, u64::from(value.selector));
-            v.set(base, u64::from(value.base));
-            v.set(limit, u64::from(value.limit));
-            v.set(rights, u64::from(value.rights));
+        for (to, value) in SegmentFields::ALL.into_iter().zip(all) {
+            v.set(to.selector, u64::from(value.selector));
+            v.set(to.base, u64::from(value.base));
+            v.set(to.limit, u64::from(value.limit));
+            v.set(to.rights, u64::from(value.rights));
         }
         let ctx = Ctx::new(
             &bench.vmcs,

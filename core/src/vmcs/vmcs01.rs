@@ -16,10 +16,10 @@ use crate::vmcs::host_state;
 use umbra_core::control_registers::{cr0, cr4, efer};
 use umbra_core::features;
 use umbra_core::line::register;
-use umbra_guests::{Segment, StartState};
+use umbra_guests::StartState;
 use umbra_nested::Current;
 use umbra_vmcs::controls::{Entry, Exit, Pin, Proc, Proc2};
-use umbra_vmcs::field::{self, FieldSet};
+use umbra_vmcs::field::{self, FieldSet, SegmentFields};
 
 /// L1's VPID.
 pub const L1_VPID: u16 = 0xffff;
@@ -219,69 +219,20 @@ pub fn write_efer(value: u64) {
 }
 
 fn write_segments(state: &StartState) {
-    use umbra_vmcs::Field;
-    let rows: [(&Segment, Field, Field, Field, Field); 8] = [
-        (
-            &state.es,
-            field::GUEST_ES_SELECTOR,
-            field::GUEST_ES_BASE,
-            field::GUEST_ES_LIMIT,
-            field::GUEST_ES_ACCESS_RIGHTS,
-        ),
-        (
-            &state.cs,
-            field::GUEST_CS_SELECTOR,
-            field::GUEST_CS_BASE,
-            field::GUEST_CS_LIMIT,
-            field::GUEST_CS_ACCESS_RIGHTS,
-        ),
-        (
-            &state.ss,
-            field::GUEST_SS_SELECTOR,
-            field::GUEST_SS_BASE,
-            field::GUEST_SS_LIMIT,
-            field::GUEST_SS_ACCESS_RIGHTS,
-        ),
-        (
-            &state.ds,
-            field::GUEST_DS_SELECTOR,
-            field::GUEST_DS_BASE,
-            field::GUEST_DS_LIMIT,
-            field::GUEST_DS_ACCESS_RIGHTS,
-        ),
-        (
-            &state.fs,
-            field::GUEST_FS_SELECTOR,
-            field::GUEST_FS_BASE,
-            field::GUEST_FS_LIMIT,
-            field::GUEST_FS_ACCESS_RIGHTS,
-        ),
-        (
-            &state.gs,
-            field::GUEST_GS_SELECTOR,
-            field::GUEST_GS_BASE,
-            field::GUEST_GS_LIMIT,
-            field::GUEST_GS_ACCESS_RIGHTS,
-        ),
-        (
-            &state.ldtr,
-            field::GUEST_LDTR_SELECTOR,
-            field::GUEST_LDTR_BASE,
-            field::GUEST_LDTR_LIMIT,
-            field::GUEST_LDTR_ACCESS_RIGHTS,
-        ),
-        (
-            &state.tr,
-            field::GUEST_TR_SELECTOR,
-            field::GUEST_TR_BASE,
-            field::GUEST_TR_LIMIT,
-            field::GUEST_TR_ACCESS_RIGHTS,
-        ),
+    let rows = [
+        (&state.es, SegmentFields::ES),
+        (&state.cs, SegmentFields::CS),
+        (&state.ss, SegmentFields::SS),
+        (&state.ds, SegmentFields::DS),
+        (&state.fs, SegmentFields::FS),
+        (&state.gs, SegmentFields::GS),
+        (&state.ldtr, SegmentFields::LDTR),
+        (&state.tr, SegmentFields::TR),
     ];
-    for (segment, selector, base, limit, rights) in rows {
-        write(selector, u64::from(segment.selector));
-        write(base, segment.base);
-        write(limit, u64::from(segment.limit));
-        write(rights, u64::from(segment.access_rights));
+    for (segment, to) in rows {
+        write(to.selector, u64::from(segment.selector));
+        write(to.base, segment.base);
+        write(to.limit, u64::from(segment.limit));
+        write(to.rights, u64::from(segment.access_rights));
     }
 }

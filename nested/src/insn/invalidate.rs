@@ -1,5 +1,6 @@
 //! INVEPT and INVVPID.
 
+use umbra_arch::{Efer, Exception};
 use umbra_ept::invalidate::{InvvpidScope, check_invept, check_invvpid};
 use umbra_ept::vpid::Invvpid;
 use umbra_vmcs::VmxCaps;
@@ -10,10 +11,9 @@ use umbra_vmcs::rules::instructions::{
 };
 
 use super::{Outcome, Succeed, broken};
-use crate::bits::EFER_LMA;
-use crate::fault::{Fault, Refusal};
+use crate::fault::Refusal;
 use crate::hw::{Hardware, Memory, Msrs, Registers, VmcsAccess};
-use crate::operand::{InsnInfo, gpr};
+use crate::operand::{gpr, vmx_operand};
 use crate::state::Nested;
 
 impl Nested {
@@ -24,10 +24,10 @@ impl Nested {
         hw: &mut (impl VmcsAccess + Registers + Memory + Msrs),
         is_offered: impl FnOnce(u64, &VmxCaps) -> bool,
     ) -> Result<Option<(u64, [u64; 2])>, Refusal> {
-        let info = InsnInfo(hw.read(field::VM_EXIT_INSTRUCTION_INFORMATION) as u32);
-        let is_wide = hw.read(field::GUEST_IA32_EFER) & EFER_LMA != 0;
+        let info = vmx_operand(hw);
+        let is_wide = Efer::LMA.is_in(hw.read(field::GUEST_IA32_EFER));
         let mask = if is_wide { u64::MAX } else { 0xffff_ffff };
-        let kind = gpr(hw, info.reg2()) & mask;
+        let kind = gpr(hw, info.reg2().into()) & mask;
         if !is_offered(kind, &self.caps) {
             return Ok(None);
         }
@@ -43,7 +43,7 @@ impl Nested {
         hw: &mut (impl VmcsAccess + Registers + Memory + Msrs),
     ) -> Result<Outcome, Refusal> {
         if !offers_invept(&self.caps) {
-            return Err(Fault::UD.into());
+            return Err(Exception::UD.into());
         }
         self.require_root(hw)?;
         let Some((kind, descriptor)) = self.invalidation_operands(hw, invept_type_ok)? else {
@@ -61,7 +61,7 @@ impl Nested {
 
     pub(super) fn invvpid(&mut self, hw: &mut impl Hardware) -> Result<Outcome, Refusal> {
         if !offers_invvpid(&self.caps) {
-            return Err(Fault::UD.into());
+            return Err(Exception::UD.into());
         }
         self.require_root(hw)?;
         let Some((kind, descriptor)) = self.invalidation_operands(hw, invvpid_type_ok)? else {

@@ -1,5 +1,6 @@
 //! VMLAUNCH and VMRESUME up to the checks on guest state.
 
+use umbra_arch::state::Blocking;
 use umbra_vmcs::field;
 use umbra_vmcs::field::FieldSet;
 use umbra_vmcs::rules::instructions::{
@@ -8,7 +9,6 @@ use umbra_vmcs::rules::instructions::{
 use umbra_vmcs::rules::{self, Answer, Ctx, L1Facts, L1Memory, Rule};
 
 use super::{Done, FailValid, broken};
-use crate::bits::*;
 use crate::derived::OnEntry;
 use crate::entry::Inherited;
 use crate::hw::{Memory, Msrs, Translations, VmcsAccess};
@@ -54,7 +54,7 @@ impl Nested {
         if slot.is_shadow() {
             return self.finish(hw, Ok(broken(&VMLAUNCH_POINTER)));
         }
-        if hw.read(field::GUEST_INTERRUPTIBILITY_STATE) & BLOCKING_BY_MOV_SS != 0 {
+        if Blocking::MOV_SS.is_in(hw.read(field::GUEST_INTERRUPTIBILITY_STATE) as u32) {
             return self.finish(hw, Ok(broken(&VMLAUNCH_MOV_SS)));
         }
         if slot.is_launched() != is_resume {

@@ -9,14 +9,15 @@ mod pointer;
 mod rw;
 mod switch;
 
+use umbra_arch::{Efer, Exception, Rflags};
 use umbra_vmcs::InsnError;
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;
 use umbra_vmcs::rules::instructions::{InsnAnswer, InsnRule, VMCALL_IN_ROOT};
 
-use crate::bits::*;
-use crate::fault::{Fault, Refusal};
+use crate::fault::Refusal;
 use crate::hw::{Hardware, VmcsAccess};
+use crate::operand::rights_in;
 use crate::state::Nested;
 
 /// How an instruction of L1 ends.
@@ -25,7 +26,7 @@ pub enum Done {
     /// The flags are written; RIP moves on.
     Next,
     /// An exception; RIP stays.
-    Fault(Fault),
+    Fault(Exception),
     /// Nothing; RIP stays, so that L1 executes the instruction again.
     Again,
     /// A VM entry took place (or failed after the checks on host state):
@@ -75,7 +76,7 @@ impl Nested {
             Reason::Vmcall => self.vmcall(hw),
             Reason::Vmlaunch => return self.launch(hw, false),
             Reason::Vmresume => return self.launch(hw, true),
-            _ => Err(Fault::UD.into()),
+            _ => Err(Exception::UD.into()),
         };
         self.finish(hw, result)
     }
@@ -98,9 +99,9 @@ impl Nested {
     /// The conditions that most VMX instructions begin with and that the CPU
     /// has not checked before the exit to L0. It has checked the mode: in real,
     /// virtual-8086 and compatibility mode they raise #UD without an exit.
-    pub(crate) fn require_root(&self, hw: &mut impl VmcsAccess) -> Result<(), Fault> {
+    pub(crate) fn require_root(&self, hw: &mut impl VmcsAccess) -> Result<(), Exception> {
         if !self.in_vmx_operation() {
-            return Err(Fault::UD);
+            return Err(Exception::UD);
         }
         require_cpl0(hw)
     }
@@ -109,13 +110,13 @@ impl Nested {
     /// no current VMCS every failure is VMfailInvalid.
     fn write_flags(&mut self, hw: &mut impl VmcsAccess, outcome: Outcome) {
         let old = hw.read(field::GUEST_RFLAGS);
-        let mut rflags = old & !RFLAGS_STATUS;
+        let mut rflags = old & !Rflags::STATUS.bits();
         match (outcome, self.current()) {
             (Succeed, _) => {}
-            (FailInvalid, _) | (FailValid(_), None) => rflags |= RFLAGS_CF,
+            (FailInvalid, _) | (FailValid(_), None) => rflags |= Rflags::CF.bits(),
             (FailValid(error), Some(id)) => {
                 self.slots.set_error(id, error);
-                rflags |= RFLAGS_ZF;
+                rflags |= Rflags::ZF.bits();
             }
         }
         if rflags != old {
@@ -127,10 +128,10 @@ impl Nested {
     /// to L0 in every mode.
     fn vmcall(&mut self, hw: &mut impl VmcsAccess) -> Result<Outcome, Refusal> {
         if !self.in_vmx_operation() {
-            return Err(Fault::UD.into());
+            return Err(Exception::UD.into());
         }
-        if hw.read(field::GUEST_RFLAGS) & RFLAGS_VM != 0 || is_compatibility_mode(hw) {
-            return Err(Fault::UD.into());
+        if Rflags::VM.is_in(hw.read(field::GUEST_RFLAGS)) || is_compatibility_mode(hw) {
+            return Err(Exception::UD.into());
         }
         require_cpl0(hw)?;
         Ok(broken(&VMCALL_IN_ROOT))
@@ -144,14 +145,14 @@ impl Nested {
 }
 
 fn is_compatibility_mode(hw: &mut impl VmcsAccess) -> bool {
-    hw.read(field::GUEST_IA32_EFER) & EFER_LMA != 0
-        && hw.read(field::GUEST_CS_ACCESS_RIGHTS) & 1 << 13 == 0
+    Efer::LMA.is_in(hw.read(field::GUEST_IA32_EFER))
+        && !rights_in(hw, field::GUEST_CS_ACCESS_RIGHTS).long()
 }
 
 /// #GP(0) unless CPL is 0. The CPL is SS.DPL, SDM "Guest Register State".
-pub(crate) fn require_cpl0(hw: &mut impl VmcsAccess) -> Result<(), Fault> {
-    if hw.read(field::GUEST_SS_ACCESS_RIGHTS) >> 5 & 3 != 0 {
-        return Err(Fault::GP);
+pub(crate) fn require_cpl0(hw: &mut impl VmcsAccess) -> Result<(), Exception> {
+    if rights_in(hw, field::GUEST_SS_ACCESS_RIGHTS).dpl() != 0 {
+        return Err(Exception::GP);
     }
     Ok(())
 }

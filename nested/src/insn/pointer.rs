@@ -1,7 +1,6 @@
 //! VMCLEAR, VMPTRLD and VMPTRST.
 
 use umbra_vmcs::controls::Proc2;
-use umbra_vmcs::field;
 use umbra_vmcs::rules::instructions::{
     VMCLEAR_ADDRESS, VMCLEAR_VMXON, VMPTRLD_ADDRESS, VMPTRLD_REVISION, VMPTRLD_VMXON,
 };
@@ -9,7 +8,7 @@ use umbra_vmcs::rules::instructions::{
 use super::{Outcome, Succeed, broken};
 use crate::fault::Refusal;
 use crate::hw::{Memory, Msrs, Registers, VmcsAccess};
-use crate::operand::InsnInfo;
+use crate::operand::vmx_operand;
 use crate::state::Nested;
 
 /// The shadow-VMCS indicator beside the revision identifier: SDM "Format of the
@@ -71,7 +70,7 @@ impl Nested {
         hw: &mut (impl VmcsAccess + Registers + Memory + Msrs),
     ) -> Result<Outcome, Refusal> {
         self.require_root(hw)?;
-        let info = InsnInfo(hw.read(field::VM_EXIT_INSTRUCTION_INFORMATION) as u32);
+        let info = vmx_operand(hw);
         let operand = self.memory_operand(hw, info, 8, true)?;
         let pointer = self.current_pointer();
         operand.write(hw, &mut self.walked, &pointer.to_le_bytes())?;

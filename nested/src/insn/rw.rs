@@ -1,16 +1,16 @@
 //! VMREAD and VMWRITE.
 
+use umbra_arch::Efer;
 use umbra_vmcs::field::{self, Field};
 use umbra_vmcs::rules::instructions::{
     VMREAD_FIELD, VMREAD_POINTER, VMWRITE_FIELD, VMWRITE_POINTER, VMWRITE_READ_ONLY,
 };
 
 use super::{Outcome, Succeed, broken};
-use crate::bits::EFER_LMA;
 use crate::fault::Refusal;
 use crate::hw::{Memory, Msrs, Registers, VmcsAccess};
 use crate::lend::READ;
-use crate::operand::{InsnInfo, gpr, set_gpr};
+use crate::operand::{gpr, set_gpr, vmx_operand};
 use crate::state::Nested;
 
 impl Nested {
@@ -29,9 +29,9 @@ impl Nested {
         let Some(current) = self.root().current else {
             return Ok(broken(&VMREAD_POINTER));
         };
-        let info = InsnInfo(hw.read(field::VM_EXIT_INSTRUCTION_INFORMATION) as u32);
+        let info = vmx_operand(hw);
         let (width_mask, bytes) = operand_size(hw);
-        let encoding = gpr(hw, info.reg2()) & width_mask;
+        let encoding = gpr(hw, info.reg2().into()) & width_mask;
         let Some((field, high)) = self.field_of(encoding) else {
             return Ok(broken(&VMREAD_FIELD));
         };
@@ -43,7 +43,7 @@ impl Nested {
         // Outside 64-bit mode the upper half of a wider field is left out.
         value &= width_mask;
         if info.is_register() {
-            set_gpr(hw, info.reg1(), value);
+            set_gpr(hw, info.reg1().into(), value);
         } else {
             let operand = self.memory_operand(hw, info, bytes as u64, true)?;
             operand.write(hw, &mut self.walked, &value.to_le_bytes()[..bytes])?;
@@ -59,17 +59,17 @@ impl Nested {
         let Some(current) = self.root().current else {
             return Ok(broken(&VMWRITE_POINTER));
         };
-        let info = InsnInfo(hw.read(field::VM_EXIT_INSTRUCTION_INFORMATION) as u32);
+        let info = vmx_operand(hw);
         let (width_mask, bytes) = operand_size(hw);
         let mut value = if info.is_register() {
-            gpr(hw, info.reg1()) & width_mask
+            gpr(hw, info.reg1().into()) & width_mask
         } else {
             let operand = self.memory_operand(hw, info, bytes as u64, false)?;
             let mut buffer = [0; 8];
             operand.read(hw, &mut self.walked, &mut buffer[..bytes])?;
             u64::from_le_bytes(buffer)
         };
-        let encoding = gpr(hw, info.reg2()) & width_mask;
+        let encoding = gpr(hw, info.reg2().into()) & width_mask;
         let Some((field, high)) = self.field_of(encoding) else {
             return Ok(broken(&VMWRITE_FIELD));
         };
@@ -93,7 +93,7 @@ impl Nested {
 /// VMREAD and VMWRITE take 64-bit operands in 64-bit mode and 32-bit ones
 /// elsewhere: the mask and the size in bytes.
 fn operand_size(hw: &mut impl VmcsAccess) -> (u64, usize) {
-    if hw.read(field::GUEST_IA32_EFER) & EFER_LMA != 0 {
+    if Efer::LMA.is_in(hw.read(field::GUEST_IA32_EFER)) {
         (u64::MAX, 8)
     } else {
         (0xffff_ffff, 4)

@@ -1,20 +1,18 @@
 //! VMXON and VMXOFF.
 
+use umbra_arch::instruction::VmxOperand;
+use umbra_arch::msr;
+use umbra_arch::msr::FeatureControl;
+use umbra_arch::{Cr4, Efer, Exception};
 use umbra_vmcs::field;
 use umbra_vmcs::rules::instructions::{VMXON_ADDRESS, VMXON_IN_ROOT, VMXON_REVISION};
 
 use super::{Done, Outcome, Succeed, broken, require_cpl0};
-use crate::bits::*;
 use crate::entry::invalidate;
-use crate::fault::{Fault, Refusal};
+use crate::fault::Refusal;
 use crate::hw::{Memory, Msrs, Registers, Translations, VmcsAccess};
-use crate::operand::{InsnInfo, MemoryOperand};
+use crate::operand::{MemoryOperand, vmx_operand};
 use crate::state::{Nested, Root, Vmx};
-
-/// IA32_FEATURE_CONTROL: locked, and VMX outside SMX on.
-const MSR_FEATURE_CONTROL: u32 = 0x3a;
-const FEATURE_LOCKED: u64 = 1 << 0;
-const FEATURE_VMX_OUTSIDE_SMX: u64 = 1 << 2;
 
 impl Nested {
     pub(super) fn vmxon(
@@ -22,9 +20,9 @@ impl Nested {
         hw: &mut (impl VmcsAccess + Registers + Memory + Msrs),
     ) -> Result<Outcome, Refusal> {
         // CR4.VMXE of L1 is what L1 reads, not what the CPU runs with.
-        let has_vmxe = hw.read(field::CR4_READ_SHADOW) & CR4_VMXE != 0;
+        let has_vmxe = Cr4::VMXE.is_in(hw.read(field::CR4_READ_SHADOW));
         if !has_vmxe {
-            return Err(Fault::UD.into());
+            return Err(Exception::UD.into());
         }
         require_cpl0(hw)?;
         if self.in_vmx_operation() {
@@ -36,10 +34,10 @@ impl Nested {
             && cr0 & !self.caps.cr0_fixed1 == 0
             && cr4 & self.caps.cr4_fixed0 == self.caps.cr4_fixed0
             && cr4 & !self.caps.cr4_fixed1 == 0;
-        let feature = hw.rdmsr_l1(MSR_FEATURE_CONTROL).unwrap_or(0);
-        let wanted = FEATURE_LOCKED | FEATURE_VMX_OUTSIDE_SMX;
-        if !fixed || feature & wanted != wanted {
-            return Err(Fault::GP.into());
+        let feature = hw.rdmsr_l1(msr::IA32_FEATURE_CONTROL).unwrap_or(0);
+        let wanted = FeatureControl::LOCK | FeatureControl::VMX_OUTSIDE_SMX;
+        if !fixed || !wanted.is_in(feature) {
+            return Err(Exception::GP.into());
         }
         let pointer = self.pointer_operand(hw)?;
         if !self.is_page_address(pointer) {
@@ -49,7 +47,7 @@ impl Nested {
         if self.revision_at(hw, pointer) != self.caps.revision() {
             return Ok(broken(&VMXON_REVISION));
         }
-        self.in_ia32e_mode = hw.read(field::GUEST_IA32_EFER) & EFER_LMA != 0;
+        self.in_ia32e_mode = Efer::LMA.is_in(hw.read(field::GUEST_IA32_EFER));
         self.vmx = Vmx::Root(Root {
             vmxon: pointer,
             current: None,
@@ -100,7 +98,7 @@ impl Nested {
         &mut self,
         hw: &mut (impl VmcsAccess + Registers + Memory + Msrs),
     ) -> Result<u64, Refusal> {
-        let info = InsnInfo(hw.read(field::VM_EXIT_INSTRUCTION_INFORMATION) as u32);
+        let info = vmx_operand(hw);
         let operand = self.memory_operand(hw, info, 8, false)?;
         let mut bytes = [0; 8];
         operand.read(hw, &mut self.walked, &mut bytes)?;
@@ -110,10 +108,10 @@ impl Nested {
     pub(crate) fn memory_operand(
         &self,
         hw: &mut (impl VmcsAccess + Registers),
-        info: InsnInfo,
+        info: VmxOperand,
         length_bytes: u64,
         write: bool,
-    ) -> Result<MemoryOperand, Fault> {
+    ) -> Result<MemoryOperand, Exception> {
         let bits = u32::from(self.cpu.physical_address_bits);
         MemoryOperand::decode(hw, info, length_bytes, write, bits, self.gib_pages)
     }

@@ -15,7 +15,7 @@ use umbra_nested::{Current, Done, HostImage, L2Done, MsrFault, Nested, SlotId, o
 pub use umbra_nested::{Memory, Msrs, Registers, Translations, VmcsAccess};
 use umbra_vmcs::caps::Allowed;
 use umbra_vmcs::exit::{ExitReason, Reason};
-use umbra_vmcs::field::{self, Field, FieldSet};
+use umbra_vmcs::field::{self, Field, FieldSet, SegmentFields};
 use umbra_vmcs::rules::CpuFacts;
 use umbra_vmcs::{Vmcs12, VmxCaps};
 
@@ -570,34 +570,12 @@ pub fn valid_fields() -> Vec<(Field, u64)> {
         (field::GUEST_TR_ACCESS_RIGHTS, 0x8b),
         (field::GUEST_LDTR_ACCESS_RIGHTS, 0x10000),
     ];
-    for (selector, limit, rights) in [
-        (
-            field::GUEST_ES_SELECTOR,
-            field::GUEST_ES_LIMIT,
-            field::GUEST_ES_ACCESS_RIGHTS,
-        ),
-        (
-            field::GUEST_SS_SELECTOR,
-            field::GUEST_SS_LIMIT,
-            field::GUEST_SS_ACCESS_RIGHTS,
-        ),
-        (
-            field::GUEST_DS_SELECTOR,
-            field::GUEST_DS_LIMIT,
-            field::GUEST_DS_ACCESS_RIGHTS,
-        ),
-        (
-            field::GUEST_FS_SELECTOR,
-            field::GUEST_FS_LIMIT,
-            field::GUEST_FS_ACCESS_RIGHTS,
-        ),
-        (
-            field::GUEST_GS_SELECTOR,
-            field::GUEST_GS_LIMIT,
-            field::GUEST_GS_ACCESS_RIGHTS,
-        ),
-    ] {
-        fields.extend([(selector, 16), (limit, 0xffff_ffff), (rights, 0xc093)]);
+    for data in SegmentFields::DATA {
+        fields.extend([
+            (data.selector, 16),
+            (data.limit, 0xffff_ffff),
+            (data.rights, 0xc093),
+        ]);
     }
     fields
 }

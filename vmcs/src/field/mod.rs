@@ -6,11 +6,13 @@
 //! [`Vmcs12`]: crate::Vmcs12
 
 pub mod flow;
+mod segment;
 mod set;
 mod table;
 
 use crate::needs::Needs;
 use flow::Flow;
+pub use segment::SegmentFields;
 pub use set::FieldSet;
 pub use table::*;
 

@@ -5,7 +5,7 @@
 
 use umbra_vmcs::VmxCaps;
 use umbra_vmcs::controls::{Entry, Exit as ExitCtl, Pin, Proc, Proc2};
-use umbra_vmcs::field::{self, Field};
+use umbra_vmcs::field::{self, Field, SegmentFields};
 
 use super::ept::{self, Ept};
 use super::insn::{self, VmxError, read, write};
@@ -691,64 +691,28 @@ pub struct Segment {
     pub rights: Field,
 }
 
+impl Segment {
+    const fn of(name: &'static str, fields: SegmentFields) -> Self {
+        Self {
+            name,
+            selector: fields.selector,
+            base: fields.base,
+            limit: fields.limit,
+            rights: fields.rights,
+        }
+    }
+}
+
 /// Every segment register; LDTR and TR are the last two.
 pub const SEGMENTS: [Segment; 8] = [
-    Segment {
-        name: "cs",
-        selector: field::GUEST_CS_SELECTOR,
-        base: field::GUEST_CS_BASE,
-        limit: field::GUEST_CS_LIMIT,
-        rights: field::GUEST_CS_ACCESS_RIGHTS,
-    },
-    Segment {
-        name: "ss",
-        selector: field::GUEST_SS_SELECTOR,
-        base: field::GUEST_SS_BASE,
-        limit: field::GUEST_SS_LIMIT,
-        rights: field::GUEST_SS_ACCESS_RIGHTS,
-    },
-    Segment {
-        name: "ds",
-        selector: field::GUEST_DS_SELECTOR,
-        base: field::GUEST_DS_BASE,
-        limit: field::GUEST_DS_LIMIT,
-        rights: field::GUEST_DS_ACCESS_RIGHTS,
-    },
-    Segment {
-        name: "es",
-        selector: field::GUEST_ES_SELECTOR,
-        base: field::GUEST_ES_BASE,
-        limit: field::GUEST_ES_LIMIT,
-        rights: field::GUEST_ES_ACCESS_RIGHTS,
-    },
-    Segment {
-        name: "fs",
-        selector: field::GUEST_FS_SELECTOR,
-        base: field::GUEST_FS_BASE,
-        limit: field::GUEST_FS_LIMIT,
-        rights: field::GUEST_FS_ACCESS_RIGHTS,
-    },
-    Segment {
-        name: "gs",
-        selector: field::GUEST_GS_SELECTOR,
-        base: field::GUEST_GS_BASE,
-        limit: field::GUEST_GS_LIMIT,
-        rights: field::GUEST_GS_ACCESS_RIGHTS,
-    },
-    Segment {
-        name: "ldtr",
-        selector: field::GUEST_LDTR_SELECTOR,
-        base: field::GUEST_LDTR_BASE,
-        limit: field::GUEST_LDTR_LIMIT,
-        rights: field::GUEST_LDTR_ACCESS_RIGHTS,
-    },
-    Segment {
-        name: "tr",
-        selector: field::GUEST_TR_SELECTOR,
-        base: field::GUEST_TR_BASE,
-        limit: field::GUEST_TR_LIMIT,
-        rights: field::GUEST_TR_ACCESS_RIGHTS,
-    },
+    Segment::of("cs", SegmentFields::CS),
+    Segment::of("ss", SegmentFields::SS),
+    Segment::of("ds", SegmentFields::DS),
+    Segment::of("es", SegmentFields::ES),
+    Segment::of("fs", SegmentFields::FS),
+    Segment::of("gs", SegmentFields::GS),
+    Segment::of("ldtr", SegmentFields::LDTR),
+    Segment::of("tr", SegmentFields::TR),
 ];
 
 /// Sets and clears bits of a control field within what the CPU allows.

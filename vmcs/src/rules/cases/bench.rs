@@ -4,7 +4,7 @@ use umbra_arch::{EventInfo, EventType};
 
 use crate::caps::{Allowed, VmxCaps};
 use crate::controls::{Entry, Exit, Pin, Proc, Proc2, Proc3};
-use crate::field::{self, Field};
+use crate::field::{self, Field, SegmentFields};
 use crate::rules::{CpuFacts, Ctx, L1Facts, L1Memory};
 use crate::vmcs12::Vmcs12;
 
@@ -225,10 +225,10 @@ impl Bench {
         self.set(field::GUEST_RIP, 0x1000);
         self.set(field::GUEST_RSP, 0x2000);
         self.set(field::GUEST_CS_SELECTOR, 8);
-        for (selector, _, limit, rights) in Self::DATA_SEGMENTS {
-            self.set(selector, 0x10);
-            self.set(limit, 0xffff_ffff);
-            self.set(rights, DATA32);
+        for data in SegmentFields::DATA {
+            self.set(data.selector, 0x10);
+            self.set(data.limit, 0xffff_ffff);
+            self.set(data.rights, DATA32);
         }
         self.set(field::GUEST_CS_LIMIT, 0xffff_ffff);
         self.set(field::GUEST_CS_ACCESS_RIGHTS, CODE64);
@@ -239,40 +239,6 @@ impl Bench {
         self.set(field::GUEST_GDTR_LIMIT, 0xffff);
         self.set(field::GUEST_IDTR_LIMIT, 0xfff);
     }
-
-    /// Selector, base, limit and access rights of SS, DS, ES, FS, GS.
-    const DATA_SEGMENTS: [(Field, Field, Field, Field); 5] = [
-        (
-            field::GUEST_SS_SELECTOR,
-            field::GUEST_SS_BASE,
-            field::GUEST_SS_LIMIT,
-            field::GUEST_SS_ACCESS_RIGHTS,
-        ),
-        (
-            field::GUEST_DS_SELECTOR,
-            field::GUEST_DS_BASE,
-            field::GUEST_DS_LIMIT,
-            field::GUEST_DS_ACCESS_RIGHTS,
-        ),
-        (
-            field::GUEST_ES_SELECTOR,
-            field::GUEST_ES_BASE,
-            field::GUEST_ES_LIMIT,
-            field::GUEST_ES_ACCESS_RIGHTS,
-        ),
-        (
-            field::GUEST_FS_SELECTOR,
-            field::GUEST_FS_BASE,
-            field::GUEST_FS_LIMIT,
-            field::GUEST_FS_ACCESS_RIGHTS,
-        ),
-        (
-            field::GUEST_GS_SELECTOR,
-            field::GUEST_GS_BASE,
-            field::GUEST_GS_LIMIT,
-            field::GUEST_GS_ACCESS_RIGHTS,
-        ),
-    ];
 
     /// What the rules are evaluated on.
     pub fn ctx(&self) -> Ctx<'_> {
@@ -469,9 +435,9 @@ impl Bench {
         self.clear(field::GUEST_CR0, 1 << 31 | 1);
         self.set(field::GUEST_CS_ACCESS_RIGHTS, 0x9b);
         self.set(field::GUEST_CS_LIMIT, 0xffff);
-        for (_, _, limit, rights) in Self::DATA_SEGMENTS {
-            self.set(limit, 0xffff);
-            self.set(rights, 0x93);
+        for data in SegmentFields::DATA {
+            self.set(data.limit, 0xffff);
+            self.set(data.rights, 0x93);
         }
     }
 
@@ -479,17 +445,11 @@ impl Bench {
     pub fn v8086(&mut self) {
         self.protected32();
         self.or(field::GUEST_RFLAGS, 1 << 17);
-        let cs = (
-            field::GUEST_CS_SELECTOR,
-            field::GUEST_CS_BASE,
-            field::GUEST_CS_LIMIT,
-            field::GUEST_CS_ACCESS_RIGHTS,
-        );
-        for (selector, base, limit, rights) in Self::DATA_SEGMENTS.into_iter().chain([cs]) {
-            self.set(selector, 0x1003);
-            self.set(base, 0x1_0030);
-            self.set(limit, 0xffff);
-            self.set(rights, 0xf3);
+        for segment in SegmentFields::NAMED {
+            self.set(segment.selector, 0x1003);
+            self.set(segment.base, 0x1_0030);
+            self.set(segment.limit, 0xffff);
+            self.set(segment.rights, 0xf3);
         }
     }
 
@@ -503,9 +463,9 @@ impl Bench {
     pub fn user(&mut self) {
         self.or(field::GUEST_CS_SELECTOR, 3);
         self.or(field::GUEST_CS_ACCESS_RIGHTS, 0x60);
-        for (selector, _, _, rights) in Self::DATA_SEGMENTS {
-            self.or(selector, 3);
-            self.or(rights, 0x60);
+        for data in SegmentFields::DATA {
+            self.or(data.selector, 3);
+            self.or(data.rights, 0x60);
         }
     }
 
