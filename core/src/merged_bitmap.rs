@@ -6,6 +6,7 @@
 //! exits to L0, which opens the word if L1 lets the access through.
 
 use crate::mem::{PAGE_BYTES, layout, pointer};
+use umbra_arch::msr::bitmap;
 
 /// How many words are open at most. One more closes the oldest.
 const OPEN: usize = 16;
@@ -28,14 +29,10 @@ struct Word {
 
 /// Where an MSR has its bit: the number of the word, and the bit.
 const fn place(index: u32, is_write: bool) -> Option<(u16, u64)> {
-    const HIGH_FIRST: u32 = 0xc000_0000;
-    let (range, bit) = match index {
-        0..=0x1fff => (0, index),
-        HIGH_FIRST..=0xc000_1fff => (0x80, index - HIGH_FIRST),
-        _ => return None,
-    };
-    let writes = if is_write { 0x100 } else { 0 };
-    Some((range + writes + (bit / 64) as u16, 1 << (bit % 64)))
+    match bitmap::place(index, is_write) {
+        Some((byte, bit)) => Some(((byte / 8) as u16, 1 << (byte % 8 * 8 + bit as usize))),
+        None => None,
+    }
 }
 
 /// The page at which L0 reads L1's bitmap; `None` where nothing answers.

@@ -22,9 +22,9 @@ use crate::vmcs::current::read;
 use crate::vmcs::lent;
 use crate::vmcs::shadow;
 use crate::vmcs::vmcs01;
+use umbra_arch::msr::PredCmd;
 
-/// IA32_PERF_CAPABILITIES; CPUID.1:ECX bit 15 says whether it is there.
-const PERF_CAPABILITIES: u32 = 0x345;
+/// CPUID.1:ECX bit 15: IA32_PERF_CAPABILITIES is there.
 const CPUID_PDCM: u32 = 1 << 15;
 /// How many leaves are read anew after an INVEPT, at most.
 const REFILL: usize = 64;
@@ -46,7 +46,7 @@ pub fn set_up(cpu: &mut Cpu) {
     }
     let perf = match cpuid::cpuid(1, 0).ecx & CPUID_PDCM {
         0 => 0,
-        _ => msr::read_safe(PERF_CAPABILITIES).unwrap_or(0),
+        _ => msr::read_safe(msr::IA32_PERF_CAPABILITIES).unwrap_or(0),
     };
     let facts = CpuFacts::from_cpuid(
         // What L1 is not shown, its own VMCSs cannot use either. None of the
@@ -149,13 +149,9 @@ pub fn l2_refused(cpu: &mut Cpu, nested: &mut Nested, error: u32) {
 /// L1 runs after L2, both in VMX non-root operation, where the CPU does not keep
 /// their branch predictions apart as it does those of a guest and its host.
 pub fn separate_predictions() {
-    /// IA32_PRED_CMD, and its bit IBPB.
-    const PRED_CMD: u32 = 0x49;
-    const IBPB: u64 = 1;
-
     if machine().has_enhanced_ibrs {
         // SAFETY: drops predictions, no state.
-        unsafe { msr::write(PRED_CMD, IBPB) };
+        unsafe { msr::write(msr::IA32_PRED_CMD, PredCmd::IBPB.bits()) };
     }
 }
 

@@ -13,15 +13,12 @@ use umbra_nested::{
 use umbra_vmcs::field::FieldSet;
 use umbra_vmcs::{Field, Vmcs12};
 
-use crate::arch::{cr, vmx};
+use crate::arch::{cr, msr, vmx};
 use crate::cpu::percpu::Cpu;
 use crate::fake_caps;
 use crate::mem::{L1Physical, PAGE_BYTES, Tables, layout, pointer};
 use crate::platform::msr_policy::{settle, settle_mtrrs};
 use crate::vmcs::{current, lent, shadow, vmcs02};
-
-/// The time-stamp counter as an MSR.
-const IA32_TSC: u32 = 0x10;
 
 impl Cpu {
     #[inline(always)]
@@ -56,7 +53,7 @@ impl Cpu {
     pub fn fill_exit_store_list(&mut self) {
         let words_per_page = (PAGE_BYTES / 8) as usize;
         if let Some(entry) = self.pages.nested.words_mut().get_mut(words_per_page) {
-            *entry = u64::from(IA32_TSC);
+            *entry = u64::from(msr::IA32_TIME_STAMP_COUNTER);
         }
     }
 }

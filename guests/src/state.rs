@@ -1,5 +1,7 @@
 //! The registers an L1 starts with.
 
+use umbra_arch::{Cr0, Rflags};
+
 /// A segment register as VM entry loads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
@@ -63,12 +65,12 @@ pub struct StartState {
 }
 
 /// CR0.PE and CR0.ET: protection on, and the bit that is always 1.
-const CR0_PROTECTED: u64 = 0x11;
+const CR0_PROTECTED: u64 = Cr0::PE.union(Cr0::ET).bits();
 /// CR0.ET alone.
-const CR0_REAL: u64 = 0x10;
+const CR0_REAL: u64 = Cr0::ET.bits();
 /// Bit 1 of RFLAGS always reads as 1.
-const RFLAGS_FIXED: u64 = 1 << 1;
-const RFLAGS_IF: u64 = 1 << 9;
+const RFLAGS_FIXED: u64 = Rflags::FIXED.bits();
+const RFLAGS_IF: u64 = Rflags::IF.bits();
 
 /// Selector of the flat code segment, as the Linux 32-bit boot protocol wants
 /// it and as GRUB uses it for multiboot.

@@ -23,13 +23,6 @@ pub fn breakpoint_addresses() -> [u64; 4] {
     [dr0, dr1, dr2, dr3]
 }
 
-/// CR4.MCE.
-pub const CR4_MCE: u64 = 1 << 6;
-/// CR4.VMXE.
-pub const CR4_VMXE: u64 = 1 << 13;
-/// CR4.OSXSAVE.
-pub const CR4_OSXSAVE: u64 = 1 << 18;
-
 macro_rules! reader {
     ($read:ident, $name:literal) => {
         #[doc = concat!("Reads ", $name, ".")]

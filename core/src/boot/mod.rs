@@ -9,7 +9,7 @@ mod screen;
 mod smp;
 
 use self::plan::Plan;
-use crate::arch::{cpuid, cr, msr};
+use crate::arch::{cpuid, msr};
 use crate::cpu::percpu::{self, Cpu};
 use crate::l1::init_sipi;
 use crate::machine::{Machine, machine};
@@ -18,6 +18,7 @@ use crate::platform::{mtrr, probe, smram};
 use crate::vmcs::vmcs01;
 use crate::{cannot_start, console, exception, machine as machine_facts, mem, say};
 use core::arch::global_asm;
+use umbra_arch::{Cr4, Efer};
 use umbra_core::cpuid::{CPUID_HYPERVISOR, MAX_PHYSICAL_BITS};
 use umbra_core::options::Options;
 use umbra_core::{acpi, acpi_sleep, options};
@@ -170,16 +171,17 @@ fn ram_end(map: &MemoryMap) -> u64 {
         .unwrap_or(0)
 }
 
-/// CR4 once Rust runs without a firmware: PAE, OSFXSR, OSXMMEXCPT, as the entry
-/// code sets it.
-const BOOT_CR4: u64 = 0x620;
+/// CR4 once Rust runs without a firmware, as the entry code sets it.
+const BOOT_CR4: Cr4 = Cr4::PAE.union(Cr4::OSFXSR).union(Cr4::OSXMMEXCPT);
 
 /// CR4 while L0 runs: 64-bit mode, SSE, VMX, and XSETBV and machine checks, which
 /// are a shutdown otherwise, where the CPU has them.
 fn host_cr4() -> u64 {
     let leaf_1 = cpuid::cpuid(1, 0);
-    let has = |word: u32, bit: u32, cr4: u64| if word & 1 << bit != 0 { cr4 } else { 0 };
-    BOOT_CR4 | cr::CR4_VMXE | has(leaf_1.ecx, 26, cr::CR4_OSXSAVE) | has(leaf_1.edx, 7, cr::CR4_MCE)
+    let mut cr4 = BOOT_CR4.union(Cr4::VMXE);
+    cr4.set(Cr4::OSXSAVE, leaf_1.ecx & 1 << 26 != 0);
+    cr4.set(Cr4::MCE, leaf_1.edx & 1 << 7 != 0);
+    cr4.bits()
 }
 
 /// Turns on execute-disable bits in page tables; `probe` found that the CPU
@@ -187,7 +189,7 @@ fn host_cr4() -> u64 {
 fn enable_no_execute() {
     let efer = msr::read(msr::IA32_EFER);
     // SAFETY: no table in use has bit 63 set in an entry.
-    unsafe { msr::write(msr::IA32_EFER, efer | 1 << 11) };
+    unsafe { msr::write(msr::IA32_EFER, efer | Efer::NXE.bits()) };
 }
 
 /// Stops with a line that begins `cannot start: the memory map ...`.

@@ -11,15 +11,16 @@ use crate::machine::machine;
 use crate::mem::L1Physical;
 use crate::vmcs::current::{read, write};
 use crate::vmcs::vmcs01::{self, CR0_IN_VMX, L1_VPID};
+use umbra_arch::{Cr0, Cr4, Efer};
 use umbra_core::control_registers::{
-    Effect, GeneralProtection, Mode, cr0, cr4, efer, lmsw, pdpte_is_valid, write_cr0, write_cr4,
+    Effect, GeneralProtection, Mode, lmsw, pdpte_is_valid, write_cr0, write_cr4,
 };
 use umbra_vmcs::field;
 
 /// Handles the access.
 pub fn handle(cpu: &mut Cpu, access: CrAccess) -> Action {
     let mode = mode(cpu);
-    let is_64_bit = mode.efer & efer::LMA != 0 && mode.cs_is_long;
+    let is_64_bit = Efer::LMA.is_in(mode.efer) && mode.cs_is_long;
     let source = |from: usize| {
         let value = match from {
             gpr::RSP => read(field::GUEST_RSP),
@@ -38,9 +39,8 @@ pub fn handle(cpu: &mut Cpu, access: CrAccess) -> Action {
         CrAccess::Write { register: 4, from } => {
             write_cr4(&mode, source(from)).and_then(|effect| set_cr4(&mode, effect))
         }
-        CrAccess::Clts => {
-            write_cr0(&mode, mode.cr0 & !cr0::TS).and_then(|effect| set_cr0(cpu, &mode, effect))
-        }
+        CrAccess::Clts => write_cr0(&mode, mode.cr0 & !Cr0::TS.bits())
+            .and_then(|effect| set_cr0(cpu, &mode, effect)),
         CrAccess::Lmsw { source } => {
             lmsw(&mode, source).and_then(|effect| set_cr0(cpu, &mode, effect))
         }
@@ -78,7 +78,11 @@ fn mode(cpu: &Cpu) -> Mode {
         efer: read(field::GUEST_IA32_EFER),
         cs_is_long: read(field::GUEST_CS_ACCESS_RIGHTS) & 1 << 13 != 0,
         cr0_fixed: if cpu.is_l1_in_vmx { CR0_IN_VMX } else { 0 },
-        cr4_fixed: if cpu.is_l1_in_vmx { cr4::VMXE } else { 0 },
+        cr4_fixed: if cpu.is_l1_in_vmx {
+            Cr4::VMXE.bits()
+        } else {
+            0
+        },
         // Every bit that the CPU has may be 1 in VMX operation.
         cr4_supported: machine().vmx.cr4_fixed1 & !vmcs01::CR4_HIDDEN,
     }
@@ -88,7 +92,7 @@ fn set_cr0(cpu: &Cpu, mode: &Mode, effect: Effect) -> Result<(), GeneralProtecti
     if effect.loads_pdptes {
         load_pdptes(mode.cr3)?;
     }
-    let cache_bits = cr0::CD | cr0::NW;
+    let cache_bits = Cr0::CD.bits() | Cr0::NW.bits();
     if (mode.cr0 ^ effect.value) & cache_bits != 0 {
         // VM entry does not load these two: they are changed here and now, and
         // L0 runs with them as well.

@@ -8,8 +8,7 @@ use crate::cpu::registers::{Registers, gpr};
 use crate::machine::machine;
 use crate::vmcs::current::{change, read, write};
 use crate::vmcs::vmcs01;
-use umbra_arch::{AccessRights, Dr7, Rflags};
-use umbra_core::control_registers::cr0;
+use umbra_arch::{AccessRights, Cr0, Dr7, Rflags};
 use umbra_vmcs::controls::Pin;
 use umbra_vmcs::field::{self, SegmentFields};
 
@@ -94,7 +93,7 @@ fn set_start_timer(is_on: bool) {
 /// Puts L1's registers on this CPU into the state after INIT: what INIT leaves
 /// alone (MSRs, the caches' bits of CR0, x87 and SSE state) stays.
 pub fn write_init_state(cpu: &mut Cpu) {
-    let kept = read(field::GUEST_CR0) & (cr0::CD | cr0::NW);
+    let kept = read(field::GUEST_CR0) & (Cr0::CD.bits() | Cr0::NW.bits());
     let xmm = cpu.regs.xmm;
     cpu.regs = Registers {
         xmm,
@@ -105,7 +104,7 @@ pub fn write_init_state(cpu: &mut Cpu) {
     cpu.is_l1_in_vmx = false;
     cpu.start_page = None;
     cpu.nmi.reset(&cpu.shared.nmi_inbox);
-    vmcs01::write_cr0(cpu, kept | cr0::ET);
+    vmcs01::write_cr0(cpu, kept | Cr0::ET.bits());
     vmcs01::write_cr4(0);
     vmcs01::write_efer(0);
     for data in SegmentFields::DATA {

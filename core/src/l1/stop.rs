@@ -8,9 +8,8 @@ use crate::platform::reset;
 use crate::report;
 use crate::vmcs::current::read;
 use core::fmt;
-use umbra_arch::Exception;
 use umbra_arch::event::vector;
-use umbra_core::control_registers::cr4;
+use umbra_arch::{Cr4, Exception};
 use umbra_vmcs::InsnError;
 use umbra_vmcs::exit::ExitReason;
 use umbra_vmcs::field;
@@ -75,7 +74,7 @@ pub fn refused_entry(cpu: &Cpu, error: u32) -> ! {
 /// bare machine, where CR4.MCE 0 is a shutdown. SDM "VM-Entry Failures During or
 /// After Loading Guest State".
 pub fn machine_check(cpu: &Cpu) -> Action {
-    if read(field::GUEST_CR4) & cr4::MCE == 0 {
+    if !Cr4::MCE.is_in(read(field::GUEST_CR4)) {
         end(
             format_args!("L1 on CPU {} shut down by a machine check", cpu.index),
             false,

@@ -1,12 +1,12 @@
 //! L0's own page tables. SDM "4-Level Paging and 5-Level Paging".
 
 use super::{PAGE_BYTES, PagePool, pointer};
+use umbra_arch::paging::{ADDRESS_BITS, Pte};
 
-const PRESENT: u64 = 1;
-const WRITABLE: u64 = 1 << 1;
-const LARGE: u64 = 1 << 7;
-const NO_EXECUTE: u64 = 1 << 63;
-const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+const PRESENT: u64 = Pte::P.bits();
+const WRITABLE: u64 = Pte::RW.bits();
+const LARGE: u64 = Pte::PS.bits();
+const NO_EXECUTE: u64 = Pte::XD.bits();
 
 /// What L0 may do with a page, besides reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +124,7 @@ impl AddressSpace {
             let value = unsafe { entry.read() };
             table = if value & PRESENT != 0 {
                 assert!(value & LARGE == 0, "{linear:#x} is mapped by a large page");
-                value & ADDRESS
+                value & ADDRESS_BITS
             } else {
                 let new = pool.take(1).base();
                 // SAFETY: as above.

@@ -4,23 +4,11 @@
 
 use crate::arch::msr;
 use crate::mem::{LOW_BYTES, pointer};
+use umbra_arch::apic::{Delivery, IcrLow, register as at};
+use umbra_arch::msr::ApicBase;
+use umbra_arch::paging::ADDRESS_BITS;
 use umbra_core::local_apic;
 
-/// IA32_APIC_BASE: the APIC is on.
-const ENABLED: u64 = 1 << 11;
-/// IA32_APIC_BASE: it is in x2APIC mode.
-const X2APIC: u64 = 1 << 10;
-const BASE: u64 = 0x000f_ffff_ffff_f000;
-
-/// Offsets of the interrupt command register.
-const ICR_LOW: u64 = 0x300;
-const ICR_HIGH: u64 = 0x310;
-/// ICR: the previous one is still on its way.
-const PENDING: u32 = 1 << 12;
-/// ICR: to all but the sender.
-const ALL_BUT_SELF: u32 = 3 << 18;
-/// The ICR as an MSR.
-const X2APIC_ICR: u32 = 0x830;
 /// How often to look whether an IPI has left.
 const MAX_POLLS: u32 = 1_000_000;
 
@@ -35,10 +23,11 @@ pub enum Ipi {
 
 impl Ipi {
     /// The low half of the ICR: physical destination, asserted, edge.
-    const fn command(self) -> u32 {
+    const fn command(self) -> IcrLow {
+        let command = IcrLow::new().with_is_assert(true);
         match self {
-            Self::Init => 0x4500,
-            Self::StartUp(page) => 0x4600 | page as u32,
+            Self::Init => command.with_delivery(Delivery::Init),
+            Self::StartUp(page) => command.with_delivery(Delivery::StartUp).with_vector(page),
         }
     }
 }
@@ -62,7 +51,7 @@ pub enum NotSent {
 /// [`NotSent`]; nothing was sent.
 pub fn send(apic_id: u32, ipi: Ipi) -> Result<(), NotSent> {
     let base = msr::read(msr::IA32_APIC_BASE);
-    if base & X2APIC == 0 && apic_id > 0xfe {
+    if !ApicBase::EXTD.is_in(base) && apic_id > 0xfe {
         return Err(NotSent::IdTooLarge);
     }
     write_icr(base, apic_id, ipi.command())
@@ -76,34 +65,34 @@ pub fn send_to_others(ipi: Ipi) -> Result<(), NotSent> {
     // Writes to x2APIC registers do not wait for stores before them.
     core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
     let base = msr::read(msr::IA32_APIC_BASE);
-    write_icr(base, 0, ipi.command() | ALL_BUT_SELF)
+    write_icr(base, 0, ipi.command().with_shorthand(IcrLow::ALL_BUT_SELF))
 }
 
-fn write_icr(base: u64, apic_id: u32, command: u32) -> Result<(), NotSent> {
-    if base & ENABLED == 0 {
+fn write_icr(base: u64, apic_id: u32, command: IcrLow) -> Result<(), NotSent> {
+    if !ApicBase::EN.is_in(base) {
         return Err(NotSent::ApicIsOff);
     }
-    if base & X2APIC != 0 {
-        let value = u64::from(apic_id) << 32 | u64::from(command);
+    if ApicBase::EXTD.is_in(base) {
+        let value = u64::from(apic_id) << 32 | u64::from(command.into_bits());
         // SAFETY: an INIT or start-up IPI to CPUs that run nothing of L0's
         // yet, or are to stop for good.
-        unsafe { msr::write(X2APIC_ICR, value) };
+        unsafe { msr::write(msr::IA32_X2APIC_ICR, value) };
         return Ok(());
     }
-    if base & BASE >= LOW_BYTES {
+    if base & ADDRESS_BITS >= LOW_BYTES {
         return Err(NotSent::OutOfReach);
     }
-    let register = |offset: u64| pointer((base & BASE) + offset).cast::<u32>();
+    let register = |offset: u32| pointer((base & ADDRESS_BITS) + u64::from(offset)).cast::<u32>();
     // SAFETY: the APIC's page is below 4 GiB, which is always mapped, and its
     // registers are 32-bit words.
-    let is_pending = || unsafe { register(ICR_LOW).read_volatile() } & PENDING != 0;
-    if (0..MAX_POLLS).all(|_| is_pending()) {
+    let icr = || IcrLow::from_bits(unsafe { register(at::ICR_LOW).read_volatile() });
+    if (0..MAX_POLLS).all(|_| icr().is_pending()) {
         return Err(NotSent::Stuck);
     }
     // SAFETY: as above.
-    unsafe { register(ICR_HIGH).write_volatile(apic_id << 24) };
+    unsafe { register(at::ICR_HIGH).write_volatile(apic_id << 24) };
     // SAFETY: as above, and as for x2APIC mode.
-    unsafe { register(ICR_LOW).write_volatile(command) };
+    unsafe { register(at::ICR_LOW).write_volatile(command.into_bits()) };
     Ok(())
 }
 
@@ -113,11 +102,11 @@ fn write_icr(base: u64, apic_id: u32, command: u32) -> Result<(), NotSent> {
 /// has moved to where L0 does not reach it, stays as it is.
 pub fn reset_after_init() {
     let base = msr::read(msr::IA32_APIC_BASE);
-    let is_in_reach = base & X2APIC != 0 || base & BASE < LOW_BYTES;
-    if base & ENABLED == 0 || !is_in_reach {
+    let is_in_reach = ApicBase::EXTD.is_in(base) || base & ADDRESS_BITS < LOW_BYTES;
+    if !ApicBase::EN.is_in(base) || !is_in_reach {
         return;
     }
-    let version = register(base, local_apic::VERSION);
+    let version = register(base, at::VERSION);
     let is_in_service = || {
         local_apic::IN_SERVICE
             .iter()
@@ -125,16 +114,16 @@ pub fn reset_after_init() {
     };
     if is_in_service() {
         let spurious = local_apic::spurious_while_ending(version);
-        set_register(base, local_apic::SPURIOUS, spurious);
+        set_register(base, at::SPURIOUS, spurious);
         // One for each vector, at most.
         for _ in 0..=u8::MAX {
             if !is_in_service() {
                 break;
             }
-            set_register(base, local_apic::END_OF_INTERRUPT, 0);
+            set_register(base, at::END_OF_INTERRUPT, 0);
         }
     }
-    for (offset, value) in local_apic::after_init(version, base & X2APIC != 0) {
+    for (offset, value) in local_apic::after_init(version, ApicBase::EXTD.is_in(base)) {
         set_register(base, offset, value);
     }
 }
@@ -145,20 +134,20 @@ const fn x2apic_msr(offset: u32) -> u32 {
 }
 
 fn register(base: u64, offset: u32) -> u32 {
-    if base & X2APIC != 0 {
+    if ApicBase::EXTD.is_in(base) {
         return msr::read(x2apic_msr(offset)) as u32;
     }
     // SAFETY: the APIC's page is below 4 GiB, which is always mapped, its
     // registers are 32-bit words, and reading those that are read here has no effect.
     unsafe {
-        pointer((base & BASE) + u64::from(offset))
+        pointer((base & ADDRESS_BITS) + u64::from(offset))
             .cast::<u32>()
             .read_volatile()
     }
 }
 
 fn set_register(base: u64, offset: u32, value: u32) {
-    if base & X2APIC != 0 {
+    if ApicBase::EXTD.is_in(base) {
         // SAFETY: no register that is written here makes the APIC send or
         // deliver anything: local vectors are masked.
         unsafe { msr::write(x2apic_msr(offset), u64::from(value)) };
@@ -166,7 +155,7 @@ fn set_register(base: u64, offset: u32, value: u32) {
     }
     // SAFETY: as above.
     unsafe {
-        pointer((base & BASE) + u64::from(offset))
+        pointer((base & ADDRESS_BITS) + u64::from(offset))
             .cast::<u32>()
             .write_volatile(value)
     };

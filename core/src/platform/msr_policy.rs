@@ -7,13 +7,11 @@ use crate::arch::{cpuid, msr};
 use crate::cpu::percpu::Cpu;
 use crate::machine::machine;
 use crate::mem::Tables;
+use umbra_arch::msr::{CoreCapabilities, FeatureControl, MiscEnable};
 use umbra_core::cpuid_list;
-use umbra_core::features::feature_control;
 use umbra_ept::invalidate::Invalidate;
 use umbra_ept::mtrr::Mtrrs;
 
-/// IA32_BIOS_UPDT_TRIG: loads a microcode update.
-const MICROCODE_UPDATE: u32 = 0x79;
 /// The MSRs of Intel PT, which writes to physical addresses that EPT does not
 /// check; hidden in CPUID as well.
 const INTEL_PT: core::ops::RangeInclusive<u32> = 0x560..=0x58f;
@@ -28,11 +26,9 @@ const HARDWARE_FEEDBACK: core::ops::RangeInclusive<u32> = 0x17d0..=0x17d4;
 /// check, and to MSRs that no bitmap guards, in L0 as well.
 /// IA32_CORE_CAPABILITIES says by a bit that they are there.
 const REMOTE_ACTION: core::ops::RangeInclusive<u32> = 0xed..=0xf0;
-const CORE_CAPABILITIES: u32 = 0xcf;
-const HAS_REMOTE_ACTION: u64 = 1 << 1;
+const HAS_REMOTE_ACTION: u64 = CoreCapabilities::REMOTE_ACTION.bits();
 /// Bit 34: no execute-disable pages, which L0's own tables have.
-const MISC_ENABLE: u32 = 0x1a0;
-const XD_DISABLE: u64 = 1 << 34;
+const XD_DISABLE: u64 = MiscEnable::XD_DISABLE.bits();
 /// MSR_MEMORY_CTRL bit 28 has locked accesses to uncacheable memory fault, L0's
 /// as well; IA32_CORE_CAPABILITIES says by bit 4 that it is there.
 const MEMORY_CTRL: u32 = 0x33;
@@ -44,8 +40,6 @@ const LAST_BRANCHES: [u32; 2] = [0x14ce, 0x14cf];
 /// The overclocking mailbox sets voltages at which L0 computes wrongly, too;
 /// IA32_TME_ACTIVATE and its masks change what is in L0's memory.
 const PLATFORM: [u32; 4] = [0x150, 0x981, 0x982, 0x983];
-/// IA32_XSS: the state components of XSAVES and XRSTORS.
-const XSS: u32 = 0xda0;
 /// While L1 runs these are in vmcs01, and what the CPU holds is L0's: no access
 /// of L1's comes here.
 const IN_VMCS: [u32; 8] = [
@@ -77,7 +71,7 @@ fn has_last_branches() -> bool {
 
 /// Whether this CPU has remote action requests.
 fn has_remote_action() -> bool {
-    msr::read_safe(CORE_CAPABILITIES).is_some_and(|value| value & HAS_REMOTE_ACTION != 0)
+    msr::read_safe(msr::IA32_CORE_CAPABILITIES).is_some_and(|value| value & HAS_REMOTE_ACTION != 0)
 }
 
 /// The MSRs of KVM's first clock, low enough for the bitmap. No 64-bit CPU has MSRs
@@ -117,7 +111,7 @@ pub fn fill_bitmap(bitmap: &mut [u8], mtrrs: &Mtrrs) {
         .chain(INTEL_PT)
         .chain(HARDWARE_FEEDBACK)
         .chain(REMOTE_ACTION)
-        .chain([CORE_CAPABILITIES])
+        .chain([msr::IA32_CORE_CAPABILITIES])
         .chain(DEBUG_STORE)
         .chain(LAST_BRANCHES)
         .chain(KVM_CLOCK);
@@ -126,11 +120,11 @@ pub fn fill_bitmap(bitmap: &mut [u8], mtrrs: &Mtrrs) {
         intercept(bitmap, index, true);
     }
     let writes = [
-        MICROCODE_UPDATE,
+        msr::IA32_BIOS_UPDT_TRIG,
         msr::IA32_APIC_BASE,
-        MISC_ENABLE,
+        msr::IA32_MISC_ENABLE,
         MEMORY_CTRL,
-        XSS,
+        msr::IA32_XSS,
     ];
     for index in writes.into_iter().chain(PLATFORM) {
         intercept(bitmap, index, true);
@@ -151,7 +145,7 @@ pub fn read(cpu: &Cpu, index: u32) -> Result<u64, GeneralProtection> {
             cpu.offered.msr(index).ok_or(GeneralProtection)
         }
         _ if is_hidden(index) => Err(GeneralProtection),
-        CORE_CAPABILITIES => msr::read_safe(index)
+        msr::IA32_CORE_CAPABILITIES => msr::read_safe(index)
             .map(|value| value & !(HAS_REMOTE_ACTION | HAS_UC_LOCK_DISABLE))
             .ok_or(GeneralProtection),
         _ => msr::read_safe(index).ok_or(GeneralProtection),
@@ -171,10 +165,10 @@ pub fn write(cpu: &mut Cpu, index: u32, value: u64) -> Result<(), GeneralProtect
         msr::IA32_FEATURE_CONTROL => write_feature_control(cpu, value),
         msr::IA32_VMX_BASIC..=msr::IA32_VMX_EXIT_CTLS2 => Err(GeneralProtection),
         // L1 reads the CPU's own revision afterwards and finds nothing newer.
-        MICROCODE_UPDATE => Ok(()),
+        msr::IA32_BIOS_UPDT_TRIG => Ok(()),
         msr::IA32_APIC_BASE => write_apic_base(value),
         _ if is_hidden(index) => Err(GeneralProtection),
-        XSS if value & !cpuid_list::XSS != 0 => Err(GeneralProtection),
+        msr::IA32_XSS if value & !cpuid_list::XSS != 0 => Err(GeneralProtection),
         MEMORY_CTRL if value & UC_LOCK_DISABLE != 0 => Err(GeneralProtection),
         // As firmware locks them: the value there is may be written.
         _ if PLATFORM.contains(&index) => match msr::read_safe(index) {
@@ -190,7 +184,7 @@ pub fn write(cpu: &mut Cpu, index: u32, value: u64) -> Result<(), GeneralProtect
         // What the bitmap does not cover: no register that L0 depends on.
         _ => {
             let value = match index {
-                MISC_ENABLE => value & !XD_DISABLE,
+                msr::IA32_MISC_ENABLE => value & !XD_DISABLE,
                 _ => value,
             };
             // SAFETY: see above; the CPU itself refuses what it lacks.
@@ -205,8 +199,8 @@ pub fn write(cpu: &mut Cpu, index: u32, value: u64) -> Result<(), GeneralProtect
 
 fn write_feature_control(cpu: &mut Cpu, value: u64) -> Result<(), GeneralProtection> {
     // Without SMX in CPUID, only these two bits are there to be set.
-    let known = feature_control::LOCK | feature_control::VMX_OUTSIDE_SMX;
-    if cpu.feature_control & feature_control::LOCK != 0 || value & !known != 0 {
+    let known = (FeatureControl::LOCK | FeatureControl::VMX_OUTSIDE_SMX).bits();
+    if FeatureControl::LOCK.is_in(cpu.feature_control) || value & !known != 0 {
         return Err(GeneralProtection);
     }
     cpu.feature_control = value;

@@ -2,7 +2,8 @@
 
 use crate::arch::{cpuid, msr};
 use crate::cannot_start;
-use umbra_core::features::{self, feature_control};
+use umbra_arch::msr::{ArchCapabilities, FeatureControl};
+use umbra_core::features;
 use umbra_core::options::Options;
 use umbra_vmcs::VmxCaps;
 
@@ -43,9 +44,6 @@ fn capability(options: &Options, number: u32) -> u64 {
     }
 }
 
-/// IA32_ARCH_CAPABILITIES, and its bit IBRS_ALL.
-const ARCH_CAPABILITIES: u32 = 0x10a;
-const IBRS_ALL: u64 = 1 << 1;
 /// CPUID.7:EDX: IBRS and IBPB, and IA32_ARCH_CAPABILITIES.
 const CPUID_IBPB: u32 = 1 << 26;
 const CPUID_ARCH_CAPABILITIES: u32 = 1 << 29;
@@ -55,14 +53,15 @@ const CPUID_ARCH_CAPABILITIES: u32 = 1 << 29;
 pub fn has_enhanced_ibrs() -> bool {
     let needed = CPUID_IBPB | CPUID_ARCH_CAPABILITIES;
     cpuid::cpuid_or_zero(7, 0).edx & needed == needed
-        && msr::read_safe(ARCH_CAPABILITIES).is_some_and(|value| value & IBRS_ALL != 0)
+        && msr::read_safe(msr::IA32_ARCH_CAPABILITIES)
+            .is_some_and(|value| ArchCapabilities::IBRS_ALL.is_in(value))
 }
 
 /// Allows VMXON outside SMX on this CPU, if the firmware left that open.
 pub fn unlock_vmx() {
     let control = msr::read(msr::IA32_FEATURE_CONTROL);
-    if control & feature_control::LOCK == 0 {
-        let value = control | feature_control::LOCK | feature_control::VMX_OUTSIDE_SMX;
+    if !FeatureControl::LOCK.is_in(control) {
+        let value = control | (FeatureControl::LOCK | FeatureControl::VMX_OUTSIDE_SMX).bits();
         // SAFETY: allows VMXON and forbids further changes.
         unsafe { msr::write(msr::IA32_FEATURE_CONTROL, value) };
     }

@@ -2,47 +2,10 @@
 //! SDM "Control Registers", "MOV - Move to/from Control Registers",
 //! "Initializing IA-32e Mode", "PDPTE Registers".
 
-/// Bits of CR0.
-pub mod cr0 {
-    #![allow(missing_docs)]
-    pub const PE: u64 = 1;
-    pub const MP: u64 = 1 << 1;
-    pub const EM: u64 = 1 << 2;
-    pub const TS: u64 = 1 << 3;
-    pub const ET: u64 = 1 << 4;
-    pub const NE: u64 = 1 << 5;
-    pub const WP: u64 = 1 << 16;
-    pub const AM: u64 = 1 << 18;
-    pub const NW: u64 = 1 << 29;
-    pub const CD: u64 = 1 << 30;
-    pub const PG: u64 = 1 << 31;
-    /// The bits that can be written.
-    pub const WRITABLE: u64 = PE | MP | EM | TS | NE | WP | AM | NW | CD | PG;
-}
+use umbra_arch::{Cr0, Cr4, Efer};
 
-/// Bits of CR4.
-pub mod cr4 {
-    #![allow(missing_docs)]
-    pub const DE: u64 = 1 << 3;
-    pub const PSE: u64 = 1 << 4;
-    pub const PAE: u64 = 1 << 5;
-    pub const MCE: u64 = 1 << 6;
-    pub const PGE: u64 = 1 << 7;
-    pub const LA57: u64 = 1 << 12;
-    pub const VMXE: u64 = 1 << 13;
-    pub const SMXE: u64 = 1 << 14;
-    pub const PCIDE: u64 = 1 << 17;
-    pub const SMEP: u64 = 1 << 20;
-    pub const CET: u64 = 1 << 23;
-    pub const FRED: u64 = 1 << 32;
-}
-
-/// Bits of IA32_EFER.
-pub mod efer {
-    #![allow(missing_docs)]
-    pub const LME: u64 = 1 << 8;
-    pub const LMA: u64 = 1 << 10;
-}
+/// The bits of CR0 that can be written: all that are defined but ET.
+const CR0_WRITABLE: u64 = Cr0::all().difference(Cr0::ET).bits();
 
 /// The write causes #GP(0).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,37 +55,37 @@ pub fn write_cr0(mode: &Mode, new: u64) -> Result<Effect, GeneralProtection> {
     if new >> 32 != 0 {
         return Err(GeneralProtection);
     }
-    let value = new & cr0::WRITABLE | cr0::ET;
-    let is_on = |bit: u64| value & bit != 0;
-    if is_on(cr0::PG) && !is_on(cr0::PE)
-        || is_on(cr0::NW) && !is_on(cr0::CD)
-        || !is_on(cr0::WP) && mode.cr4 & cr4::CET != 0
+    let value = new & CR0_WRITABLE | Cr0::ET.bits();
+    let is_on = |bit: Cr0| bit.is_in(value);
+    if is_on(Cr0::PG) && !is_on(Cr0::PE)
+        || is_on(Cr0::NW) && !is_on(Cr0::CD)
+        || !is_on(Cr0::WP) && Cr4::CET.is_in(mode.cr4)
         || value & mode.cr0_fixed != mode.cr0_fixed
     {
         return Err(GeneralProtection);
     }
-    let was_paging = mode.cr0 & cr0::PG != 0;
+    let was_paging = Cr0::PG.is_in(mode.cr0);
     let mut efer = mode.efer;
-    if is_on(cr0::PG) && !was_paging && efer & efer::LME != 0 {
-        if mode.cr4 & cr4::PAE == 0 || mode.cs_is_long {
+    if is_on(Cr0::PG) && !was_paging && Efer::LME.is_in(efer) {
+        if !Cr4::PAE.is_in(mode.cr4) || mode.cs_is_long {
             return Err(GeneralProtection);
         }
-        efer |= efer::LMA;
+        efer |= Efer::LMA.bits();
     }
-    if !is_on(cr0::PG) && was_paging {
-        let in_64_bit_mode = efer & efer::LMA != 0 && mode.cs_is_long;
-        if in_64_bit_mode || mode.cr4 & cr4::PCIDE != 0 {
+    if !is_on(Cr0::PG) && was_paging {
+        let in_64_bit_mode = Efer::LMA.is_in(efer) && mode.cs_is_long;
+        if in_64_bit_mode || Cr4::PCIDE.is_in(mode.cr4) {
             return Err(GeneralProtection);
         }
-        efer &= !efer::LMA;
+        efer &= !Efer::LMA.bits();
     }
-    let uses_pdptes = is_on(cr0::PG) && mode.cr4 & cr4::PAE != 0 && efer & efer::LMA == 0;
+    let uses_pdptes = is_on(Cr0::PG) && Cr4::PAE.is_in(mode.cr4) && !Efer::LMA.is_in(efer);
     let changed = value ^ mode.cr0;
     Ok(Effect {
         value,
         efer,
-        loads_pdptes: uses_pdptes && changed & (cr0::PG | cr0::CD | cr0::NW) != 0,
-        flushes: changed & (cr0::PG | cr0::PE | cr0::WP) != 0,
+        loads_pdptes: uses_pdptes && Cr0::PG.union(Cr0::CD).union(Cr0::NW).any_in(changed),
+        flushes: Cr0::PG.union(Cr0::PE).union(Cr0::WP).any_in(changed),
     })
 }
 
@@ -131,7 +94,7 @@ pub fn write_cr0(mode: &Mode, new: u64) -> Result<Effect, GeneralProtection> {
 /// # Errors
 /// As [`write_cr0`].
 pub fn lmsw(mode: &Mode, source: u16) -> Result<Effect, GeneralProtection> {
-    let taken = u64::from(source) & 0xf | mode.cr0 & cr0::PE;
+    let taken = u64::from(source) & 0xf | mode.cr0 & Cr0::PE.bits();
     write_cr0(mode, mode.cr0 & !0xf | taken)
 }
 
@@ -140,26 +103,36 @@ pub fn lmsw(mode: &Mode, source: u16) -> Result<Effect, GeneralProtection> {
 /// # Errors
 /// [`GeneralProtection`] where a CPU raises #GP(0).
 pub fn write_cr4(mode: &Mode, new: u64) -> Result<Effect, GeneralProtection> {
-    let is_long = mode.efer & efer::LMA != 0;
+    let is_long = Efer::LMA.is_in(mode.efer);
     let changed = new ^ mode.cr4;
     if new & !mode.cr4_supported != 0
         || new & mode.cr4_fixed != mode.cr4_fixed
-        || is_long && changed & cr4::LA57 != 0
-        || is_long && new & cr4::PAE == 0
-        || new & cr4::CET != 0 && mode.cr0 & cr0::WP == 0
+        || is_long && Cr4::LA57.is_in(changed)
+        || is_long && !Cr4::PAE.is_in(new)
+        || Cr4::CET.is_in(new) && !Cr0::WP.is_in(mode.cr0)
     {
         return Err(GeneralProtection);
     }
-    let turns_pcid_on = changed & new & cr4::PCIDE != 0;
+    let turns_pcid_on = Cr4::PCIDE.is_in(changed & new);
     if turns_pcid_on && (!is_long || mode.cr3 & 0xfff != 0) {
         return Err(GeneralProtection);
     }
-    let uses_pdptes = mode.cr0 & cr0::PG != 0 && new & cr4::PAE != 0 && !is_long;
+    let uses_pdptes = Cr0::PG.is_in(mode.cr0) && Cr4::PAE.is_in(new) && !is_long;
     Ok(Effect {
         value: new,
         efer: mode.efer,
-        loads_pdptes: uses_pdptes && changed & (cr4::PAE | cr4::PSE | cr4::PGE | cr4::SMEP) != 0,
-        flushes: changed & (cr4::PAE | cr4::PSE | cr4::PGE | cr4::PCIDE | cr4::SMEP) != 0,
+        loads_pdptes: uses_pdptes
+            && Cr4::PAE
+                .union(Cr4::PSE)
+                .union(Cr4::PGE)
+                .union(Cr4::SMEP)
+                .any_in(changed),
+        flushes: Cr4::PAE
+            .union(Cr4::PSE)
+            .union(Cr4::PGE)
+            .union(Cr4::PCIDE)
+            .union(Cr4::SMEP)
+            .any_in(changed),
     })
 }
 
@@ -176,7 +149,7 @@ mod tests {
     use super::*;
 
     const REAL: Mode = Mode {
-        cr0: cr0::ET,
+        cr0: Cr0::ET.bits(),
         cr3: 0x1000,
         cr4: 0,
         efer: 0,
@@ -186,9 +159,9 @@ mod tests {
         cr4_supported: 0x3727ff,
     };
     const LONG: Mode = Mode {
-        cr0: cr0::PG | cr0::PE | cr0::ET | cr0::NE,
-        cr4: cr4::PAE,
-        efer: efer::LME | efer::LMA,
+        cr0: Cr0::PG.bits() | Cr0::PE.bits() | Cr0::ET.bits() | Cr0::NE.bits(),
+        cr4: Cr4::PAE.bits(),
+        efer: Efer::LME.bits() | Efer::LMA.bits(),
         cs_is_long: true,
         ..REAL
     };
@@ -197,89 +170,98 @@ mod tests {
     fn cr0_follows_the_sdm() {
         let refused = [
             (REAL, 1 << 32),
-            (REAL, cr0::PG),
-            (REAL, cr0::NW),
+            (REAL, Cr0::PG.bits()),
+            (REAL, Cr0::NW.bits()),
             // Long mode needs PAE, and must not start with CS.L set.
             (
                 Mode {
-                    efer: efer::LME,
+                    efer: Efer::LME.bits(),
                     ..REAL
                 },
-                cr0::PG | cr0::PE,
+                Cr0::PG.bits() | Cr0::PE.bits(),
             ),
             (
                 Mode {
-                    efer: efer::LME,
-                    cr4: cr4::PAE,
+                    efer: Efer::LME.bits(),
+                    cr4: Cr4::PAE.bits(),
                     cs_is_long: true,
                     ..REAL
                 },
-                cr0::PG | cr0::PE,
+                Cr0::PG.bits() | Cr0::PE.bits(),
             ),
-            (LONG, cr0::PE),
+            (LONG, Cr0::PE.bits()),
             (
                 Mode {
                     cs_is_long: false,
-                    cr4: cr4::PAE | cr4::PCIDE,
+                    cr4: Cr4::PAE.bits() | Cr4::PCIDE.bits(),
                     ..LONG
                 },
-                cr0::PE,
+                Cr0::PE.bits(),
             ),
             (
                 Mode {
-                    cr4: cr4::CET,
-                    cr0: cr0::WP | cr0::PE,
+                    cr4: Cr4::CET.bits(),
+                    cr0: Cr0::WP.bits() | Cr0::PE.bits(),
                     ..REAL
                 },
-                cr0::PE,
+                Cr0::PE.bits(),
             ),
             (
                 Mode {
-                    cr0_fixed: cr0::NE,
+                    cr0_fixed: Cr0::NE.bits(),
                     ..LONG
                 },
-                cr0::PG | cr0::PE,
+                Cr0::PG.bits() | Cr0::PE.bits(),
             ),
         ];
         for (mode, new) in refused {
             assert_eq!(write_cr0(&mode, new), Err(GeneralProtection), "{new:#x}");
         }
         let entering = Mode {
-            efer: efer::LME,
-            cr4: cr4::PAE,
+            efer: Efer::LME.bits(),
+            cr4: Cr4::PAE.bits(),
             ..REAL
         };
-        let effect = write_cr0(&entering, cr0::PG | cr0::PE).expect("long mode");
-        assert_eq!(effect.efer, efer::LME | efer::LMA);
+        let effect = write_cr0(&entering, Cr0::PG.bits() | Cr0::PE.bits()).expect("long mode");
+        assert_eq!(effect.efer, Efer::LME.bits() | Efer::LMA.bits());
         assert!(!effect.loads_pdptes && effect.flushes);
         let leaving = Mode {
             cs_is_long: false,
             ..LONG
         };
-        let effect = write_cr0(&leaving, cr0::PE).expect("compatibility mode");
-        assert_eq!(effect.efer, efer::LME);
+        let effect = write_cr0(&leaving, Cr0::PE.bits()).expect("compatibility mode");
+        assert_eq!(effect.efer, Efer::LME.bits());
         let pae = Mode {
-            cr4: cr4::PAE,
+            cr4: Cr4::PAE.bits(),
             ..REAL
         };
         assert!(
-            write_cr0(&pae, cr0::PG | cr0::PE)
+            write_cr0(&pae, Cr0::PG.bits() | Cr0::PE.bits())
                 .expect("PAE")
                 .loads_pdptes
         );
         // Reserved low bits are ignored, ET cannot be cleared.
-        assert_eq!(write_cr0(&REAL, 0xffc0).expect("ignored").value, cr0::ET);
+        assert_eq!(
+            write_cr0(&REAL, 0xffc0).expect("ignored").value,
+            Cr0::ET.bits()
+        );
     }
 
     #[test]
     fn lmsw_sets_pe_and_never_clears_it() {
-        assert_eq!(lmsw(&REAL, 1).expect("PE").value, cr0::ET | cr0::PE);
+        assert_eq!(
+            lmsw(&REAL, 1).expect("PE").value,
+            Cr0::ET.bits() | Cr0::PE.bits()
+        );
         let protected = Mode {
-            cr0: cr0::ET | cr0::PE,
+            cr0: Cr0::ET.bits() | Cr0::PE.bits(),
             ..REAL
         };
-        assert_eq!(lmsw(&protected, 0).expect("stays").value, cr0::ET | cr0::PE);
-        assert_eq!(lmsw(&REAL, 0xfff0).expect("nothing").value, cr0::ET);
+        assert_eq!(
+            lmsw(&protected, 0).expect("stays").value,
+            Cr0::ET.bits() | Cr0::PE.bits()
+        );
+        assert_eq!(lmsw(&REAL, 0xfff0).expect("nothing").value, Cr0::ET.bits());
     }
 
     #[test]
@@ -287,51 +269,55 @@ mod tests {
         let refused = [
             (REAL, 1 << 40),
             (LONG, 0),
-            (REAL, cr4::PCIDE),
+            (REAL, Cr4::PCIDE.bits()),
             (
                 Mode {
                     cr3: 0x1001,
                     ..LONG
                 },
-                cr4::PAE | cr4::PCIDE,
+                Cr4::PAE.bits() | Cr4::PCIDE.bits(),
             ),
             (
                 Mode {
                     cr4_supported: u64::MAX,
                     ..LONG
                 },
-                cr4::PAE | cr4::LA57,
+                Cr4::PAE.bits() | Cr4::LA57.bits(),
             ),
             (
                 Mode {
                     cr4_supported: u64::MAX,
                     ..REAL
                 },
-                cr4::CET,
+                Cr4::CET.bits(),
             ),
             (
                 Mode {
-                    cr4_fixed: cr4::VMXE,
+                    cr4_fixed: Cr4::VMXE.bits(),
                     ..LONG
                 },
-                cr4::PAE,
+                Cr4::PAE.bits(),
             ),
         ];
         for (mode, new) in refused {
             assert_eq!(write_cr4(&mode, new), Err(GeneralProtection), "{new:#x}");
         }
         assert!(
-            write_cr4(&LONG, cr4::PAE | cr4::PCIDE)
+            write_cr4(&LONG, Cr4::PAE.bits() | Cr4::PCIDE.bits())
                 .expect("PCID")
                 .flushes
         );
-        let effect = write_cr4(&LONG, cr4::PAE | cr4::VMXE).expect("VMXE");
+        let effect = write_cr4(&LONG, Cr4::PAE.bits() | Cr4::VMXE.bits()).expect("VMXE");
         assert!(!effect.flushes && !effect.loads_pdptes);
         let paging = Mode {
-            cr0: cr0::PG | cr0::PE,
+            cr0: Cr0::PG.bits() | Cr0::PE.bits(),
             ..REAL
         };
-        assert!(write_cr4(&paging, cr4::PAE).expect("PAE").loads_pdptes);
+        assert!(
+            write_cr4(&paging, Cr4::PAE.bits())
+                .expect("PAE")
+                .loads_pdptes
+        );
     }
 
     #[test]

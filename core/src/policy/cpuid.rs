@@ -1,6 +1,7 @@
 //! What L1 reads of CPUID: the bare CPU, less what it could not use.
 
 use crate::cpuid_list::masks;
+use umbra_arch::Cr4;
 use umbra_vmcs::VmxCaps;
 use umbra_vmcs::controls::Proc2;
 
@@ -26,9 +27,6 @@ const EBX: usize = 1;
 const ECX: usize = 2;
 const EDX: usize = 3;
 
-const CR4_OSXSAVE: u64 = 1 << 18;
-const CR4_PKE: u64 = 1 << 22;
-
 /// Changes what the CPU itself answered in L0 into what L1 is to see. `cr4` is
 /// L1's.
 ///
@@ -48,11 +46,11 @@ pub fn for_l1(leaf: u32, subleaf: u32, cr4: u64, caps: &VmxCaps, words: &mut Wor
         *word &= mask;
     }
     match (leaf, subleaf) {
-        (1, _) => mirror(words, 27, cr4 & CR4_OSXSAVE != 0),
+        (1, _) => mirror(words, 27, Cr4::OSXSAVE.is_in(cr4)),
         (7, 0) => {
             // No more subleaves than are on the list.
             words[EAX] = words[EAX].min(2);
-            mirror(words, 4, cr4 & CR4_PKE != 0);
+            mirror(words, 4, Cr4::PKE.is_in(cr4));
             hide(words, EBX, 10, caps.offers_proc2(Proc2::ENABLE_INVPCID));
             hide(
                 words,
@@ -106,14 +104,14 @@ mod tests {
         let mut words = [0, 0, 1 << 27, 0];
         for_l1(1, 0, 0, &caps, &mut words);
         assert_eq!(words[ECX], 0);
-        for_l1(1, 7, CR4_OSXSAVE, &caps, &mut words);
+        for_l1(1, 7, Cr4::OSXSAVE.bits(), &caps, &mut words);
         assert_eq!(words[ECX], 1 << 27);
         let mut words = [0; 4];
-        for_l1(7, 0, CR4_PKE, &caps, &mut words);
+        for_l1(7, 0, Cr4::PKE.bits(), &caps, &mut words);
         assert_eq!(words[ECX], 1 << 4);
         // Other subleaves have no such bit.
         let mut words = [0; 4];
-        for_l1(7, 1, CR4_PKE, &caps, &mut words);
+        for_l1(7, 1, Cr4::PKE.bits(), &caps, &mut words);
         assert_eq!(words, [0; 4]);
     }
 

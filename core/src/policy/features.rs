@@ -1,5 +1,7 @@
 //! What a CPU must have for Umbra to start on it, one line each.
 
+use umbra_arch::EptVpidCap;
+use umbra_arch::msr::FeatureControl;
 use umbra_vmcs::controls::{Entry, Exit, Pin, Proc, Proc2};
 use umbra_vmcs::field::{self, FieldSet};
 use umbra_vmcs::needs::Needs;
@@ -9,27 +11,6 @@ use umbra_vmcs::{Field, VmxCaps};
 pub const CPUID_VMX: u32 = 1 << 5;
 /// CPUID.80000001H:EDX bit 20.
 pub const CPUID_NX: u32 = 1 << 20;
-
-/// IA32_FEATURE_CONTROL.
-pub mod feature_control {
-    /// Bit 0: no further writes.
-    pub const LOCK: u64 = 1 << 0;
-    /// Bit 2: VMXON works outside SMX operation.
-    pub const VMX_OUTSIDE_SMX: u64 = 1 << 2;
-}
-
-/// Bits of IA32_VMX_EPT_VPID_CAP.
-mod ept_vpid {
-    pub const WALK_4_LEVELS: u64 = 1 << 6;
-    pub const WRITE_BACK: u64 = 1 << 14;
-    pub const PAGES_2M: u64 = 1 << 16;
-    pub const INVEPT: u64 = 1 << 20;
-    pub const INVEPT_SINGLE: u64 = 1 << 25;
-    pub const INVEPT_ALL: u64 = 1 << 26;
-    pub const INVVPID: u64 = 1 << 32;
-    pub const INVVPID_SINGLE: u64 = 1 << 41;
-    pub const INVVPID_ALL: u64 = 1 << 42;
-}
 
 /// Bits of IA32_VMX_MISC: the activity states that VM entry can go to.
 mod activity {
@@ -53,8 +34,8 @@ pub fn check_cpuid(leaf_1_ecx: u32, leaf_80000001_edx: u32) -> Result<(), &'stat
 
 /// Whether the firmware left VMX usable.
 pub fn vmx_is_locked_off(feature_control: u64) -> bool {
-    feature_control & feature_control::LOCK != 0
-        && feature_control & feature_control::VMX_OUTSIDE_SMX == 0
+    FeatureControl::LOCK.is_in(feature_control)
+        && !FeatureControl::VMX_OUTSIDE_SMX.is_in(feature_control)
 }
 
 /// Checks the VMX capabilities.
@@ -129,22 +110,22 @@ pub fn check_vmx(caps: &VmxCaps) -> Result<(), &'static str> {
             caps.offers_entry(Entry::LOAD_DEBUG_CONTROLS),
             "loading of debug controls on VM entry",
         ),
-        (caps.ept_vpid & ept_vpid::WALK_4_LEVELS != 0, "4-level EPT"),
+        (EptVpidCap::WALK_4.is_in(caps.ept_vpid), "4-level EPT"),
         (
-            caps.ept_vpid & ept_vpid::WRITE_BACK != 0,
+            EptVpidCap::TABLES_WB.is_in(caps.ept_vpid),
             "write-back EPT tables",
         ),
-        (caps.ept_vpid & ept_vpid::PAGES_2M != 0, "2 MiB EPT pages"),
-        (caps.ept_vpid & ept_vpid::INVEPT != 0, "INVEPT"),
+        (EptVpidCap::PAGE_2M.is_in(caps.ept_vpid), "2 MiB EPT pages"),
+        (EptVpidCap::INVEPT.is_in(caps.ept_vpid), "INVEPT"),
         (
-            caps.ept_vpid & ept_vpid::INVEPT_ALL != 0
-                && caps.ept_vpid & ept_vpid::INVEPT_SINGLE != 0,
+            EptVpidCap::INVEPT_ALL.is_in(caps.ept_vpid)
+                && EptVpidCap::INVEPT_SINGLE.is_in(caps.ept_vpid),
             "INVEPT of both types",
         ),
-        (caps.ept_vpid & ept_vpid::INVVPID != 0, "INVVPID"),
+        (EptVpidCap::INVVPID.is_in(caps.ept_vpid), "INVVPID"),
         (
-            caps.ept_vpid & ept_vpid::INVVPID_SINGLE != 0
-                && caps.ept_vpid & ept_vpid::INVVPID_ALL != 0,
+            EptVpidCap::INVVPID_SINGLE.is_in(caps.ept_vpid)
+                && EptVpidCap::INVVPID_ALL.is_in(caps.ept_vpid),
             "INVVPID of one and of all contexts",
         ),
         // The states that L1 can be in at an exit. Shutdown is none of them: a triple

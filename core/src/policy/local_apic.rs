@@ -1,40 +1,43 @@
 //! What INIT leaves in the registers of a local APIC. SDM "Local APIC State
 //! After an INIT Reset (Wait-for-SIPI State)", "x2APIC State Transitions".
 
-/// Offset of the version register in the page of an xAPIC.
-pub const VERSION: u32 = 0x30;
-/// Offset of the end-of-interrupt register.
-pub const END_OF_INTERRUPT: u32 = 0xb0;
-/// Offset of the spurious-interrupt vector register.
-pub const SPURIOUS: u32 = 0xf0;
+use umbra_arch::apic::{
+    LVT_MASKED, SPURIOUS_SUPPRESS_EOI, VERSION_CAN_SUPPRESS_EOI, register as at,
+};
+
 /// Offsets of the registers that say which vectors are in service.
-pub const IN_SERVICE: [u32; 8] = [0x100, 0x110, 0x120, 0x130, 0x140, 0x150, 0x160, 0x170];
-/// SPURIOUS: an end of interrupt is not told to the I/O APICs.
-pub const SUPPRESS_BROADCAST: u32 = 1 << 12;
+pub const IN_SERVICE: [u32; 8] = {
+    let mut offsets = [at::IN_SERVICE; 8];
+    let mut n = 1;
+    while n < 8 {
+        offsets[n] = offsets[n - 1] + 0x10;
+        n += 1;
+    }
+    offsets
+};
 
 /// The APIC is off by software, its spurious vector 0xff.
 pub const SPURIOUS_AFTER_INIT: u32 = 0xff;
-/// A local vector that is masked.
-const MASKED: u32 = 1 << 16;
-
 /// Local vectors in the order in which APICs came to have them.
-const LOCAL_VECTORS: [u32; 7] = [0x320, 0x350, 0x360, 0x370, 0x340, 0x330, 0x2f0];
-const TASK_PRIORITY: u32 = 0x80;
-const LOGICAL_DESTINATION: u32 = 0xd0;
-const DESTINATION_FORMAT: u32 = 0xe0;
-const ERROR_STATUS: u32 = 0x280;
-const TIMER_COUNT: u32 = 0x380;
-const TIMER_DIVIDE: u32 = 0x3e0;
+const LOCAL_VECTORS: [u32; 7] = [
+    at::LVT_TIMER,
+    at::LVT_LINT0,
+    at::LVT_LINT1,
+    at::LVT_ERROR,
+    at::LVT_PERFORMANCE,
+    at::LVT_THERMAL,
+    at::LVT_CMCI,
+];
 
 /// Whether this APIC can keep the end of an interrupt to itself.
 pub fn can_suppress_broadcast(version: u32) -> bool {
-    version & 1 << 24 != 0
+    version & VERSION_CAN_SUPPRESS_EOI != 0
 }
 
 /// The value that SPURIOUS has while interrupts in service are ended.
 pub fn spurious_while_ending(version: u32) -> u32 {
     match can_suppress_broadcast(version) {
-        true => SPURIOUS_AFTER_INIT | SUPPRESS_BROADCAST,
+        true => SPURIOUS_AFTER_INIT | SPURIOUS_SUPPRESS_EOI,
         false => SPURIOUS_AFTER_INIT,
     }
 }
@@ -45,14 +48,21 @@ pub fn spurious_while_ending(version: u32) -> u32 {
 /// there is no destination format.
 pub fn after_init(version: u32, is_x2apic: bool) -> impl Iterator<Item = (u32, u32)> {
     let vectors = (version >> 16 & 0xff) as usize + 1;
-    let logical = [(LOGICAL_DESTINATION, 0), (DESTINATION_FORMAT, u32::MAX)];
+    let logical = [
+        (at::LOGICAL_DESTINATION, 0),
+        (at::DESTINATION_FORMAT, u32::MAX),
+    ];
     LOCAL_VECTORS
         .into_iter()
         .take(vectors)
-        .map(|offset| (offset, MASKED))
-        .chain([(TIMER_COUNT, 0), (TIMER_DIVIDE, 0), (TASK_PRIORITY, 0)])
+        .map(|offset| (offset, LVT_MASKED))
+        .chain([
+            (at::TIMER_INITIAL_COUNT, 0),
+            (at::TIMER_DIVIDE, 0),
+            (at::TASK_PRIORITY, 0),
+        ])
         .chain(logical.into_iter().filter(move |_| !is_x2apic))
-        .chain([(ERROR_STATUS, 0), (SPURIOUS, SPURIOUS_AFTER_INIT)])
+        .chain([(at::ERROR_STATUS, 0), (at::SPURIOUS, SPURIOUS_AFTER_INIT)])
 }
 
 #[cfg(test)]
@@ -68,7 +78,7 @@ mod tests {
             (0x106_0015, 7),
             (0xff_0015, 7),
         ] {
-            let writes = after_init(version, false).filter(|(_, value)| *value == MASKED);
+            let writes = after_init(version, false).filter(|(_, value)| *value == LVT_MASKED);
             assert_eq!(writes.count(), masked, "{version:#x}");
         }
         let first: Vec<_> = after_init(0x3_0014, false).take(4).map(|w| w.0).collect();
@@ -80,13 +90,13 @@ mod tests {
         let has = |is_x2apic, offset| after_init(0x5_0014, is_x2apic).any(|w| w.0 == offset);
         assert!(has(false, 0xd0) && has(false, 0xe0));
         assert!(!has(true, 0xd0) && !has(true, 0xe0));
-        assert!(has(true, TASK_PRIORITY) && has(true, TIMER_COUNT));
+        assert!(has(true, at::TASK_PRIORITY) && has(true, at::TIMER_INITIAL_COUNT));
     }
 
     #[test]
     fn it_is_switched_off_last() {
         let last = after_init(0x5_0014, true).last();
-        assert_eq!(last, Some((SPURIOUS, 0xff)));
+        assert_eq!(last, Some((at::SPURIOUS, 0xff)));
         assert_eq!(spurious_while_ending(0x105_0014), 0x10ff);
         assert_eq!(spurious_while_ending(0x5_0014), 0xff);
     }

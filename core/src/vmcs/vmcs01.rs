@@ -13,7 +13,7 @@ use crate::machine::machine;
 use crate::platform::msr_policy;
 use crate::vmcs::current::write;
 use crate::vmcs::host_state;
-use umbra_core::control_registers::{cr0, cr4, efer};
+use umbra_arch::{Cr0, Cr4, Efer};
 use umbra_core::features;
 use umbra_core::line::register;
 use umbra_guests::StartState;
@@ -25,21 +25,25 @@ use umbra_vmcs::field::{self, FieldSet, SegmentFields};
 pub const L1_VPID: u16 = 0xffff;
 
 /// CR0 bits that L1 needs at 1 only while it is in VMX operation.
-pub const CR0_IN_VMX: u64 = cr0::PE | cr0::NE | cr0::PG;
+pub const CR0_IN_VMX: u64 = Cr0::PE.bits() | Cr0::NE.bits() | Cr0::PG.bits();
 
 /// The bits of CR0 that L0 owns: NE always, since VMX operation of L0 needs it
 /// at 1 while L1 may clear it.
 pub fn cr0_mask(is_l1_in_vmx: bool) -> u64 {
-    if is_l1_in_vmx { CR0_IN_VMX } else { cr0::NE }
+    if is_l1_in_vmx {
+        CR0_IN_VMX
+    } else {
+        Cr0::NE.bits()
+    }
 }
 
 /// The bits of CR4 that L1 cannot have: no guest can have SMX, and L0 does not
 /// switch FRED's state.
-pub const CR4_HIDDEN: u64 = cr4::SMXE | cr4::FRED;
+pub const CR4_HIDDEN: u64 = Cr4::SMXE.bits() | Cr4::FRED.bits();
 
 /// The bits of CR4 that L0 owns: VMXE, as NE in CR0, and those that L1 cannot
 /// have.
-pub const CR4_MASK: u64 = cr4::VMXE | CR4_HIDDEN;
+pub const CR4_MASK: u64 = Cr4::VMXE.bits() | CR4_HIDDEN;
 
 /// Makes vmcs01 this CPU's current VMCS, complete but for L1's registers. The
 /// CPU is in VMX root operation.
@@ -197,20 +201,20 @@ pub fn write_cr0(cpu: &Cpu, value: u64) {
     let mask = cr0_mask(cpu.is_l1_in_vmx);
     write(field::CR0_GUEST_HOST_MASK, mask);
     write(field::CR0_READ_SHADOW, value);
-    write(field::GUEST_CR0, value | cr0::NE);
+    write(field::GUEST_CR0, value | Cr0::NE.bits());
 }
 
 /// Gives L1 a CR4: `value` as L1 reads it.
 pub fn write_cr4(value: u64) {
     write(field::CR4_READ_SHADOW, value);
-    write(field::GUEST_CR4, value & !CR4_HIDDEN | cr4::VMXE);
+    write(field::GUEST_CR4, value & !CR4_HIDDEN | Cr4::VMXE.bits());
 }
 
 /// Gives L1 an IA32_EFER; "IA-32e mode guest" follows LMA.
 pub fn write_efer(value: u64) {
     write(field::GUEST_IA32_EFER, value);
     let bit = u64::from(Entry::IA32E_MODE_GUEST.bits());
-    let (set, clear) = if value & efer::LMA != 0 {
+    let (set, clear) = if Efer::LMA.is_in(value) {
         (bit, 0)
     } else {
         (0, bit)

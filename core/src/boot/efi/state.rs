@@ -2,14 +2,14 @@
 
 use crate::arch::{cr, msr};
 use core::arch::asm;
+use umbra_arch::AccessRights;
 use umbra_guests::{GeneralRegisters, Segment, StartState, TableRegister};
 
 const FS_BASE: u32 = msr::IA32_FS_BASE;
 const GS_BASE: u32 = msr::IA32_GS_BASE;
 /// Access rights of a segment register that holds nothing.
-const UNUSABLE: u32 = 1 << 16;
-/// Access rights of a busy TSS of 64 bits.
-const BUSY_TSS: u32 = 0x8b;
+const UNUSABLE: u32 = AccessRights::UNUSABLE.into_bits();
+const BUSY_TSS: u32 = AccessRights::TSS_BUSY.into_bits();
 /// "Accessed": VM entry wants it set in every usable segment.
 const ACCESSED: u32 = 1;
 
