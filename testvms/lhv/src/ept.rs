@@ -65,7 +65,7 @@ fn violations(t: &mut Tester) {
         let exit = t.exit(name, Reason::EptViolation);
         t.equal("physical address", exit.guest_physical, PAGE + 0x10);
         t.vm.ept().map(PAGE, t.vm.memory.address() + PAGE, ALL);
-        t.reach_end("  mended");
+        t.reach_end("mended");
     }
     t.equal("what L2 wrote", t.vm.memory.read::<u32>(PAGE + 0x10), 5);
 
@@ -75,7 +75,7 @@ fn violations(t: &mut Tester) {
         t.vm.jump(PAGE - layout::CODE);
         t.exit(name, Reason::EptViolation);
         t.vm.ept().map(PAGE, t.vm.memory.address() + PAGE, ALL);
-        t.reach_end("  mended");
+        t.reach_end("mended");
     }
 
     fresh(t, &ept_push(), 0);
@@ -124,7 +124,7 @@ fn walk(t: &mut Tester) {
         let _ = insn::invept(1, [t.vm.ept().pointer() | flags, 0]);
         t.exit(name, Reason::EptViolation);
         t.vm.ept().map(page, t.vm.memory.address() + page, ALL);
-        t.reach_end("  mended");
+        t.reach_end("mended");
     }
 }
 

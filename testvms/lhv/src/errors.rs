@@ -5,7 +5,7 @@
 use rt::page::Page;
 use rt::vmx::insn::{self, Shown, read, write};
 use rt::vmx::{VmxError, vmx_insn_movss};
-use rt::{l2_code, println};
+use rt::{case, l2_code};
 use umbra_vmcs::field;
 
 use crate::tester::Tester;
@@ -26,7 +26,7 @@ fn expect(
     result: Result<(), VmxError>,
     expected: Result<(), VmxError>,
 ) {
-    println!("{what}: {}", Shown(result));
+    case!("{what}: {}", Shown(result));
     t.check(what, result == expected);
 }
 
@@ -169,14 +169,9 @@ fn fields(t: &mut Tester) {
         0x1000_0000_4826,
         0x8000,
     ] {
-        println!("field {encoding:x}");
-        expect(
-            t,
-            "  VMREAD",
-            insn::vmread_raw(encoding).map(drop),
-            valid(12),
-        );
-        expect(t, "  VMWRITE", insn::vmwrite_raw(encoding, 0), valid(12));
+        case!("field {encoding:x}");
+        expect(t, "VMREAD", insn::vmread_raw(encoding).map(drop), valid(12));
+        expect(t, "VMWRITE", insn::vmwrite_raw(encoding, 0), valid(12));
     }
     let reason = u64::from(field::EXIT_REASON.encoding());
     let expected = if t.vmx.caps.vmwrite_any_field() {
@@ -198,7 +193,7 @@ fn fields(t: &mut Tester) {
         ("natural-width field", field::GUEST_RSP, u64::MAX),
     ] {
         write(field, 0x1234_5678_9abc_def0);
-        println!("{name}: {:x}", read(field));
+        case!("{name}: {:x}", read(field));
         t.equal(name, read(field), 0x1234_5678_9abc_def0 & mask);
     }
     let high = u64::from(field::TSC_OFFSET.encoding() | 1);

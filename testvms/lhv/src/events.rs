@@ -4,7 +4,6 @@
 //! During Event Delivery".
 
 use rt::l2_code;
-use rt::println;
 use rt::vmx::ept;
 use rt::vmx::insn::{read, write};
 use rt::vmx::vm::{Mode, layout};
@@ -96,7 +95,7 @@ pub fn check_handler(t: &mut Tester, vector: u8) {
         };
         rt::print!(" {value:x}");
     }
-    println!();
+    rt::println!();
 }
 
 /// The same event when its delivery fails: first in L2's table, then on its stack.

@@ -66,7 +66,7 @@ pub fn run(t: &mut Tester) {
         t.fresh(&code());
         prepare(vector);
         write(field::EXCEPTION_BITMAP, !(1 << vector) & 0xffff_ffff);
-        t.reach_end("  in L2");
+        t.reach_end("in L2");
         events::check_handler(t, vector);
     }
 

@@ -8,7 +8,7 @@ use rt::vmx::insn::{self, Shown, write};
 use rt::vmx::vm::layout;
 use rt::vmx::{Outcome, VmxError};
 use rt::window::{self, Window};
-use rt::{l2_code, println};
+use rt::{case, l2_code, more};
 use umbra_vmcs::controls::Proc2;
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;
@@ -22,7 +22,7 @@ l2_code! {
 const BAD: Result<(), VmxError> = Err(VmxError::Valid(28));
 
 fn expect(t: &mut Tester, what: &str, result: Result<(), VmxError>, is_good: bool) {
-    println!("{what}: {}", Shown(result));
+    case!("{what}: {}", Shown(result));
     t.check(what, result == if is_good { Ok(()) } else { BAD });
 }
 
@@ -152,7 +152,7 @@ fn tagged(t: &mut Tester) {
     t.reach_end("store, present again");
     write(field::VIRTUAL_PROCESSOR_ID, 0);
     let outcome = t.vm.run();
-    println!("entry with VPID 0: {outcome}");
+    case!("entry with VPID 0: {outcome}");
     t.check(
         "entry with VPID 0",
         matches!(outcome, Outcome::Failed(VmxError::Valid(7))),
@@ -223,7 +223,7 @@ fn renewed(t: &mut Tester, caps: u64) {
             t.vm.jump(0);
             t.reach_end("store elsewhere");
             let stored: u32 = t.vm.memory.read(ELSEWHERE + 0x10);
-            println!("VPID {vpid:x}, {renewal:?}: {stored:x}");
+            case!("VPID {vpid:x}, {renewal:?}: {stored:x}");
             t.equal("elsewhere", stored, 5);
         }
     }
@@ -256,7 +256,7 @@ fn own(t: &mut Tester) {
         let before = read();
         window.change(0, pages.address() + 4096 * round, bits);
         t.reach_end("L1's own tables");
-        println!("  {before:x}, then {:x}", read());
+        more!("{before:x}, then {:x}", read());
         t.equal("L1's page", read(), number);
     }
 }

@@ -9,7 +9,7 @@ use rt::page::Page;
 use rt::vmx::insn::{read, write};
 use rt::vmx::vm::{Mode, layout};
 use rt::vmx::{ept, vm::Code};
-use rt::{apic, l2_code, println};
+use rt::{apic, case, l2_code};
 use umbra_vmcs::controls::{Proc, Proc2};
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;
@@ -75,7 +75,7 @@ fn lowered(t: &mut Tester, page: &Page, on: Proc2, vtpr: u64, cr8: u64) {
     t.vm.registers.r10 = 0x1111_2222_3333_4444;
     for _ in 0..4 {
         let outcome = t.vm.run();
-        println!(
+        case!(
             "vtpr {vtpr:x}, cr8 {cr8}: {outcome}, rbx {:x}, vtpr {:x}, wrote {:x}",
             t.vm.registers.rbx,
             page.read::<u32>(TPR),
@@ -122,9 +122,9 @@ fn blocked(t: &mut Tester) {
             write(field::VM_ENTRY_INSTRUCTION_LENGTH, length);
             apic::send(id, apic::Ipi::Init);
             t.exit(name, Reason::Init);
-            println!("RFLAGS {:x}", read(field::GUEST_RFLAGS));
+            case!("RFLAGS {:x}", read(field::GUEST_RFLAGS));
             let outcome = t.vm.run();
-            println!("then {outcome}");
+            case!("then {outcome}");
             let _ = t.vm.proc(Proc::empty(), Proc::MONITOR_TRAP_FLAG);
             t.reach_end("and on");
         }

@@ -5,7 +5,7 @@
 use rt::page::Page;
 use rt::vmx::insn::{read, write};
 use rt::vmx::stub;
-use rt::{cpu, l2_code, println};
+use rt::{case, cpu, l2_code, more};
 use umbra_vmcs::controls::{Entry, Pin};
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;
@@ -125,7 +125,7 @@ fn unread(t: &mut Tester, entry_load: &List) {
         let failed = enter(false);
         write(field::VM_ENTRY_MSR_LOAD_COUNT, 0);
         let second = enter(false);
-        println!("a failed entry between, read {is_read}: {first:x}, {failed:x}, {second:x}");
+        case!("a failed entry between, read {is_read}: {first:x}, {failed:x}, {second:x}");
         t.equal("IDT limit in L2", t.vm.memory.read::<u16>(0x9000), 0x123);
         t.equal(
             "IDT base in L2",
@@ -257,13 +257,13 @@ fn held_in_vmcs(t: &mut Tester, list: &List) {
         write(field::VM_ENTRY_MSR_LOAD_ADDRESS, list.0.address());
         write(field::VM_ENTRY_MSR_LOAD_COUNT, 1);
         let outcome = t.vm.run();
-        println!(
+        case!(
             "entry loads {name}: {outcome}, in L2 {:x}",
             t.vm.registers.rax & 0xffff_ffff
         );
         // Bochs saves IA32_DEBUGCTL from the field, not from the MSR.
         if held != field::GUEST_IA32_DEBUGCTL {
-            println!("  saved {:x}", read(held));
+            more!("saved {:x}", read(held));
         }
         if !matches!(msr, 0xc000_0101) {
             // SAFETY: as it was.

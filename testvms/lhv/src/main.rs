@@ -28,148 +28,88 @@ mod timing;
 mod user;
 mod virtual_apic;
 
+use rt::lab::{Choice, Kinds, Stop, names};
+use rt::vmx::insn::Shown;
 use rt::vmx::vm::Mode;
 use rt::vmx::{Vmx, insn};
-use rt::{Boot, println};
+use rt::{Boot, case, report};
 use tester::Tester;
 
 rt::entry!(main);
 
-/// A family of tests: its word on the command line and what it runs in each mode.
-type Family = (&'static str, fn(&mut Tester));
+/// When a family runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// Once for each mode, with and without EPT.
+    ByMode,
+    /// Once with and once without EPT; it chooses its modes itself.
+    Once,
+    /// Once, after all others: the mode that it enters stays.
+    Last,
+}
+use When::{ByMode, Last, Once};
 
-/// Families that run once for each mode, with and without EPT.
-const BY_MODE: [Family; 7] = [
-    ("basic", basic::run),
-    ("io", io::run),
-    ("msr", msr::run),
-    ("cr", control_registers::run),
-    ("exceptions", exceptions::run),
-    ("events", events::run),
-    ("ept", ept::run),
+/// A family: its word on the command line, when it runs, and what runs it.
+type Family = (&'static str, (When, fn(&mut Tester)));
+
+const FAMILIES: [Family; 23] = [
+    ("basic", (ByMode, basic::run)),
+    ("io", (ByMode, io::run)),
+    ("msr", (ByMode, msr::run)),
+    ("cr", (ByMode, control_registers::run)),
+    ("exceptions", (ByMode, exceptions::run)),
+    ("events", (ByMode, events::run)),
+    ("ept", (ByMode, ept::run)),
+    ("timing", (Once, timing::run)),
+    ("apic", (Once, virtual_apic::run)),
+    ("late", (Once, late::run)),
+    ("lists", (Once, lists::run)),
+    ("errors", (Once, errors::run)),
+    ("invalidation", (Once, invalidation::run)),
+    ("capabilities", (Once, capabilities::run)),
+    ("through", (Once, through::run)),
+    ("regions", (Once, regions::run)),
+    ("switches", (Once, switches::run)),
+    ("user", (Once, user::run)),
+    ("modes", (Once, modes::run)),
+    ("timers", (Once, timers::run)),
+    ("steps", (Once, steps::run)),
+    ("shadowing", (Once, shadowing::run)),
+    ("x2apic", (Last, through::x2apic)),
 ];
 
-/// Families that choose their modes themselves and run once with and once without EPT.
-const ONCE: [Family; 15] = [
-    ("timing", timing::run),
-    ("apic", virtual_apic::run),
-    ("late", late::run),
-    ("lists", lists::run),
-    ("errors", errors::run),
-    ("invalidation", invalidation::run),
-    ("capabilities", capabilities::run),
-    ("through", through::run),
-    ("regions", regions::run),
-    ("switches", switches::run),
-    ("user", user::run),
-    ("modes", modes::run),
-    ("timers", timers::run),
-    ("steps", steps::run),
-    ("shadowing", shadowing::run),
-];
+const WORDS: Kinds = &[&names(&FAMILIES), &Mode::NAMES, &["ept=on", "ept=off"]];
 
-/// The family that runs last, and once: the mode that it enters stays.
-const X2APIC: &str = "x2apic";
-
-const MODES: [Mode; 7] = [
-    Mode::Long,
-    Mode::Compat,
-    Mode::Prot32,
-    Mode::Pae,
-    Mode::Flat32,
-    Mode::Real,
-    Mode::V86,
-];
-
-/// What the command line asks for.
-struct Choice {
-    with_ept: bool,
-    without_ept: bool,
-    boot: rt::cmdline::Words,
-}
-
-impl Choice {
-    fn read(boot: &Boot) -> Result<Self, &'static str> {
-        let mut choice = Self {
-            with_ept: true,
-            without_ept: true,
-            boot: boot.words(),
-        };
-        for word in boot.words() {
-            match word {
-                "ept=on" => choice.without_ept = false,
-                "ept=off" => choice.with_ept = false,
-                _ if is_family(word) || is_mode(word) => {}
-                _ => return Err(word),
-            }
-        }
-        Ok(choice)
-    }
-
-    /// Whether a family or mode runs: all do unless one of its kind is named.
-    fn has(&self, name: &str, is_kind: fn(&str) -> bool) -> bool {
-        let mut named = self.boot.clone().filter(|word| is_kind(word)).peekable();
-        named.peek().is_none() || named.any(|word| word == name)
-    }
-}
-
-fn is_family(word: &str) -> bool {
-    word == X2APIC || BY_MODE.iter().chain(&ONCE).any(|(name, _)| *name == word)
-}
-
-fn is_mode(word: &str) -> bool {
-    MODES.iter().any(|mode| mode.name() == word)
-}
-
-fn main(boot: &Boot) {
-    let choice = match Choice::read(boot) {
-        Ok(choice) => choice,
-        Err(word) => {
-            println!("lhv: unknown word '{word}'; give ept=on, ept=off, families or modes");
-            return;
-        }
-    };
-    let Some(vmx) = Vmx::start("lhv") else {
-        return;
-    };
-    println!("lhv: in VMX operation");
+fn main(boot: &Boot) -> Result<(), Stop> {
+    let choice = Choice::read(boot, WORDS)?;
+    let vmx = Vmx::prepare()?;
+    vmx.enter()?;
     let mut tester = Tester::new(vmx);
-    for with_ept in [true, false] {
-        let is_asked = if with_ept {
-            choice.with_ept
-        } else {
-            choice.without_ept
-        };
-        if !is_asked || !tester.vm.can(Mode::Long, with_ept) {
+    for (word, with_ept) in [("ept=on", true), ("ept=off", false)] {
+        if !choice.has(word) || !tester.vm.can(Mode::Long, with_ept) {
             continue;
         }
-        for mode in MODES {
-            if choice.has(mode.name(), is_mode) && tester.vm.can(mode, with_ept) {
-                run(&mut tester, &choice, &BY_MODE, mode, with_ept);
+        for mode in Mode::ALL {
+            if choice.has(mode.name()) && tester.vm.can(mode, with_ept) {
+                run(&mut tester, &choice, ByMode, mode, with_ept);
             }
         }
-        run(&mut tester, &choice, &ONCE, Mode::Long, with_ept);
+        run(&mut tester, &choice, Once, Mode::Long, with_ept);
     }
-    if choice.has(X2APIC, is_family) {
-        tester.begin(X2APIC, Mode::Long, false);
-        through::x2apic(&mut tester);
-    }
-    tester.title("end");
-    match insn::vmxoff() {
-        Ok(()) => println!("VMXOFF: VMsucceed"),
-        Err(error) => println!("VMXOFF: {error}"),
-    }
+    run(&mut tester, &choice, Last, Mode::Long, false);
+    report::group(format_args!("end"));
+    case!("VMXOFF: {}", Shown(insn::vmxoff()));
     let after = insn::vmptrst();
     tester.check(
         "VMPTRST after VMXOFF is #UD",
         errors::is_fault(after.map(drop), 6),
     );
-    println!("lhv: {} checks, {} wrong", tester.checks, tester.wrong);
+    Ok(())
 }
 
-fn run(tester: &mut Tester, choice: &Choice, families: &[Family], mode: Mode, with_ept: bool) {
-    for (name, family) in families {
-        if choice.has(name, is_family) {
+fn run(tester: &mut Tester, choice: &Choice<'_>, now: When, mode: Mode, with_ept: bool) {
+    for (name, (when, family)) in FAMILIES {
+        if when == now && choice.has(name) {
             tester.begin(name, mode, with_ept);
             family(tester);
         }

@@ -5,10 +5,10 @@
 //! unrestricted guest), "Loading Page-Directory-Pointer-Table Entries".
 
 use rt::l2_code;
-use rt::println;
 use rt::vmx::Outcome;
 use rt::vmx::insn::{read, write};
 use rt::vmx::vm::{Code, Mode, layout};
+use rt::{case, more};
 use umbra_vmcs::controls::{Entry, Proc};
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;
@@ -120,9 +120,9 @@ fn go_on(t: &mut Tester, name: &str, is_stepped: bool) {
     }
     for round in 0..60 {
         let outcome = t.vm.run();
-        println!("{name}, stepped {is_stepped}, {round}: {outcome}");
-        println!(
-            "  cr0 {:x} cr3 {:x} cr4 {:x} efer {:x} ia-32e {} cs {:x} {:x} ss {:x}",
+        case!("{name}, stepped {is_stepped}, {round}: {outcome}");
+        more!(
+            "cr0 {:x} cr3 {:x} cr4 {:x} efer {:x} ia-32e {} cs {:x} {:x} ss {:x}",
             read(field::GUEST_CR0),
             read(field::GUEST_CR3),
             read(field::GUEST_CR4),
@@ -136,8 +136,8 @@ fn go_on(t: &mut Tester, name: &str, is_stepped: bool) {
             && read(field::GUEST_CR4) & PAE != 0
             && read(field::GUEST_IA32_EFER) & LME == 0;
         if t.with_ept && is_pae {
-            println!(
-                "  pdptes {:x} {:x} {:x} {:x}",
+            more!(
+                "pdptes {:x} {:x} {:x} {:x}",
                 read(field::GUEST_PDPTE0),
                 read(field::GUEST_PDPTE1),
                 read(field::GUEST_PDPTE2),

@@ -3,9 +3,9 @@
 //!
 //! SDM "Software Use of Virtual-Machine Control Structures", "VMCLEAR", "VMPTRLD".
 
+use rt::case;
 use rt::l2_code;
 use rt::page::Page;
-use rt::println;
 use rt::vmx::insn::{self, vmread_raw, vmwrite_raw};
 use umbra_vmcs::field::{self, Field};
 
@@ -144,7 +144,7 @@ fn launched(t: &mut Tester, pages: &[Page; MANY]) {
         let exit = t.vm.run();
         t.vm.jump(3);
         if page.address() == pages[0].address() {
-            println!("launched: {exit}");
+            case!("launched: {exit}");
         }
     }
     let mut ends = 0;
@@ -168,7 +168,7 @@ fn launched(t: &mut Tester, pages: &[Page; MANY]) {
         }
         let exit = t.vm.run();
         if n == 0 {
-            println!("resumed: {exit}");
+            case!("resumed: {exit}");
         }
         let rip = vmread_raw(field::GUEST_RIP.encoding().into());
         ends += u32::from(rip == Ok(rt::vmx::vm::layout::CODE + 5));

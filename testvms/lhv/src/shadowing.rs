@@ -5,9 +5,9 @@
 
 use rt::l2_code;
 use rt::page::Page;
-use rt::println;
 use rt::vmx::insn::{self, Shown, read, write};
 use rt::vmx::vm::{Code, SEGMENTS};
+use rt::{case, more};
 use umbra_vmcs::controls::Proc2;
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field::{self, Field};
@@ -90,7 +90,7 @@ fn with_indicator(t: &mut Tester) {
     let region = t.vmx.new_vmcs();
     region.write(0, t.vmx.caps.revision() | INDICATOR);
     let pointer = region.address();
-    println!(
+    case!(
         "vmptrld with the indicator: {}",
         Shown(insn::vmptrld(&pointer))
     );
@@ -102,8 +102,8 @@ fn with_indicator(t: &mut Tester) {
 fn root(t: &mut Tester, shadow: &Shadow) {
     let pointer = shadow.region.address();
     t.fresh(&reads());
-    println!("vmclear of a shadow: {}", Shown(insn::vmclear(&pointer)));
-    println!("vmptrld of a shadow: {}", Shown(insn::vmptrld(&pointer)));
+    case!("vmclear of a shadow: {}", Shown(insn::vmclear(&pointer)));
+    case!("vmptrld of a shadow: {}", Shown(insn::vmptrld(&pointer)));
     for (field, value) in [
         (field::GUEST_RIP, 0x1234_5678_9abc),
         (field::EXIT_REASON, 0x8000_0021),
@@ -111,17 +111,17 @@ fn root(t: &mut Tester, shadow: &Shadow) {
         (field::GUEST_CS_SELECTOR, 0x1_0008),
     ] {
         write(field, value);
-        println!("{}: {:x}", field.name(), read(field));
+        case!("{}: {:x}", field.name(), read(field));
     }
-    println!("vmclear: {}", Shown(insn::vmclear(&pointer)));
-    println!("vmptrld again: {}", Shown(insn::vmptrld(&pointer)));
-    println!("rip kept: {:x}", read(field::GUEST_RIP));
-    println!("reason kept: {:x}", read(field::EXIT_REASON));
-    println!("vmclear: {}", Shown(insn::vmclear(&pointer)));
+    case!("vmclear: {}", Shown(insn::vmclear(&pointer)));
+    case!("vmptrld again: {}", Shown(insn::vmptrld(&pointer)));
+    case!("rip kept: {:x}", read(field::GUEST_RIP));
+    case!("reason kept: {:x}", read(field::EXIT_REASON));
+    case!("vmclear: {}", Shown(insn::vmclear(&pointer)));
     shadow
         .region
         .write(0, (t.vmx.caps.revision() ^ 1) | INDICATOR);
-    println!(
+    case!(
         "vmptrld with another revision: {}",
         Shown(insn::vmptrld(&pointer))
     );
@@ -148,14 +148,14 @@ fn link(t: &mut Tester, shadow: &Shadow) {
         }
         shadow.region.write(0, t.vmx.caps.revision() ^ word);
         write(field::VMCS_LINK_POINTER, link);
-        println!("{name}: {}", t.vm.run());
+        case!("{name}: {}", t.vm.run());
         shadow.region.write(0, t.vmx.caps.revision() | INDICATOR);
     }
     for bitmap in [field::VMREAD_BITMAP_ADDRESS, field::VMWRITE_BITMAP_ADDRESS] {
         for address in [1 << 60, 0x1_0010] {
             prepare(t, shadow, &reads(), 0x681e);
             write(bitmap, address);
-            println!("{} {address:x}: {}", bitmap.name(), t.vm.run());
+            case!("{} {address:x}: {}", bitmap.name(), t.vm.run());
         }
     }
 }
@@ -198,7 +198,7 @@ fn show(t: &Tester, shadow: &Shadow) {
     let pointer = shadow.region.address();
     insn::vmptrld(&pointer).expect("VMPTRLD of a shadow VMCS");
     let [rip, pin, rsp, reason, cs] = FILLED.map(|(field, _)| read(field));
-    println!("  shadow: rip={rip:x} pin={pin:x} rsp={rsp:x} reason={reason:x} cs={cs:x}");
+    more!("shadow: rip={rip:x} pin={pin:x} rsp={rsp:x} reason={reason:x} cs={cs:x}");
     insn::vmclear(&pointer).expect("VMCLEAR of a shadow VMCS");
     let ordinary = t.vm.vmcs.address();
     insn::vmptrld(&ordinary).expect("VMPTRLD of a good VMCS");
@@ -207,7 +207,7 @@ fn show(t: &Tester, shadow: &Shadow) {
 fn one(t: &mut Tester, shadow: &Shadow, name: &dyn core::fmt::Display, code: &Code, encoding: u64) {
     prepare(t, shadow, code, encoding);
     let outcome = t.vm.run();
-    println!(
+    case!(
         "{name}: {outcome} rax={:x} flags={:x}",
         t.vm.registers.rax,
         t.vm.registers.rbx & ARITHMETIC
@@ -241,7 +241,7 @@ fn rights(t: &mut Tester, shadow: &Shadow) {
             write(segment.rights, read(segment.rights) | 3 << 5);
         }
         write(field::EXCEPTION_BITMAP, 1 << 13);
-        println!("{name}, at level 3: {}", t.vm.run());
+        case!("{name}, at level 3: {}", t.vm.run());
     }
     shadow.bitmaps.fill(0);
 }
@@ -253,7 +253,7 @@ fn turns(t: &mut Tester, shadow: &Shadow) {
     prepare(t, shadow, &write_then_read(), 0x681e);
     t.exit_and_skip("an exit behind vmwrite", Reason::Cpuid);
     t.reach_end("vmread behind the exit");
-    println!("rax={:x}", t.vm.registers.rax);
+    case!("rax={:x}", t.vm.registers.rax);
     let pointer = other.address();
     insn::vmclear(&pointer).expect("VMCLEAR of a shadow VMCS");
     for (name, link) in [

@@ -6,11 +6,11 @@
 
 use rt::cpu;
 use rt::l2_code;
-use rt::println;
 use rt::vmx::Outcome;
 use rt::vmx::ept;
 use rt::vmx::insn::{read, write};
 use rt::vmx::vm::{Code, Mode, layout};
+use rt::{case, report};
 use umbra_vmcs::controls::{Pin, Proc};
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;
@@ -117,12 +117,13 @@ enum How {
 impl How {
     const ALL: [Self; 4] = [Self::Trap, Self::Step, Self::StepInL2, Self::Both];
 
-    fn name(self) -> &'static str {
+    /// The word in transcripts, behind the piece of code's.
+    fn suffix(self) -> &'static str {
         match self {
-            Self::Trap => "mtf",
-            Self::Step => "tf",
-            Self::StepInL2 => "tf to L2",
-            Self::Both => "mtf and tf",
+            Self::Trap => ", mtf",
+            Self::Step => ", tf",
+            Self::StepInL2 => ", tf to L2",
+            Self::Both => ", mtf and tf",
         }
     }
 }
@@ -188,7 +189,7 @@ pub fn run(t: &mut Tester) {
             continue;
         }
         t.mode = mode;
-        println!("-- {}", mode.name());
+        report::group(format_args!("steps {}", mode.name()));
         let is_whole = mode == Mode::Long && t.with_ept;
         for row in ROWS {
             for how in How::ALL {
@@ -230,7 +231,7 @@ fn set_flags(flags: u64) {
 /// Enters L2, and prints the exit with what waits in L2 afterwards.
 fn enter(t: &mut Tester, what: core::fmt::Arguments<'_>) -> Outcome {
     let outcome = t.vm.run();
-    println!(
+    case!(
         "{what}: {outcome} flags={:x} blocked={:x} pending={:x} activity={:x} dr6={:x}",
         read(field::GUEST_RFLAGS),
         read(field::GUEST_INTERRUPTIBILITY_STATE),
@@ -246,7 +247,7 @@ fn enter(t: &mut Tester, what: core::fmt::Arguments<'_>) -> Outcome {
 /// page is given.
 fn go_on(t: &mut Tester, name: &str, what: &str, most: u32) {
     for round in 0..most {
-        let Outcome::Exit(exit) = enter(t, format_args!("{name}, {what} {round}")) else {
+        let Outcome::Exit(exit) = enter(t, format_args!("{name}{what} {round}")) else {
             return;
         };
         if exit.is_entry_failure() {
@@ -327,7 +328,7 @@ fn step(t: &mut Tester, (name, code, with): Row, how: How) {
     }
     let intercepted = if how == How::StepInL2 { 0 } else { DEBUG };
     write(field::EXCEPTION_BITMAP, intercepted);
-    go_on(t, name, how.name(), 12);
+    go_on(t, name, how.suffix(), 12);
 }
 
 /// Debug exceptions that wait at the entry, under each kind of blocking and in each state.
@@ -370,11 +371,11 @@ fn pending(t: &mut Tester) {
                 write(field::GUEST_ACTIVITY_STATE, activity);
                 write(field::GUEST_PENDING_DEBUG_EXCEPTIONS, waits);
                 write(field::EXCEPTION_BITMAP, intercepted);
-                println!(
+                case!(
                     "debug {waits:x}, flags {flags:x}, blocked {blocking}, activity {activity}, \
                      bitmap {intercepted:x}"
                 );
-                go_on(t, " ", "", 3);
+                go_on(t, "then", "", 3);
             }
         }
     }
@@ -417,11 +418,11 @@ fn windows(t: &mut Tester) {
                 write(field::GUEST_INTERRUPTIBILITY_STATE, blocking);
                 write(field::GUEST_ACTIVITY_STATE, activity);
                 write(field::VM_ENTRY_INTERRUPTION_INFORMATION, event);
-                println!(
+                case!(
                     "{} window, event {event:x}, flags {flags:x}, blocked {blocking}, activity {activity}",
                     if is_nmi { "NMI" } else { "interrupt" }
                 );
-                go_on(t, " ", "", 3);
+                go_on(t, "then", "", 3);
             }
         }
     }
@@ -429,7 +430,7 @@ fn windows(t: &mut Tester) {
     for code in [step_sti as fn() -> Code, step_sti_twice] {
         fresh(t, &code());
         t.vm.proc(Proc::INTERRUPT_WINDOW_EXITING, Proc::empty());
-        go_on(t, "interrupt window", "by STI", 3);
+        go_on(t, "interrupt window, by STI", "", 3);
     }
 }
 
@@ -464,11 +465,11 @@ fn expired(t: &mut Tester) {
                 write(field::GUEST_PENDING_DEBUG_EXCEPTIONS, waits);
                 write(field::VM_ENTRY_INTERRUPTION_INFORMATION, event);
                 write(field::EXCEPTION_BITMAP, intercepted);
-                println!(
+                case!(
                     "timer at 0, event {event:x}, debug {waits:x}, flags {flags:x}, \
                      activity {activity}, bitmap {intercepted:x}"
                 );
-                go_on(t, " ", "", 4);
+                go_on(t, "then", "", 4);
             }
         }
     }
@@ -500,7 +501,7 @@ fn not_lost(t: &mut Tester) {
             Outcome::Exit(exit) if exit.known() == Some(Reason::PreemptionTimer) => {}
             outcome => {
                 others += 1;
-                println!("single steps: {outcome}");
+                case!("single steps: {outcome}");
                 break;
             }
         }

@@ -6,7 +6,7 @@ use core::arch::{asm, global_asm};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use rt::vmx::insn::{read, write};
-use rt::{cpu, gdt, l2_code, println, trap};
+use rt::{cpu, gdt, l2_code, more, trap};
 use umbra_vmcs::controls::{Entry, Exit};
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;
@@ -162,8 +162,8 @@ fn page_attributes(t: &mut Tester) {
         t.vm.registers.rbx = WRITTEN;
         t.reach_end("IA32_PAT");
         let [loads, saves, loads_back] = way;
-        println!(
-            "  loaded {loads}, saved {saves}, loaded back {loads_back}: in L2 {:x}:{:x}, field {:x}, in L1 {:x}",
+        more!(
+            "loaded {loads}, saved {saves}, loaded back {loads_back}: in L2 {:x}:{:x}, field {:x}, in L1 {:x}",
             t.vm.registers.rdi & 0xffff_ffff,
             t.vm.registers.rsi & 0xffff_ffff,
             read(field::GUEST_IA32_PAT),
@@ -191,8 +191,8 @@ fn extended_features(t: &mut Tester) {
         t.vm.registers.rbx = 0x500 | SCE;
         t.reach_end("IA32_EFER");
         let [loads, saves, loads_back] = way;
-        println!(
-            "  loaded {loads}, saved {saves}, loaded back {loads_back}: in L2 {:x}, field {:x}, in L1 {:x}",
+        more!(
+            "loaded {loads}, saved {saves}, loaded back {loads_back}: in L2 {:x}, field {:x}, in L1 {:x}",
             t.vm.registers.rsi & 0xffff_ffff,
             read(field::GUEST_IA32_EFER),
             cpu::rdmsr(EFER),
@@ -227,8 +227,8 @@ fn debug_controls(t: &mut Tester) {
         // SAFETY: as above.
         unsafe { cpu::wrmsr(DEBUGCTL, 1) };
         t.reach_end("debug controls");
-        println!(
-            "  loaded {loads}, saved {saves}: in L2 {:x} {:x}, field {:x}, in L1 {:x} {:x}",
+        more!(
+            "loaded {loads}, saved {saves}: in L2 {:x} {:x}, field {:x}, in L1 {:x} {:x}",
             t.vm.registers.rsi,
             t.vm.registers.rdi & 0xffff_ffff,
             read(field::GUEST_DR7),
@@ -237,7 +237,7 @@ fn debug_controls(t: &mut Tester) {
         );
         // What Bochs saves where nothing was loaded is not the MSR.
         if loads {
-            println!("  field {:x}", read(field::GUEST_IA32_DEBUGCTL));
+            more!("field {:x}", read(field::GUEST_IA32_DEBUGCTL));
         }
     }
 }
@@ -257,8 +257,8 @@ fn left_alone(t: &mut Tester) {
         unsafe { cpu::set_cr8(round + 2) };
         t.reach_end("left alone");
         let r = &t.vm.registers;
-        println!(
-            "  in L2 cr2 {:x} dr0 {:x} dr3 {:x} dr6 {:x} cr8 {:x}",
+        more!(
+            "in L2 cr2 {:x} dr0 {:x} dr3 {:x} dr6 {:x} cr8 {:x}",
             r.rsi,
             r.rdi,
             r.r8,
@@ -270,8 +270,8 @@ fn left_alone(t: &mut Tester) {
         unsafe {
             asm!("mov {}, dr0", "mov {}, dr3", out(reg) dr0, out(reg) dr3, options(nomem, nostack));
         }
-        println!(
-            "  in L1 cr2 {:x} dr0 {dr0:x} dr3 {dr3:x} dr6 {:x} cr8 {:x}",
+        more!(
+            "in L1 cr2 {:x} dr0 {dr0:x} dr3 {dr3:x} dr6 {:x} cr8 {:x}",
             cpu::cr2(),
             cpu::dr6(),
             cpu::cr8()
@@ -333,8 +333,8 @@ fn cache_bits(t: &mut Tester) {
         // SAFETY: caches off changes no result.
         unsafe { cpu::set_cr0(before & !(CD | NW) | in_l1) };
         t.reach_end("CR0");
-        println!(
-            "  in L1 {in_l1:x}, fields {in_guest:x} {in_host:x}: in L2 {:x}, saved {:x}, after it {:x}",
+        more!(
+            "in L1 {in_l1:x}, fields {in_guest:x} {in_host:x}: in L2 {:x}, saved {:x}, after it {:x}",
             t.vm.registers.rsi & (CD | NW),
             read(field::GUEST_CR0) & (CD | NW),
             cpu::cr0() & (CD | NW),
@@ -398,17 +398,17 @@ fn process_context(t: &mut Tester) {
         unsafe { cpu::set_cr3(cr3 | context) };
         t.fresh(&switch_end());
         t.reach_end("CR4.PCIDE");
-        println!(
-            "  cr3 {:x}, cr4 {:x}",
+        more!(
+            "cr3 {:x}, cr4 {:x}",
             cpu::cr3() ^ cr3,
             cpu::cr4() & (PCIDE | MCE)
         );
         // SAFETY: machine checks are not expected.
         unsafe { cpu::set_cr4(cpu::cr4() ^ MCE) };
-        println!("  cr4 {:x}", (cpu::cr4() ^ cr4) & (PCIDE | MCE));
+        more!("cr4 {:x}", (cpu::cr4() ^ cr4) & (PCIDE | MCE));
         // SAFETY: the same tables, without a flush.
         unsafe { cpu::set_cr3(cr3 | context | 1 << 63) };
-        println!("  cr3 {:x}", cpu::cr3() ^ cr3);
+        more!("cr3 {:x}", cpu::cr3() ^ cr3);
         // A VM exit takes the identifier away, and PCIDE.
         t.fresh(&switch_end());
         write(field::HOST_CR3, cr3);
@@ -453,8 +453,8 @@ fn tables(t: &mut Tester) {
         asm!("sldt {:e}", "str {:e}", "sgdt [{}]", "sidt [{}]", out(reg) ldt, out(reg) task,
             in(reg) gdtr.as_mut_ptr(), in(reg) idtr.as_mut_ptr(), options(nostack, preserves_flags));
     }
-    println!(
-        "  in L2 {:x} {:x}, in L1 {:x} {:x}, limits {:x} {:x}",
+    more!(
+        "in L2 {:x} {:x}, in L1 {:x} {:x}, limits {:x} {:x}",
         t.vm.registers.rsi & 0xffff,
         t.vm.registers.rdi & 0xffff,
         ldt & 0xffff,
@@ -479,8 +479,8 @@ fn tables(t: &mut Tester) {
         );
     }
     let fault = trap::take();
-    println!(
-        "  selector {error:x}: {}",
+    more!(
+        "selector {error:x}: {}",
         fault.is_some_and(|f| f.vector == 13)
     );
 }
@@ -504,7 +504,7 @@ fn system_entry(t: &mut Tester) {
         FS_BASE,
         FS_BASE + 1,
     ] {
-        println!("  {index:x}: {:x}", cpu::rdmsr(index));
+        more!("{index:x}: {:x}", cpu::rdmsr(index));
     }
     t.fresh(&switch_end());
     t.reach_end("SYSENTER back");

@@ -1,13 +1,13 @@
-//! The transcript and the count.
+//! L2 and what is expected of it.
 
 use core::fmt::Display;
 
-use rt::println;
-use rt::vmx::vm::{Code, Mode, Outcome, Vm};
+use rt::vmx::vm::{Base, Code, Mode, Outcome, Vm};
 use rt::vmx::{Exit, Vmx};
+use rt::{case, report};
 use umbra_vmcs::exit::Reason;
 
-/// Runs L2, prints each exit on a line, and counts what was checked.
+/// Runs L2, prints each exit on a line, and checks it.
 pub struct Tester {
     /// VMX operation.
     pub vmx: Vmx,
@@ -17,10 +17,6 @@ pub struct Tester {
     pub mode: Mode,
     /// Whether that family has EPT on.
     pub with_ept: bool,
-    /// Checks made.
-    pub checks: u32,
-    /// Checks that failed.
-    pub wrong: u32,
 }
 
 impl Tester {
@@ -32,22 +28,14 @@ impl Tester {
             vm,
             mode: Mode::Long,
             with_ept: false,
-            checks: 0,
-            wrong: 0,
         }
-    }
-
-    /// Prints a heading.
-    pub fn title(&self, name: &str) {
-        println!("== {name}");
     }
 
     /// Starts a family.
     pub fn begin(&mut self, name: &str, mode: Mode, with_ept: bool) {
         self.mode = mode;
         self.with_ept = with_ept;
-        let ept = if with_ept { "ept" } else { "no-ept" };
-        println!("== {name} {} {ept}", mode.name());
+        report::group(format_args!("{name} {}", Base(mode, with_ept)));
     }
 
     /// L2 anew, in the family's mode, before `code`.
@@ -58,39 +46,29 @@ impl Tester {
 
     /// Counts a check; one that fails is printed.
     pub fn check(&mut self, what: &str, is_right: bool) {
-        self.checks += 1;
-        if !is_right {
-            self.wrong += 1;
-            println!("WRONG {what}");
-        }
+        report::check(format_args!("{what}"), is_right);
     }
 
     /// Counts a comparison; one that fails is printed with both sides.
     pub fn equal<T: PartialEq + Display>(&mut self, what: &str, found: T, expected: T) {
-        self.checks += 1;
-        if found != expected {
-            self.wrong += 1;
-            println!("WRONG {what}: {found}, expected {expected}");
-        }
+        report::equal(format_args!("{what}"), found, expected);
     }
 
     /// Runs L2 to its next exit, prints it, and checks its reason.
     pub fn exit(&mut self, what: &str, expected: Reason) -> Exit {
         let outcome = self.vm.run();
-        println!("{what}: {outcome}");
-        let Outcome::Exit(exit) = outcome else {
-            self.check(what, false);
-            return Exit::none();
+        case!("{what}: {outcome}");
+        let (exit, is_right) = match outcome {
+            Outcome::Exit(exit) => {
+                let is_right = !exit.is_entry_failure() && exit.known() == Some(expected);
+                (exit, is_right)
+            }
+            _ => (Exit::none(), false),
         };
-        self.checks += 1;
-        if exit.is_entry_failure() || exit.known() != Some(expected) {
-            self.wrong += 1;
-            println!(
-                "WRONG {what}: expected {} {}",
-                expected as u16,
-                expected.name()
-            );
-        }
+        report::check(
+            format_args!("{what}: expected {} {}", expected as u16, expected.name()),
+            is_right,
+        );
         exit
     }
 
@@ -109,7 +87,7 @@ impl Tester {
     /// Runs L2, whose entry must fail with this reason.
     pub fn entry_failure(&mut self, what: &str, reason: u16, qualification: u64) {
         let outcome = self.vm.run();
-        println!("{what}: {outcome}");
+        case!("{what}: {outcome}");
         let is_right = matches!(outcome, Outcome::Exit(exit)
             if exit.is_entry_failure() && exit.basic() == reason
                 && exit.qualification == qualification);
@@ -118,6 +96,6 @@ impl Tester {
 
     /// Says that this CPU lacks what a test needs.
     pub fn skip(&self, what: &str) {
-        println!("{what}: not offered");
+        report::lacks(format_args!("{what}"));
     }
 }

@@ -6,7 +6,7 @@ use rt::page::Page;
 use rt::vmx::ept;
 use rt::vmx::insn::{read, write};
 use rt::vmx::vm::{Outcome, layout};
-use rt::{apic, cpu, l2_code, println};
+use rt::{apic, case, cpu, l2_code, more};
 use umbra_vmcs::controls::{Pin, Proc, Proc2};
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;
@@ -72,7 +72,7 @@ pub fn run(t: &mut Tester) {
         }
         show(t, "priority lowered by L2");
         let_in();
-        println!("  L1 takes {:x}", taken());
+        more!("L1 takes {:x}", taken());
         // One that L2 took is still in service.
         apic::end_of_interrupt();
         // SAFETY: nothing waits any more.
@@ -99,7 +99,7 @@ fn set_flags(flags: u64) {
 
 fn show(t: &mut Tester, what: &str) -> Outcome {
     let outcome = t.vm.run();
-    println!(
+    case!(
         "{what}: {outcome} flags={:x} rax={:x} rdx={:x}",
         read(field::GUEST_RFLAGS),
         t.vm.registers.rax & 0xffff_ffff,
@@ -121,13 +121,13 @@ fn interrupts(t: &mut Tester, name: &str, prepare: impl Fn(&mut Tester)) {
         if is_exiting {
             t.vm.pin(Pin::EXTERNAL_INTERRUPT_EXITING, Pin::empty());
         }
-        println!("interrupt sent by L2, by {name}, {what}");
-        show(t, "  L2");
+        case!("interrupt sent by L2, by {name}, {what}");
+        show(t, "L2");
         let_in();
-        println!("  L1 takes {:x}", taken());
+        more!("L1 takes {:x}", taken());
         apic::end_of_interrupt();
         if is_exiting {
-            t.reach_end("  and L2 goes on");
+            t.reach_end("and L2 goes on");
         }
     }
     // L2 ends an interrupt that L1 has in service.
@@ -135,9 +135,9 @@ fn interrupts(t: &mut Tester, name: &str, prepare: impl Fn(&mut Tester)) {
     set_flags(IF);
     show(t, "interrupt taken by L2");
     let in_service = || apic::read(0x100 + 0x10 * (u32::from(VECTOR) / 32)) >> (VECTOR % 32) & 1;
-    println!("  in service {}", in_service());
+    more!("in service {}", in_service());
     apic::end_of_interrupt();
-    println!("  in service {}", in_service());
+    more!("in service {}", in_service());
 }
 
 fn close() {
@@ -190,8 +190,8 @@ pub fn x2apic(t: &mut Tester) {
         }
         for index in 0x800..0x840u64 {
             start(t, through_rdmsr(), index);
-            println!("{name}, read {index:x}");
-            show(t, " ");
+            case!("{name}, read {index:x}");
+            show(t, "then");
         }
         for (index, high, low) in [
             (0x808u64, 0, 0x30u64),
@@ -210,10 +210,10 @@ pub fn x2apic(t: &mut Tester) {
             start(t, through_wrmsr(), index);
             t.vm.registers.rdx = high;
             t.vm.registers.rax = low;
-            println!("{name}, write {index:x} {high:x}:{low:x}");
-            show(t, " ");
-            println!(
-                "  priority {:x}, virtual {:x}",
+            case!("{name}, write {index:x} {high:x}:{low:x}");
+            show(t, "then");
+            more!(
+                "priority {:x}, virtual {:x}",
                 apic::read(apic::register::TASK_PRIORITY),
                 page.read::<u32>(TPR)
             );

@@ -4,7 +4,7 @@
 
 use rt::vmx::insn::{read, write};
 use rt::vmx::vm::{Code, Outcome};
-use rt::{apic, l2_code, println};
+use rt::{apic, case, l2_code, more};
 use umbra_vmcs::controls::{Exit, Pin};
 use umbra_vmcs::field;
 
@@ -50,13 +50,13 @@ pub fn run(t: &mut Tester) {
             start();
             let outcome = t.vm.run();
             stop();
-            println!(
+            case!(
                 "timer, L2 {name}, {what}: {outcome} activity={:x}",
                 read(field::GUEST_ACTIVITY_STATE)
             );
             t.check("an exit", matches!(outcome, Outcome::Exit(_)));
             let_in();
-            println!("  L1 takes {:x}", taken());
+            more!("L1 takes {:x}", taken());
             // One that L2 took, or the exit, is in service.
             apic::end_of_interrupt();
         }

@@ -2,8 +2,8 @@
 //!
 //! SDM "Relative Priority of Faults and VM Exits", "Instructions That Cause VM Exits".
 
+use rt::case;
 use rt::l2_code;
-use rt::println;
 use rt::vmx::Outcome;
 use rt::vmx::insn::{read, write};
 use rt::vmx::vm::{Code, SEGMENTS};
@@ -163,7 +163,7 @@ pub fn run(t: &mut Tester) {
                 let what = if exits { "exiting" } else { "not exiting" };
                 let whose = if intercepted { "to L1" } else { "in L2" };
                 let outcome = t.vm.run();
-                println!(
+                case!(
                     "{name}, {what}, {whose}: {outcome} cs={:x} rsp={:x}",
                     read(field::GUEST_CS_SELECTOR),
                     read(field::GUEST_RSP)

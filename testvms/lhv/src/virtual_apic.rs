@@ -7,7 +7,7 @@
 use rt::page::Page;
 use rt::vmx::insn::{read, write};
 use rt::vmx::vm::{Code, Outcome};
-use rt::{l2_code, println};
+use rt::{case, l2_code, more};
 use umbra_vmcs::controls::{Exit, Pin, Proc, Proc2};
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;
@@ -102,7 +102,7 @@ fn fresh(t: &mut Tester, pages: &Pages, code: fn() -> Code, on: Proc2) -> bool {
 fn show(t: &mut Tester, pages: &Pages, what: core::fmt::Arguments<'_>) {
     let outcome = t.vm.run();
     let tpr: u32 = pages.apic.read(TPR);
-    println!(
+    case!(
         "{what}: {outcome}, rax {:x}, tpr {tpr:x}",
         t.vm.registers.rax
     );
@@ -137,7 +137,7 @@ fn shadow(t: &mut Tester, pages: &Pages) {
         t.vm.registers.rax = 7;
         t.vm.proc(set, Proc::empty());
         t.exit_and_skip(name, reason);
-        t.reach_end("  and L2 goes on");
+        t.reach_end("and L2 goes on");
     }
 }
 
@@ -292,8 +292,8 @@ fn request(page: &Page, vector: u64) {
 }
 
 fn state(pages: &Pages, vector: u64) {
-    println!(
-        "  status {:x}, requested {}, in service {}, ppr {:x}, rip {:x}",
+    more!(
+        "status {:x}, requested {}, in service {}, ppr {:x}, rip {:x}",
         read(field::GUEST_INTERRUPT_STATUS),
         has_vector(&pages.apic, REQUESTED, vector),
         has_vector(&pages.apic, IN_SERVICE, vector),
@@ -343,7 +343,7 @@ fn interrupts(t: &mut Tester, pages: &Pages) {
             show(t, pages, format_args!("virtual {vector:x}, delivered"));
             t.vm.load(&apic_store());
             t.vm.registers.rbx = PAGE + END_OF_INTERRUPT;
-            show(t, pages, format_args!("  its end, exits {exits}"));
+            show(t, pages, format_args!("its end, exits {exits}"));
             state(pages, vector);
         }
     }
@@ -416,8 +416,8 @@ fn posted(t: &mut Tester, pages: &Pages) {
         show(t, pages, format_args!("posted, {what}"));
         let highest = vectors.last().copied().unwrap_or(0);
         state(pages, highest);
-        println!(
-            "  left {:x} {:x} {:x} {:x}, outstanding {:x}",
+        more!(
+            "left {:x} {:x} {:x} {:x}, outstanding {:x}",
             pages.descriptor.read::<u64>(0),
             pages.descriptor.read::<u64>(8),
             pages.descriptor.read::<u64>(16),

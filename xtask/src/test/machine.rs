@@ -10,7 +10,7 @@ use regex::Regex;
 
 use super::Outcome;
 use super::declared::{Expect, Test};
-use super::transcript;
+use super::{grammar, transcript};
 use crate::ticks::Ticks;
 use crate::{bench, bochs, fail, images, serial};
 
@@ -90,8 +90,9 @@ fn judge(test: &Test, runs: &Runs) -> Result<Judged> {
             let ran = ran_of(&ran)?;
             let mut report = ended(ran, *status, last_line.as_ref());
             report.extend(missing_lines(ran, &test.lines));
+            let lines = serial::guest_lines(&ran.serial);
+            report.extend(grammar::miscounted(&test.guest, &lines));
             if let (Some(bench), true) = (&test.bench, report.is_empty()) {
-                let lines = serial::guest_lines(&ran.serial);
                 report.extend(bench::worse(&bench.run, &bench.column, &lines)?);
             }
             Ok(close(report, &[ran]))
@@ -107,6 +108,8 @@ fn judge(test: &Test, runs: &Runs) -> Result<Judged> {
             let bare = ran_of(&bare)?;
             let mut report = ended(bare, fail::OK, None);
             report.extend(missing_lines(bare, &test.lines));
+            let lines = serial::guest_lines(&bare.serial);
+            report.extend(grammar::miscounted(&test.guest, &lines));
             if !report.is_empty() {
                 report.insert(0, "on the bare machine:".to_owned());
                 return Ok(close(report, &[bare]));
@@ -115,7 +118,7 @@ fn judge(test: &Test, runs: &Runs) -> Result<Judged> {
             let under = ran_of(&under)?;
             let mut report = ended(under, fail::OK, None);
             report.extend(transcript::difference(
-                &serial::guest_lines(&bare.serial),
+                &lines,
                 &serial::guest_lines(&under.serial),
             ));
             Ok(close(report, &[bare, under]))

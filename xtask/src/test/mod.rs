@@ -1,6 +1,7 @@
 //! `./x test`: everything that shows whether Umbra works, in one go.
 
 mod declared;
+mod grammar;
 mod host;
 mod machine;
 mod transcript;

@@ -11,6 +11,7 @@ pub use exit::Exit;
 pub use insn::VmxError;
 pub use vm::{Outcome, Vm};
 
+use crate::stop::Stop;
 use crate::{cpu, page::Page, println};
 use umbra_arch::msr;
 use umbra_vmcs::VmxCaps;
@@ -59,6 +60,30 @@ impl Vmx {
             .inspect_err(|error| println!("{program}: VMXON: {error}"))
             .ok()?;
         Some(vmx)
+    }
+
+    /// As [`Vmx::prepare`], for a program whose L2 needs EPT.
+    pub fn prepare_with_ept() -> Result<Self, &'static str> {
+        let vmx = Self::prepare()?;
+        if vmx.has_ept() {
+            Ok(vmx)
+        } else {
+            Err("this CPU has no EPT")
+        }
+    }
+
+    /// Enters VMX operation.
+    pub fn enter(&self) -> Result<(), Stop> {
+        self.enable();
+        self.on().map_err(|error| Stop::Vmx("VMXON", error))
+    }
+
+    /// Leaves VMX operation.
+    pub fn leave(&self) -> Result<(), Stop> {
+        insn::vmxoff().map_err(|error| Stop::Vmx("VMXOFF", error))?;
+        // SAFETY: outside VMX operation the bit has no use here.
+        unsafe { cpu::set_cr4(cpu::cr4() & !CR4_VMXE) };
+        Ok(())
     }
 
     /// Sets CR4.VMXE and the fixed bits of CR0 and CR4.

@@ -33,6 +33,9 @@ pub mod layout {
 }
 use layout::{BYTES, CODE, GDT, HANDLERS, IDT, IVT, PAGE_TABLE, STACK_TOP, TABLES, TSS};
 
+/// TSC ticks after which [`Vm::bound`] has the preemption timer stop L2.
+pub const PATIENCE_TICKS: u64 = 20_000_000;
+
 /// The mode that L2 starts in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
@@ -53,8 +56,29 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// Every mode.
+    pub const ALL: [Self; 7] = [
+        Self::Long,
+        Self::Compat,
+        Self::Prot32,
+        Self::Pae,
+        Self::Flat32,
+        Self::Real,
+        Self::V86,
+    ];
+    /// Their names.
+    pub const NAMES: [&'static str; 7] = {
+        let mut names = [""; 7];
+        let mut at = 0;
+        while at < names.len() {
+            names[at] = Self::ALL[at].name();
+            at += 1;
+        }
+        names
+    };
+
     /// The word in transcripts.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Long => "long",
             Self::Compat => "compat",
@@ -79,6 +103,16 @@ impl Mode {
     /// Whether only an unrestricted guest can be in this mode.
     pub fn needs_unrestricted(self) -> bool {
         matches!(self, Self::Flat32 | Self::Real)
+    }
+}
+
+/// The words in transcripts for an L2 of a mode, with EPT or without.
+pub struct Base(pub Mode, pub bool);
+
+impl core::fmt::Display for Base {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let ept = if self.1 { "ept" } else { "no-ept" };
+        write!(f, "{} {ept}", self.0.name())
     }
 }
 
@@ -384,6 +418,21 @@ impl Vm {
 
     fn proc_has(&self, bits: Proc) -> bool {
         read(field::PRIMARY_PROCESSOR_BASED_CONTROLS) as u32 & bits.bits() == bits.bits()
+    }
+
+    /// Gives L2 this many ticks of the TSC anew, as far as the preemption timer runs.
+    pub fn wind_timer(&self, tsc_ticks: u64) {
+        let encoding = field::VMX_PREEMPTION_TIMER_VALUE.encoding();
+        // A CPU may lack the timer.
+        let _ = insn::vmwrite_raw(encoding.into(), tsc_ticks >> (self.caps.misc & 31));
+    }
+
+    /// Lets no L2 run away: the preemption timer stops it after [`PATIENCE_TICKS`], and every
+    /// exception exits.
+    pub fn bound(&self) {
+        self.pin(Pin::ACTIVATE_PREEMPTION_TIMER, Pin::empty());
+        self.wind_timer(PATIENCE_TICKS);
+        write(field::EXCEPTION_BITMAP, 0xffff_ffff);
     }
 
     /// Enters L2 and waits for the exit.
