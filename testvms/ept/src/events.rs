@@ -3,6 +3,7 @@
 //! SDM "Exit Qualification for EPT Violations" (NMI unblocking due to IRET), "Information for VM Exits
 //! That Occur During Event Delivery".
 
+use rt::report;
 use rt::vmx::ept::{ALL, WRITE_BACK};
 use rt::vmx::insn::{read, write};
 use rt::vmx::vm::{Mode, layout};
@@ -34,7 +35,7 @@ fn iret(lab: &mut Lab) {
             for (what, bits) in [("absent", 0), ("misconfigured", 7 << 3 | ALL)] {
                 lab.reset(Mode::Long);
                 if !lab.vm.pin(pins, Pin::empty()) {
-                    rt::println!("{name}: not offered");
+                    report::lacks(format_args!("{name}"));
                     return;
                 }
                 let frame = [layout::CODE + 0x20, 8, 2, layout::STACK_TOP, 0x10];
@@ -57,7 +58,7 @@ fn iret(lab: &mut Lab) {
                 let answer = lab.resume();
                 let after = read(field::GUEST_INTERRUPTIBILITY_STATE);
                 lab.record(
-                    format_args!("  mended"),
+                    format_args!("mended"),
                     format_args!("{answer} blocking {after}"),
                 );
             }
@@ -104,7 +105,7 @@ fn delivery(lab: &mut Lab) {
             let rip = read(field::GUEST_RIP);
             let rsp = read(field::GUEST_RSP);
             lab.record(
-                format_args!("  again"),
+                format_args!("again"),
                 format_args!("{answer} rip={rip:x} rsp={rsp:x}"),
             );
         }

@@ -4,7 +4,7 @@
 
 use core::fmt;
 
-use rt::println;
+use rt::report;
 use rt::vmx::ept::{ALL, READ, WRITE, WRITE_BACK};
 use rt::vmx::vm::layout;
 
@@ -49,7 +49,7 @@ impl fmt::Display for Flags {
 pub fn run(lab: &mut Lab) {
     for on in [true, false] {
         if !lab.use_flags(on) {
-            println!("accessed and dirty flags: not offered");
+            report::lacks(format_args!("accessed and dirty flags"));
             continue;
         }
         let word = if on { "on" } else { "off" };

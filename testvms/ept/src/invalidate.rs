@@ -3,7 +3,7 @@
 //! SDM "Operations that Invalidate Cached Mappings", "INVEPT", "INVVPID".
 
 use rt::page::Page;
-use rt::println;
+use rt::report;
 use rt::vmx::ept::{ALL, LARGE, READ, WRITE, WRITE_BACK};
 use rt::vmx::insn::{self, Shown, read, write};
 use rt::vmx::vm::{Mode, layout};
@@ -103,12 +103,16 @@ fn removed(lab: &mut Lab) {
                 let path = lab.path;
                 path.set(lab.ept(), level, entry);
                 flush(kind);
-                let [r, w, x, m] = ACCESSES.map(|(_, access)| lab.access(access));
-                lab.cases += 4;
-                println!(
-                    "{size} type {kind} level {level} take to {}: r {r}; w {w}; x {x}; m {m}",
-                    Rights(rights)
-                );
+                for (letter, access) in ACCESSES {
+                    let answer = lab.access(access);
+                    lab.record(
+                        format_args!(
+                            "{size} type {kind} level {level} take to {} {letter}",
+                            Rights(rights)
+                        ),
+                        answer,
+                    );
+                }
             }
         }
         lab.mend();
@@ -139,7 +143,7 @@ fn remapped(lab: &mut Lab, kind: u64) {
         let value = other.read::<u32>(0x10);
         other.write(0x10, 0x2222_2222u32);
         lab.record(
-            format_args!("  write"),
+            format_args!("write"),
             format_args!("{answer} other={value:x}"),
         );
     }
@@ -178,13 +182,13 @@ fn split(lab: &mut Lab, kind: u64) {
             format_args!("{answer} rax={rax:x}"),
         );
         let answer = lab.access(Access::Write);
-        lab.record(format_args!("  write"), answer);
+        lab.record(format_args!("write"), answer);
         path.set(lab.ept(), level, path.leaf_entry(WRITE_BACK | ALL));
         flush(kind);
         let answer = lab.access(Access::Modify);
         let value = lab.target.read::<u32>(0x10);
         lab.record(
-            format_args!("  joined"),
+            format_args!("joined"),
             format_args!("{answer} memory={value:x}"),
         );
     }
@@ -236,7 +240,10 @@ fn many(lab: &mut Lab) {
             format_args!("all pages, round {round}"),
             format_args!("{answer} sum={rdx:x}"),
         );
-        lab.check("sum of all pages", rdx == (0x21..0x40).sum::<u64>());
+        report::check(
+            format_args!("sum of all pages"),
+            rdx == (0x21..0x40).sum::<u64>(),
+        );
         // One page at a time becomes absent.
         let page = 0x21 + 7 * round;
         lab.ept().map(page * 4096, 0, 0);
@@ -244,7 +251,7 @@ fn many(lab: &mut Lab) {
         lab.vm.registers.rdi = 0x21 * 4096 + 0xff8;
         lab.vm.registers.rbx = 0x1f;
         let answer = lab.execute(&SUM);
-        lab.record(format_args!("  one absent"), answer);
+        lab.record(format_args!("one absent"), answer);
     }
     lab.reset(Mode::Long);
 }
@@ -305,11 +312,11 @@ fn vpids(lab: &mut Lab) {
                 let answer = lab.access(Access::Read);
                 let rax = lab.vm.registers.rax as u32;
                 lab.record(
-                    format_args!("  {name}"),
+                    format_args!("{name}"),
                     format_args!("r {answer} rax={rax:x}"),
                 );
                 let answer = lab.access(Access::Write);
-                lab.record(format_args!("  {name}"), format_args!("w {answer}"));
+                lab.record(format_args!("{name}"), format_args!("w {answer}"));
                 lab.vm.memory.write(other + 0x10, 0x4444_4444u32);
             }
         }

@@ -3,11 +3,11 @@
 use core::fmt::{Arguments, Display};
 
 use rt::page::Page;
-use rt::println;
 use rt::vmx::Vmx;
 use rt::vmx::ept::Ept;
 use rt::vmx::insn::{self, read, write};
 use rt::vmx::vm::{Mode, Outcome, Vm, layout};
+use rt::{case, report};
 use umbra_vmcs::controls::Proc2;
 use umbra_vmcs::field;
 
@@ -79,10 +79,6 @@ pub struct Lab {
     pub path: Path,
     /// Bits of a violation's qualification that the transcript leaves out, for a data access.
     pub hidden: u64,
-    /// Cases so far.
-    pub cases: u32,
-    /// Checks that failed.
-    pub wrong: u32,
 }
 
 impl Lab {
@@ -98,8 +94,6 @@ impl Lab {
             paths,
             path: paths[0],
             hidden: 0,
-            cases: 0,
-            wrong: 0,
         };
         lab.reset(Mode::Long);
         lab
@@ -184,7 +178,7 @@ impl Lab {
         let is_there = self.vm.proc2(controls, Proc2::empty());
         if !is_there {
             self.vm.proc2(Proc2::empty(), controls);
-            println!("{name}: not offered");
+            report::lacks(format_args!("{name}"));
         }
         is_there
     }
@@ -229,27 +223,16 @@ impl Lab {
     }
 
     /// Counts a case and prints its line.
-    pub fn record(&mut self, id: Arguments<'_>, answer: impl Display) {
-        self.cases += 1;
-        println!("{id}: {answer}");
+    pub fn record(&self, id: Arguments<'_>, answer: impl Display) {
+        case!("{id}: {answer}");
     }
 
-    /// All four accesses as one line of four cases; what the CPU has cached is dropped before each.
+    /// All four accesses, a case each; what the CPU has cached is dropped before each.
     pub fn all_accesses(&mut self, id: Arguments<'_>) {
-        let answers = ACCESSES.map(|(_, access)| {
+        for (letter, access) in ACCESSES {
             self.flush();
-            self.access(access)
-        });
-        self.cases += 4;
-        let [r, w, x, m] = answers;
-        println!("{id}: r {r}; w {w}; x {x}; m {m}");
-    }
-
-    /// Counts a failed check and prints it.
-    pub fn check(&mut self, what: &str, is_right: bool) {
-        if !is_right {
-            self.wrong += 1;
-            println!("WRONG {what}");
+            let answer = self.access(access);
+            self.record(format_args!("{id} {letter}"), answer);
         }
     }
 }

@@ -3,10 +3,10 @@
 //! SDM "Page-Modification Logging", "Page-Modification Log-Full Event".
 
 use rt::page::Page;
-use rt::println;
 use rt::vmx::ept::{ALL, READ, WRITE_BACK};
 use rt::vmx::insn::{read, write};
 use rt::vmx::vm::Mode;
+use rt::{more, report};
 use umbra_vmcs::controls::Proc2;
 use umbra_vmcs::field;
 
@@ -62,9 +62,9 @@ fn print(lab: &mut Lab, log: Page, id: core::fmt::Arguments<'_>, answer: crate::
         if entry != UNUSED {
             let offset = entry.wrapping_sub(lab.path.gpa);
             if offset < 4096 {
-                println!("  [{at}] +{offset:x}");
+                more!("[{at}] +{offset:x}");
             } else {
-                println!("  [{at}] {entry:x}");
+                more!("[{at}] {entry:x}");
             }
         }
     }
@@ -101,12 +101,12 @@ fn full(lab: &mut Lab, log: Page, index: u64) {
     );
     let path = lab.path;
     let flags = path.get(lab.ept(), path.leaf) >> 8 & 3;
-    lab.record(format_args!("  flags"), flags);
+    lab.record(format_args!("flags"), flags);
     write(field::PML_INDEX, 511);
     let answer = lab.resume();
-    print(lab, log, format_args!("  room made"), answer);
+    print(lab, log, format_args!("room made"), answer);
     let value = lab.target.read::<u32>(0x10);
-    lab.check("modified once", value == 0x1357_9be0);
+    report::check(format_args!("modified once"), value == 0x1357_9be0);
 }
 
 /// The log is full and an accessed flag has to be set: an exit too, and the flag stays.
@@ -118,10 +118,10 @@ fn full_and_read(lab: &mut Lab, log: Page) {
     print(lab, log, format_args!("{size} full, first read"), answer);
     let path = lab.path;
     let flags = path.get(lab.ept(), path.leaf) >> 8 & 3;
-    lab.record(format_args!("  flags"), flags);
+    lab.record(format_args!("flags"), flags);
     write(field::PML_INDEX, 511);
     let answer = lab.resume();
-    print(lab, log, format_args!("  room made"), answer);
+    print(lab, log, format_args!("room made"), answer);
 }
 
 /// Dirty flags cleared by L1 are logged again after INVEPT.

@@ -20,15 +20,13 @@ mod ve;
 mod walk;
 
 use lab::Lab;
+use rt::lab::{Choice, Group, Kinds, Stop, names};
 use rt::vmx::Vmx;
-use rt::{Boot, println};
+use rt::{Boot, report};
 
 rt::entry!(main);
 
-/// A group of cases: its word on the command line and what it runs.
-type Group = (&'static str, fn(&mut Lab));
-
-const GROUPS: [Group; 11] = [
+const GROUPS: [Group<Lab>; 11] = [
     ("rights", rights::run),
     ("misconfigure", misconfigure::run),
     ("walk", walk::run),
@@ -42,35 +40,18 @@ const GROUPS: [Group; 11] = [
     ("execute", execute::run),
 ];
 
-fn main(boot: &Boot) {
-    for word in boot.words() {
-        if !GROUPS.iter().any(|(name, _)| *name == word) {
-            println!("ept: unknown word '{word}'; give names of groups");
-            return;
-        }
-    }
-    let vmx = match Vmx::prepare() {
-        Ok(vmx) if vmx.has_ept() => vmx,
-        Ok(_) => {
-            println!("ept: this CPU has no EPT");
-            return;
-        }
-        Err(why) => {
-            println!("ept: {why}");
-            return;
-        }
-    };
-    vmx.enable();
-    if let Err(error) = vmx.on() {
-        println!("ept: VMXON: {error}");
-        return;
-    }
+const WORDS: Kinds = &[&names(&GROUPS)];
+
+fn main(boot: &Boot) -> Result<(), Stop> {
+    let choice = Choice::read(boot, WORDS)?;
+    let vmx = Vmx::prepare_with_ept()?;
+    vmx.enter()?;
     let mut lab = Lab::new(vmx);
     for (name, run) in GROUPS {
-        if boot.words().next().is_none() || boot.words().any(|word| word == name) {
-            println!("== {name}");
+        if choice.has(name) {
+            report::group(format_args!("{name}"));
             run(&mut lab);
         }
     }
-    println!("ept: {} cases, {} wrong", lab.cases, lab.wrong);
+    Ok(())
 }

@@ -119,7 +119,7 @@ fn mov_cr3(lab: &mut Lab, word: &str, on: bool, offset: u64) {
         map(lab, WRITE_BACK | ALL);
         lab.vm.registers.rax = GPA + offset;
         let answer = lab.resume();
-        print(lab, format_args!("  mended"), answer);
+        print(lab, format_args!("mended"), answer);
     }
     for bits in [7 << 3 | ALL, 1 << rt::cpu::maxphyaddr() | WRITE_BACK | ALL] {
         map(lab, bits);

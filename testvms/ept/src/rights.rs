@@ -2,6 +2,7 @@
 //!
 //! SDM "EPT Translation Mechanism", "EPT Violations", "Exit Qualification for EPT Violations".
 
+use rt::report;
 use rt::vmx::ept::{ALL, WRITE_BACK};
 
 use crate::lab::{ACCESSES, Access, Lab};
@@ -87,6 +88,6 @@ fn what_is_read(lab: &mut Lab) {
             Access::Write => 5,
             Access::Modify => 0x1357_9be0,
         };
-        lab.check("what is in memory", memory == expected);
+        report::check(format_args!("what is in memory"), memory == expected);
     }
 }

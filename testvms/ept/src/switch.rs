@@ -3,6 +3,7 @@
 //! SDM "VM Functions", "EPTP Switching".
 
 use rt::page::Page;
+use rt::report;
 use rt::vmx::ept::{ALL, Ept, WRITE_BACK};
 use rt::vmx::insn::{read, write};
 use rt::vmx::vm::{Mode, layout};
@@ -27,7 +28,7 @@ pub fn run(lab: &mut Lab) {
     let other_path = lab.path;
     let second = crate::path::Path::new(page.address(), 1);
     second.mend(&other);
-    lab.check("same address", second.gpa == other_path.gpa);
+    report::check(format_args!("same address"), second.gpa == other_path.gpa);
     page.write(0x10, 0x2222_2222u32);
     lab.target.write(0x10, 0x1111_1111u32);
 
@@ -111,7 +112,7 @@ pub fn run(lab: &mut Lab) {
             write(field::EPTP_INDEX, 9);
             show(lab, format_args!("reported index {index}"), 0, index);
             let reported = read(field::EPTP_INDEX);
-            lab.record(format_args!("  field"), reported);
+            lab.record(format_args!("field"), reported);
         }
     }
     lab.reset(Mode::Long);
@@ -135,5 +136,8 @@ fn there_and_back(lab: &mut Lab, own: u64) {
         format_args!("forty switches"),
         format_args!("{answer} sum={rdx:x}"),
     );
-    lab.check("sum", rdx as u32 == 0x3333_3333u32.wrapping_mul(20));
+    report::check(
+        format_args!("sum"),
+        rdx as u32 == 0x3333_3333u32.wrapping_mul(20),
+    );
 }

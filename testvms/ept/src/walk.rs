@@ -3,6 +3,7 @@
 //!
 //! SDM "Exit Qualification for EPT Violations", "Accessed and Dirty Flags for EPT".
 
+use rt::report;
 use rt::vmx::ept::{ALL, READ, WRITE_BACK};
 use rt::vmx::vm::layout;
 
@@ -13,7 +14,7 @@ use crate::show::Rights;
 pub fn run(lab: &mut Lab) {
     for on in [false, true] {
         if !lab.use_flags(on) {
-            rt::println!("accessed and dirty flags: not offered");
+            report::lacks(format_args!("accessed and dirty flags"));
             continue;
         }
         let word = if on { "flags on" } else { "flags off" };
