@@ -2,6 +2,7 @@
 //! makes the CPU use it. Where the place is memory, what comes of it is known.
 
 use rt::apic;
+use rt::report;
 use rt::vmx::ept;
 use rt::vmx::insn::{read, write};
 use rt::vmx::vm::{Mode, Outcome, layout};
@@ -107,7 +108,7 @@ fn msr_bitmap(lab: &mut Lab, place: Place) {
             if bit_at(&place, msr.into()) == Some(false) && msr == 0x3a {
                 let seen = lab.vm.registers.rax as u32;
                 let is_right = seen == rt::cpu::rdmsr(msr) as u32;
-                lab.check(format_args!("what L2 read: {seen:#x}"), is_right);
+                report::check(format_args!("what L2 read: {seen:#x}"), is_right);
             }
         }
     }
@@ -137,7 +138,7 @@ fn virtual_apic(lab: &mut Lab, place: Place) {
             let what = format_args!("virtual-apic {}", place.name);
             lab.expect(what, &[reason::VMCALL]);
             let is_right = lab.vm.registers.rbx == 5 && place.peek(0x80) as u32 == 0x50;
-            lab.check(format_args!("the TPR at {}", place.name), is_right);
+            report::check(format_args!("the TPR at {}", place.name), is_right);
         } else {
             lab.run(format_args!("virtual-apic {}", place.name));
         }
@@ -248,7 +249,7 @@ fn posted_descriptor(lab: &mut Lab, place: Place) {
         lab.survive(format_args!("posted {}", place.name), &outcome);
         if place.is_memory() {
             let is_clear = place.peek(0x60) & 1 == 0 && place.peek(0x40) == 0;
-            lab.check(format_args!("posted {}: taken", place.name), is_clear);
+            report::check(format_args!("posted {}: taken", place.name), is_clear);
         }
         lab.vm.msr_bitmap.fill(0);
     }
@@ -275,11 +276,11 @@ fn page_log(lab: &mut Lab, place: Place) {
         let full = is_exit(&outcome, reason::PML_FULL);
         let left = read(field::PML_INDEX);
         if index > 511 {
-            lab.check(format_args!("a full log: {outcome}"), full && left == index);
+            report::check(format_args!("a full log: {outcome}"), full && left == index);
         } else if place.is_memory() {
             let logged = place.peek(8 * index);
             let is_right = logged & 0xfff == 0 && logged <= TARGET && left != index;
-            lab.check(format_args!("logged {logged:#x} at {index}"), is_right);
+            report::check(format_args!("logged {logged:#x} at {index}"), is_right);
         }
     }
 }
@@ -342,14 +343,14 @@ fn ve_information(lab: &mut Lab, place: Place) {
         let name = place.name;
         if *value != 0 {
             let is_right = is_exit(&outcome, reason::EPT_VIOLATION) && place.peek(0) == u64::MAX;
-            lab.check(format_args!("#VE {name}, area in use: {outcome}"), is_right);
+            report::check(format_args!("#VE {name}, area in use: {outcome}"), is_right);
         } else {
             let handler = layout::HANDLERS + 20 * 16;
             let is_right = matches!(outcome, Outcome::Exit(exit) if exit.rip == handler)
                 && place.peek(0) == 0xffff_ffff_0000_0030
                 && place.peek(16) == TARGET + 0x20
                 && place.peek(24) == TARGET + 0x20;
-            lab.check(format_args!("#VE {name}: {outcome}"), is_right);
+            report::check(format_args!("#VE {name}: {outcome}"), is_right);
         }
     }
 }

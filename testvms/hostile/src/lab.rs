@@ -4,12 +4,12 @@ use core::fmt::Arguments;
 use core::ops::Range;
 
 use rt::page::Page;
-use rt::vmx::insn::{self, vmwrite_raw, write};
+use rt::vmx::insn::{self, vmwrite_raw};
 use rt::vmx::vm::{Code, Mode, Outcome, Vm, layout};
 use rt::vmx::{Vmx, VmxError, ept};
-use rt::{cpu, println};
-use umbra_vmcs::controls::{Pin, Proc2};
-use umbra_vmcs::field::{self, Field};
+use rt::{cpu, report};
+use umbra_vmcs::controls::Proc2;
+use umbra_vmcs::field::Field;
 
 use crate::place::{self, Kind, MAX_PLACES, Place};
 
@@ -19,8 +19,6 @@ code64! {
 
 /// L2's linear and guest-physical address of the page under test; nothing else is there.
 pub const TARGET: u64 = 0x10_0000;
-/// Preemption-timer ticks after which an L2 that runs on is stopped, in TSC ticks.
-const PATIENCE_TICKS: u64 = 20_000_000;
 /// Basic exit reasons that the groups look for.
 #[allow(missing_docs)]
 pub mod reason {
@@ -51,11 +49,6 @@ pub struct Lab {
     /// What a hypervisor below hides.
     pub hidden: Option<Range<u64>>,
     places: [Option<Place>; MAX_PLACES],
-    /// Cases so far.
-    pub cases: u32,
-    /// Cases that went wrong.
-    pub wrong: u32,
-    group: &'static str,
 }
 
 impl Lab {
@@ -69,20 +62,15 @@ impl Lab {
             vm,
             hidden,
             places,
-            cases: 0,
-            wrong: 0,
-            group: "",
         }
     }
 
     /// Runs a group, between two proofs that all is well.
     pub fn group(&mut self, name: &'static str, run: fn(&mut Self)) {
-        self.group = name;
-        let before = self.cases;
+        report::group(format_args!("{name}"));
         self.sane(format_args!("before"));
         run(self);
         self.sane(format_args!("after"));
-        println!("{name}: {} cases", self.cases - before);
     }
 
     /// All places.
@@ -108,13 +96,7 @@ impl Lab {
             }
         }
         self.vm.reset(mode, with_ept);
-        self.vm.pin(Pin::ACTIVATE_PREEMPTION_TIMER, Pin::empty());
-        let ticks = PATIENCE_TICKS >> (self.vmx.caps.misc & 31);
-        let _ = vmwrite_raw(
-            u64::from(field::VMX_PREEMPTION_TIMER_VALUE.encoding()),
-            ticks,
-        );
-        write(field::EXCEPTION_BITMAP, 0xffff_ffff);
+        self.vm.bound();
         if with_ept {
             self.vm.ept().set_entry(TARGET, 1, 0);
             self.flush();
@@ -138,29 +120,20 @@ impl Lab {
         self.vm.proc2(controls, Proc2::empty())
     }
 
-    /// Counts a case, which went wrong unless `is_right`.
-    pub fn check(&mut self, what: Arguments<'_>, is_right: bool) {
-        self.cases += 1;
-        if !is_right {
-            self.wrong += 1;
-            println!("WRONG {}: {what}", self.group);
-        }
+    /// Checks that an outcome, whichever it is, is one that the SDM knows.
+    pub fn survive(&self, what: Arguments<'_>, outcome: &Outcome) {
+        report::check(format_args!("{what}: {outcome}"), is_known(outcome));
     }
 
-    /// Counts a case whose outcome is open, as long as it is one that the SDM knows.
-    pub fn survive(&mut self, what: Arguments<'_>, outcome: &Outcome) {
-        self.check(format_args!("{what}: {outcome}"), is_known(outcome));
-    }
-
-    /// Runs L2 and counts a case that has to end in one of `reasons`.
+    /// Runs L2, which has to end in one of `reasons`.
     pub fn expect(&mut self, what: Arguments<'_>, reasons: &[u16]) -> Outcome {
         let outcome = self.vm.run();
         let is_right = matches!(outcome, Outcome::Exit(exit) if reasons.contains(&exit.basic()));
-        self.check(format_args!("{what}: {outcome}"), is_right);
+        report::check(format_args!("{what}: {outcome}"), is_right);
         outcome
     }
 
-    /// Runs L2 and counts a case whose outcome is open.
+    /// Runs L2, whose outcome is open.
     pub fn run(&mut self, what: Arguments<'_>) -> Outcome {
         let outcome = self.vm.run();
         self.survive(what, &outcome);
@@ -182,7 +155,7 @@ impl Lab {
         is_right &= cpu::cpuid(1, 0).ecx & 1 << 5 != 0;
         is_right &= cpu::rdmsr(0x480) == self.vmx.caps.basic;
         is_right &= insn::vmptrst() == Ok(self.vm.vmcs.address());
-        self.check(format_args!("a plain L2 {when}: {first}"), is_right);
+        report::check(format_args!("a plain L2 {when}: {first}"), is_right);
     }
 }
 

@@ -4,6 +4,7 @@
 
 use rt::cpu;
 use rt::page::Page;
+use rt::report;
 use rt::vmx::insn::write;
 use umbra_vmcs::field::{self, Field};
 
@@ -65,7 +66,7 @@ fn costly(lab: &mut Lab) {
             lab.expect(format_args!("{count} MTRRs"), &[reason::VMCALL]);
             *ticks = cpu::tsc() - before;
             let last = if count % 2 == 1 { 0xc00 } else { 0xc06 };
-            lab.check(
+            report::check(
                 format_args!("the last counts"),
                 cpu::rdmsr(DEF_TYPE) == last,
             );
@@ -73,7 +74,7 @@ fn costly(lab: &mut Lab) {
             unsafe { cpu::wrmsr(DEF_TYPE, default) };
         }
         let what = format_args!("512 MTRRs take {ticks:?} ticks");
-        lab.check(what, ticks[1] < ticks[0] + 512 * TICKS_EACH);
+        report::check(what, ticks[1] < ticks[0] + 512 * TICKS_EACH);
     }
 }
 
@@ -94,7 +95,7 @@ fn in_memory(lab: &mut Lab, place: Place) {
         lab.expect(format_args!("store {name} {count}"), &[reason::VMCALL]);
         // The value is what L2 has: 0.
         let last = place.peek(16 * (count - 1) + 8);
-        lab.check(format_args!("stored at {name}: {last:#x}"), last == 0);
+        report::check(format_args!("stored at {name}: {last:#x}"), last == 0);
         set(lab, LOAD, place.address, count);
         lab.expect(format_args!("load {name} {count}"), &[reason::VMCALL]);
     }
@@ -132,7 +133,7 @@ fn entry_list(lab: &mut Lab, place: Place) {
         let what = format_args!("entry {name} {msr:#x}");
         lab.expect(what, &[reason::VMCALL, reason::ENTRY_MSR]);
         let is_kept = cpu::rdmsr(0x1b) == base;
-        lab.check(format_args!("the local APIC stays, {name}"), is_kept);
+        report::check(format_args!("the local APIC stays, {name}"), is_kept);
     }
     for count in [2, 255, 512, 4096, 0x7fff_ffff, 0xffff_ffff] {
         if place.is_memory() {
@@ -175,7 +176,7 @@ fn across_the_border(lab: &mut Lab) {
         let what = format_args!("a list across the border");
         lab.expect(what, &[reason::VMCALL]);
         let is_right = below.peek(4088) == 0 && first.peek(8) == 0;
-        lab.check(format_args!("both entries stored"), is_right);
+        report::check(format_args!("both entries stored"), is_right);
     }
     below.poke(4080, kept[0]);
     below.poke(4088, kept[1]);

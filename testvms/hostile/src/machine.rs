@@ -1,7 +1,8 @@
 //! Control registers, XCR0, ports, and VMX operation turned on and off without end.
 
+use rt::report;
 use rt::vmx::{VmxError, insn};
-use rt::{apic, cpu, println};
+use rt::{apic, begin_case, cpu};
 
 use crate::lab::{Lab, reason};
 use crate::place::Place;
@@ -16,8 +17,8 @@ const WORD_PORT: u16 = 0x8900;
 
 /// Runs the group.
 pub fn run(lab: &mut Lab) {
-    control_registers(lab);
-    extended_state(lab);
+    control_registers();
+    extended_state();
     ports(lab);
     strings(lab);
     smram(lab);
@@ -26,42 +27,42 @@ pub fn run(lab: &mut Lab) {
 }
 
 /// Every bit of CR0, CR4, CR8 and DR7 inverted for one instruction; a refusal is #GP.
-fn control_registers(lab: &mut Lab) {
+fn control_registers() {
     for bit in 0..64u64 {
         let (cr0, cr4) = (cpu::cr0(), cpu::cr4());
         // VMX operation is on, so that PE, PG, NE and VMXE are held; the others mean nothing to one MOV.
         let result = rt::vmx_insn!("mov cr0, {v}\nmov cr0, {o}", v = in(reg) cr0 ^ 1 << bit, o = in(reg) cr0);
-        refused(lab, "CR0", bit, &result);
+        refused("CR0", bit, &result);
         let result = rt::vmx_insn!("mov cr4, {v}\nmov cr4, {o}", v = in(reg) cr4 ^ 1 << bit, o = in(reg) cr4);
-        refused(lab, "CR4", bit, &result);
+        refused("CR4", bit, &result);
         let result =
             rt::vmx_insn!("mov cr8, {v}\nmov cr8, {o}", v = in(reg) 1u64 << bit, o = in(reg) 0u64);
-        refused(lab, "CR8", bit, &result);
+        refused("CR8", bit, &result);
         let result = rt::vmx_insn!("mov dr7, {v}\nmov dr7, {o}", v = in(reg) 0x400u64 | (1 << bit & !0x2000), o = in(reg) 0x400u64);
-        refused(lab, "DR7", bit, &result);
+        refused("DR7", bit, &result);
         let is_kept = cpu::cr0() == cr0 && cpu::cr4() == cr4;
-        lab.check(format_args!("control registers, bit {bit}"), is_kept);
+        report::check(format_args!("control registers, bit {bit}"), is_kept);
     }
     for value in [0, 1, 0x1_0000_0000, u64::MAX, 0x6000_0010, 0x8000_0000] {
         let old = cpu::cr0();
         let result =
             rt::vmx_insn!("mov cr0, {v}\nmov cr0, {o}", v = in(reg) value, o = in(reg) old);
-        refused(lab, "CR0", value, &result);
+        refused("CR0", value, &result);
     }
 }
 
 /// Looks at what the instruction left: nothing or #GP.
-fn refused(lab: &mut Lab, what: &str, bit: u64, result: &Result<(), VmxError>) {
+fn refused(what: &str, bit: u64, result: &Result<(), VmxError>) {
     // The flags are no result of these instructions.
     let is_right = match result {
         Err(VmxError::Fault(fault)) => matches!(fault.vector, 6 | 13),
         _ => true,
     };
-    lab.check(format_args!("{what} {bit:#x}"), is_right);
+    report::check(format_args!("{what} {bit:#x}"), is_right);
 }
 
 /// XSETBV of every bit, of indices that do not exist, and without CR4.OSXSAVE.
-fn extended_state(lab: &mut Lab) {
+fn extended_state() {
     if cpu::cpuid(1, 0).ecx & 1 << 26 == 0 {
         return;
     }
@@ -74,13 +75,13 @@ fn extended_state(lab: &mut Lab) {
                 for value in [1u64 << bit, 1 | 1 << bit, u64::MAX << bit] {
                     let result = rt::vmx_insn!("xsetbv", in("ecx") index,
                         in("eax") value as u32, in("edx") (value >> 32) as u32);
-                    refused(lab, "XCR0", value, &result);
+                    refused("XCR0", value, &result);
                 }
             }
         }
         if os_xsave {
             let result = rt::vmx_insn!("xsetbv", in("ecx") 0u32, in("eax") 1u32, in("edx") 0u32);
-            refused(lab, "XCR0", 1, &result);
+            refused("XCR0", 1, &result);
         }
     }
     // SAFETY: as before this function.
@@ -89,16 +90,16 @@ fn extended_state(lab: &mut Lab) {
 
 /// The serial line half written, its registers set otherwise; the ports that end a run, but not so.
 fn ports(lab: &mut Lab) {
-    rt::print!("a line in two");
+    begin_case!("a line: in two");
     lab.sane(format_args!("within a line"));
-    println!(" pieces");
+    rt::println!(" pieces");
     let kept = [1, 3, 4, 7].map(|offset| cpu::inb(COM1 + offset));
     for value in 0..=255u8 {
         // Divisor access, break, loop-back, interrupts: whatever the bits say.
         for offset in [3, 4, 7, 1] {
             cpu::outb(COM1 + offset, value);
         }
-        lab.check(format_args!("COM1 {value:#x}"), cpu::cpuid(0, 0).eax != 0);
+        report::check(format_args!("COM1 {value:#x}"), cpu::cpuid(0, 0).eax != 0);
     }
     for (offset, value) in
         [3, 1, 3, 4, 7]
@@ -152,14 +153,14 @@ fn smram(lab: &mut Lab) {
     cpu::outl(ADDRESS, 1 << 31 | u32::from(register & !3));
     let port = DATA + (register & 3);
     let value = cpu::inb(port);
-    lab.check(
+    report::check(
         format_args!("SMRAM is locked: {value:#x}"),
         value & (LOCKED | OPEN) == LOCKED,
     );
     for value in [OPEN | 0xa, OPEN | LOCKED | 0xa, 0xff, 0] {
         cpu::outb(port, value);
         let now = cpu::inb(port);
-        lab.check(
+        report::check(
             format_args!("SMRAM stays locked: {now:#x}"),
             now & (LOCKED | OPEN) == LOCKED,
         );
@@ -181,25 +182,25 @@ fn strings(lab: &mut Lab) {
             } else {
                 rt::vmx_insn!("rep outsb", in("edx") u32::from(port), inout("rcx") count => _, inout("rsi") at => _)
             };
-            answered(lab, "OUTS", &place, &result);
+            answered("OUTS", &place, &result);
             if place.kind == crate::place::Kind::Own {
                 continue;
             }
             let result = rt::vmx_insn!("rep insb", in("edx") u32::from(port), inout("rcx") count => _, inout("rdi") at => _);
-            answered(lab, "INS", &place, &result);
+            answered("INS", &place, &result);
         }
         if place.is_memory() {
             // Beside what was asked for nothing was written.
             let is_kept = place.peek(0) == 0x2e2e_2e2e_2e2e_2e2e;
-            lab.check(format_args!("beside INS at {}", place.name), is_kept);
+            report::check(format_args!("beside INS at {}", place.name), is_kept);
         }
     }
 }
 
 /// The flags are no result of these; a fault would be.
-fn answered(lab: &mut Lab, what: &str, place: &Place, result: &Result<(), VmxError>) {
+fn answered(what: &str, place: &Place, result: &Result<(), VmxError>) {
     let is_right = !matches!(result, Err(VmxError::Fault(_)));
-    lab.check(format_args!("{what} at {}", place.name), is_right);
+    report::check(format_args!("{what} at {}", place.name), is_right);
 }
 
 /// VMX operation off and on again, many times, with VMCSs left current and launched.
@@ -214,7 +215,7 @@ fn on_and_off(lab: &mut Lab) {
         let is_on = insn::vmxon(&region).is_ok();
         let again = insn::vmxon(&region);
         let is_right = is_off && is_on && again.is_err();
-        lab.check(format_args!("off and on {round}"), is_right);
+        report::check(format_args!("off and on {round}"), is_right);
         if round % 2 == 0 {
             let _ = insn::vmptrld(&own);
         }

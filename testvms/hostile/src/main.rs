@@ -22,16 +22,14 @@ mod tables;
 mod void;
 
 use lab::Lab;
+use rt::lab::{Choice, Group, Kinds, Stop, names};
 use rt::vmx::Vmx;
-use rt::{Boot, println};
+use rt::{Boot, case};
 
 rt::entry!(main);
 
-/// A group of cases: its word on the command line and what it runs.
-type Group = (&'static str, fn(&mut Lab));
-
 /// `msr` is last: it leaves the local APIC in x2APIC mode, from which there is no way back.
-const GROUPS: [Group; 11] = [
+const GROUPS: [Group<Lab>; 11] = [
     ("void", void::run),
     ("fields", fields::run),
     ("lists", lists::run),
@@ -49,53 +47,31 @@ const GROUPS: [Group; 11] = [
 const SPOIL: [(&str, u32); 2] = [("spoil-state", 0), ("spoil-event", 1)];
 const SPOIL_LEAF: u32 = 0x4fff_5350;
 
-fn main(boot: &Boot) {
+const WORDS: Kinds = &[&names(&GROUPS), &names(&SPOIL)];
+
+fn main(boot: &Boot) -> Result<(), Stop> {
+    let choice = Choice::read(boot, WORDS)?;
     for (name, subleaf) in SPOIL {
-        if boot.words().any(|word| word == name) {
+        if choice.names(name) {
             core::arch::x86_64::__cpuid_count(SPOIL_LEAF, subleaf);
-            println!("hostile: nothing was spoiled");
-            return;
+            return Err(Stop::Machine("nothing was spoiled"));
         }
     }
-    for word in boot.words() {
-        if !GROUPS.iter().any(|(name, _)| *name == word) {
-            rt::print!("hostile: unknown word '{word}'; the groups are");
-            for (name, _) in GROUPS {
-                rt::print!(" {name}");
-            }
-            println!();
-            return;
-        }
-    }
-    let vmx = match Vmx::prepare() {
-        Ok(vmx) if vmx.has_ept() => vmx,
-        Ok(_) => {
-            println!("hostile: this CPU has no EPT");
-            return;
-        }
-        Err(why) => {
-            println!("hostile: {why}");
-            return;
-        }
-    };
+    let vmx = Vmx::prepare_with_ept()?;
     let hidden = place::hidden(boot);
     match &hidden {
-        Some(range) => println!(
+        Some(range) => case!(
             "hidden: {} MiB below the top of memory",
             (range.end - range.start) >> 20
         ),
-        None => println!("hidden: nothing"),
+        None => case!("hidden: nothing"),
     }
-    vmx.enable();
-    if let Err(error) = vmx.on() {
-        println!("hostile: VMXON: {error}");
-        return;
-    }
+    vmx.enter()?;
     let mut lab = Lab::new(vmx, hidden);
     for (name, run) in GROUPS {
-        if boot.words().next().is_none() || boot.words().any(|word| word == name) {
+        if choice.has(name) {
             lab.group(name, run);
         }
     }
-    println!("hostile: {} cases, {} wrong", lab.cases, lab.wrong);
+    Ok(())
 }

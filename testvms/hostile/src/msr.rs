@@ -1,5 +1,6 @@
 //! MSRs: values that a hypervisor has to refuse, or to keep to L1, or must not care about.
 
+use rt::report;
 use rt::vmx::VmxError;
 use rt::vmx::insn::write;
 use rt::{apic, cpu};
@@ -61,7 +62,7 @@ fn each_bit(lab: &mut Lab) {
             // IA32_FEATURE_CONTROL is locked; the others go back.
             let is_right =
                 found.is_some() && (put_back || msr == 0x3a) && (is_taken || found == Some(old));
-            lab.check(format_args!("MSR {msr:#x} bit {bit}"), is_right);
+            report::check(format_args!("MSR {msr:#x} bit {bit}"), is_right);
         }
         for value in [
             u64::MAX,
@@ -73,7 +74,7 @@ fn each_bit(lab: &mut Lab) {
                 let _ = try_write(msr, value);
                 let _ = try_write(msr, old);
             }
-            lab.check(
+            report::check(
                 format_args!("MSR {msr:#x} {value:#x}"),
                 try_read(msr).is_some(),
             );
@@ -81,7 +82,7 @@ fn each_bit(lab: &mut Lab) {
     }
     for value in [0x2, 0x3, 0x0200, u64::MAX] {
         let is_refused = !try_write(PAT, value);
-        lab.check(format_args!("PAT {value:#x}"), is_refused);
+        report::check(format_args!("PAT {value:#x}"), is_refused);
     }
     lab.sane(format_args!("after each bit"));
 }
@@ -110,12 +111,12 @@ fn mtrrs(lab: &mut Lab) {
                 let start = range.start & !(bytes - 1);
                 let is_taken = try_write(base, start | kind);
                 let is_legal = matches!(kind, 0 | 1 | 4..=6);
-                lab.check(format_args!("MTRR type {kind:#x}"), is_taken == is_legal);
+                report::check(format_args!("MTRR type {kind:#x}"), is_taken == is_legal);
                 let is_on = try_write(mask, (all & !(bytes - 1)) | MTRR_ON);
-                lab.check(format_args!("MTRR mask {start:#x}"), is_on);
+                report::check(format_args!("MTRR mask {start:#x}"), is_on);
                 lab.sane(format_args!("type {kind} from {start:#x}"));
                 let is_back = try_write(mask, old[1]) && try_write(base, old[0]);
-                lab.check(format_args!("MTRR back"), is_back);
+                report::check(format_args!("MTRR back"), is_back);
             }
         }
     }
@@ -133,18 +134,18 @@ fn mtrrs(lab: &mut Lab) {
     }
     let is_back = try_write(MTRR_DEF_TYPE, old_type);
     every_other_page(lab, count, all);
-    lab.check(format_args!("default type back"), is_back);
+    report::check(format_args!("default type back"), is_back);
     for msr in [0x250u32, 0x258, 0x268, 0x26f] {
         let Some(old) = try_read(msr) else { continue };
         for value in [0, u64::MAX, 0x0606_0606_0606_0606, 0x0602_0606_0606_0606] {
             let _ = try_write(msr, value);
-            lab.check(
+            report::check(
                 format_args!("fixed {msr:#x} {value:#x}"),
                 try_read(msr).is_some(),
             );
         }
         let is_back = try_write(msr, old);
-        lab.check(format_args!("fixed {msr:#x} back"), is_back);
+        report::check(format_args!("fixed {msr:#x} back"), is_back);
     }
     // Reserved bits of bases and masks, each alone.
     let old = [cpu::rdmsr(MTRR_BASE0), cpu::rdmsr(MTRR_BASE0 + 1)];
@@ -152,7 +153,7 @@ fn mtrrs(lab: &mut Lab) {
         for (n, old) in (0..).zip(old) {
             let _ = try_write(MTRR_BASE0 + n, 1 << bit);
             let is_back = try_write(MTRR_BASE0 + n, old);
-            lab.check(format_args!("MTRR {n} bit {bit}"), is_back);
+            report::check(format_args!("MTRR {n} bit {bit}"), is_back);
         }
     }
     lab.sane(format_args!("after the MTRRs"));
@@ -175,18 +176,18 @@ fn every_other_page(lab: &mut Lab, count: u32, all: u64) {
         // Uncacheable where the bits of the mask are those of hidden memory.
         let base = lab.hidden.as_ref().map_or(0, |h| h.start) & mask;
         let is_taken = try_write(pair, base) && try_write(pair + 1, mask | MTRR_ON);
-        lab.check(format_args!("MTRR mask {mask:#x}"), is_taken);
+        report::check(format_args!("MTRR mask {mask:#x}"), is_taken);
         lab.sane(format_args!("mask {mask:#x}"));
         for place in lab.places().filter(crate::place::Place::is_memory) {
             place.poke(0x140, mask);
             let is_kept = place.peek(0x140) == mask;
-            lab.check(format_args!("memory at {}", place.name), is_kept);
+            report::check(format_args!("memory at {}", place.name), is_kept);
         }
         let hidden = lab.hidden.clone().unwrap_or(0..0);
         let is_one = crate::void::is_one_page(&hidden);
-        lab.check(format_args!("hidden under mask {mask:#x}"), is_one);
+        report::check(format_args!("hidden under mask {mask:#x}"), is_one);
         let is_back = try_write(pair + 1, old[1]) && try_write(pair, old[0]);
-        lab.check(format_args!("MTRR back"), is_back);
+        report::check(format_args!("MTRR back"), is_back);
     }
     lab.sane(format_args!("after the masks"));
 }
@@ -201,14 +202,14 @@ fn apic_base(lab: &mut Lab) {
     for base in inside.into_iter().flatten() {
         let _ = try_write(APIC_BASE, base | flags);
         let is_kept = cpu::rdmsr(APIC_BASE) == old;
-        lab.check(format_args!("the APIC over hidden memory"), is_kept);
+        report::check(format_args!("the APIC over hidden memory"), is_kept);
         lab.sane(format_args!("after that"));
     }
     for bit in [0, 1, 2, 3, 4, 5, 6, 7, 9, 52, 63] {
         let _ = try_write(APIC_BASE, old | 1 << bit);
         let _ = try_write(APIC_BASE, old);
         let is_back = cpu::rdmsr(APIC_BASE) == old;
-        lab.check(format_args!("APIC base bit {bit}"), is_back);
+        report::check(format_args!("APIC base bit {bit}"), is_back);
     }
     // On a page that a VMCS names as virtual-APIC page: whose register answers there is the CPU's to say.
     let _ = try_write(APIC_BASE, virtual_page.address() | flags);
@@ -219,7 +220,7 @@ fn apic_base(lab: &mut Lab) {
     lab.vm.registers.r8 = 0x174;
     lab.run(format_args!("the APIC is the virtual-APIC page"));
     let is_back = try_write(APIC_BASE, old) && cpu::rdmsr(APIC_BASE) == old;
-    lab.check(format_args!("the APIC is back"), is_back);
+    report::check(format_args!("the APIC is back"), is_back);
     lab.sane(format_args!("after the APIC moved"));
 }
 
@@ -248,7 +249,7 @@ fn missing(lab: &mut Lab) {
             let _ = try_write(msr, before);
         }
         let is_right = try_read(msr).is_some() == before.is_some();
-        lab.check(format_args!("MSR {msr:#x}"), is_right);
+        report::check(format_args!("MSR {msr:#x}"), is_right);
     }
     lab.sane(format_args!("after missing MSRs"));
 }
@@ -297,7 +298,7 @@ fn by_l2(lab: &mut Lab) {
             let _ = try_write(msr, old);
         }
         let is_kept = cpu::rdmsr(APIC_BASE) == base;
-        lab.check(format_args!("the APIC stays"), is_kept);
+        report::check(format_args!("the APIC stays"), is_kept);
     }
     lab.sane(format_args!("after L2's MSRs"));
 }
@@ -310,7 +311,7 @@ fn x2apic(lab: &mut Lab) {
     apic::enable();
     apic::enter_x2apic();
     let is_on = cpu::rdmsr(APIC_BASE) & apic::X2APIC != 0;
-    lab.check(format_args!("x2APIC mode"), is_on);
+    report::check(format_args!("x2APIC mode"), is_on);
     for msr in 0x800..=0x83f {
         let old = try_read(msr);
         for bit in 12..64 {
@@ -322,7 +323,7 @@ fn x2apic(lab: &mut Lab) {
         if let Some(old) = old.filter(|_| msr != 0x830) {
             let _ = try_write(msr, old);
         }
-        lab.check(
+        report::check(
             format_args!("x2APIC {msr:#x}"),
             try_read(msr).is_some() == old.is_some(),
         );
@@ -341,7 +342,7 @@ fn x2apic(lab: &mut Lab) {
         0x8500,
     ] {
         let _ = try_write(0x830, 0x77 << 32 | low);
-        lab.check(format_args!("ICR {low:#x}"), try_read(0x830).is_some());
+        report::check(format_args!("ICR {low:#x}"), try_read(0x830).is_some());
     }
     // INIT to itself by MSR; the next L2 exits for it.
     let id = cpu::rdmsr(0x802);
@@ -352,7 +353,7 @@ fn x2apic(lab: &mut Lab) {
     // Back to xAPIC mode without going through off, and off: refused, or not to be had again.
     let on = cpu::rdmsr(APIC_BASE);
     let is_refused = !try_write(APIC_BASE, on & !apic::X2APIC);
-    lab.check(format_args!("x2APIC to xAPIC"), is_refused);
+    report::check(format_args!("x2APIC to xAPIC"), is_refused);
     for hidden in lab
         .hidden
         .clone()
@@ -361,7 +362,7 @@ fn x2apic(lab: &mut Lab) {
     {
         let _ = try_write(APIC_BASE, hidden | on & 0xfff);
         let is_kept = cpu::rdmsr(APIC_BASE) == on;
-        lab.check(
+        report::check(
             format_args!("the x2APIC's page over hidden memory"),
             is_kept,
         );

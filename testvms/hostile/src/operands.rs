@@ -1,6 +1,7 @@
 //! The VMX instructions: pointers to every place, memory operands at every place, VMCSs and the VMXON
 //! region there.
 
+use rt::report;
 use rt::vmx::insn::{self, vmread_raw, vmwrite_raw, write};
 use rt::vmx::stub::{self, Return};
 use rt::vmx::vm::{Mode, layout};
@@ -49,8 +50,8 @@ fn is_known<T>(result: &Result<T, VmxError>) -> bool {
     }
 }
 
-fn survive<T>(lab: &mut Lab, what: core::fmt::Arguments<'_>, result: &Result<T, VmxError>) {
-    lab.check(what, is_known(result));
+fn survive<T>(what: core::fmt::Arguments<'_>, result: &Result<T, VmxError>) {
+    report::check(what, is_known(result));
 }
 
 /// VMCLEAR and VMPTRLD of the place, with every bit below the page and above the width.
@@ -67,7 +68,7 @@ fn pointers(lab: &mut Lab, place: Place) {
         let is_right = results
             .iter()
             .all(|result| matches!(result, Err(VmxError::Valid(_))));
-        lab.check(format_args!("bit {bit} of a pointer to {name}"), is_right);
+        report::check(format_args!("bit {bit} of a pointer to {name}"), is_right);
     }
     if place.kind == Kind::Own {
         return;
@@ -81,11 +82,11 @@ fn pointers(lab: &mut Lab, place: Place) {
         }
         let pointer = place.address;
         let result = insn::vmptrld(&pointer);
-        survive(lab, format_args!("VMPTRLD of {name}"), &result);
+        survive(format_args!("VMPTRLD of {name}"), &result);
         let result = insn::vmclear(&pointer);
-        survive(lab, format_args!("VMCLEAR of {name}"), &result);
+        survive(format_args!("VMCLEAR of {name}"), &result);
         let result = insn::vmlaunch_expecting_failure();
-        survive(lab, format_args!("VMLAUNCH after {name}"), &result);
+        survive(format_args!("VMLAUNCH after {name}"), &result);
     }
 }
 
@@ -97,16 +98,16 @@ fn regions(lab: &mut Lab, place: Place) {
     let own = lab.vm.vmcs.address();
     let _ = insn::vmclear(&own);
     let result = insn::vmxoff();
-    survive(lab, format_args!("VMXOFF"), &result);
+    survive(format_args!("VMXOFF"), &result);
     if place.is_memory() {
         place.fill(u64::MAX);
     }
     let result = insn::vmxon(&place.address);
     let is_right = result == Err(VmxError::Invalid);
-    lab.check(format_args!("VMXON, no revision, {}", place.name), is_right);
+    report::check(format_args!("VMXON, no revision, {}", place.name), is_right);
     let region = lab.vmx.region.address();
     let is_right = insn::vmxon(&region).is_ok();
-    lab.check(format_args!("VMXON after {}", place.name), is_right);
+    report::check(format_args!("VMXON after {}", place.name), is_right);
     lab.prepare(&operand_code());
 }
 
@@ -128,19 +129,19 @@ fn memory_operands(lab: &mut Lab, window: &Window, place: Place) {
             place.fill(0);
         }
         let result = rt::vmx_insn!("vmptrst [{p}]", p = in(reg) linear);
-        survive(lab, format_args!("VMPTRST to {name} {at:#x}"), &result);
+        survive(format_args!("VMPTRST to {name} {at:#x}"), &result);
         if place.is_memory() && at <= 0xff8 {
             let is_right = place.peek(at) == own;
-            lab.check(format_args!("the pointer at {name}"), is_right);
+            report::check(format_args!("the pointer at {name}"), is_right);
         }
         let _ = vmwrite_raw(field, 0x1122_3344_5566_7788);
         let result = rt::vmx_insn!("vmread [{p}], {e}", p = in(reg) linear, e = in(reg) field);
-        survive(lab, format_args!("VMREAD to {name} {at:#x}"), &result);
+        survive(format_args!("VMREAD to {name} {at:#x}"), &result);
         let result = rt::vmx_insn!("vmwrite {e}, [{p}]", p = in(reg) linear, e = in(reg) field);
-        survive(lab, format_args!("VMWRITE from {name} {at:#x}"), &result);
+        survive(format_args!("VMWRITE from {name} {at:#x}"), &result);
         if place.is_memory() {
             let is_right = vmread_raw(field) == Ok(0x1122_3344_5566_7788);
-            lab.check(format_args!("the value by way of {name}"), is_right);
+            report::check(format_args!("the value by way of {name}"), is_right);
         }
         // A pointer that lies there: whatever it reads as, but where it could be a good one.
         if place.is_memory() {
@@ -148,17 +149,17 @@ fn memory_operands(lab: &mut Lab, window: &Window, place: Place) {
         }
         if place.kind != Kind::Own {
             let result = rt::vmx_insn!("vmptrld [{p}]", p = in(reg) linear);
-            survive(lab, format_args!("VMPTRLD by {name} {at:#x}"), &result);
+            survive(format_args!("VMPTRLD by {name} {at:#x}"), &result);
             let result = rt::vmx_insn!("vmclear [{p}]", p = in(reg) linear);
-            survive(lab, format_args!("VMCLEAR by {name} {at:#x}"), &result);
+            survive(format_args!("VMCLEAR by {name} {at:#x}"), &result);
             let result = rt::vmx_insn!("vmxon [{p}]", p = in(reg) linear);
-            survive(lab, format_args!("VMXON by {name} {at:#x}"), &result);
+            survive(format_args!("VMXON by {name} {at:#x}"), &result);
         }
         for kind in 0..5u64 {
             let result = rt::vmx_insn!("invept {k}, [{p}]", k = in(reg) kind, p = in(reg) linear);
-            survive(lab, format_args!("INVEPT {kind} by {name}"), &result);
+            survive(format_args!("INVEPT {kind} by {name}"), &result);
             let result = rt::vmx_insn!("invvpid {k}, [{p}]", k = in(reg) kind, p = in(reg) linear);
-            survive(lab, format_args!("INVVPID {kind} by {name}"), &result);
+            survive(format_args!("INVVPID {kind} by {name}"), &result);
         }
         let _ = insn::vmptrld(&own);
     }
@@ -259,7 +260,7 @@ fn walked_by_two(lab: &mut Lab, walk: &Walk, place: Place) {
             let name = place.name;
             let is_same = ends[0] == ends[1] && ends[1] == ends[2];
             let what = format_args!("level {level} at {name} with {value:#x}: {ends:x?}");
-            lab.check(what, is_same);
+            report::check(what, is_same);
             walk.mend();
         }
     }
@@ -280,7 +281,7 @@ fn far_away(lab: &mut Lab, walk: &Walk) {
         let read = rt::vmx_insn!("mov {v}, [{p}]", p = in(reg) at, v = out(reg) _);
         let stored = rt::vmx_insn!("vmptrst [{p}]", p = in(reg) at);
         let is_right = !matches!(read, Err(VmxError::Fault(_))) && stored.is_ok();
-        lab.check(format_args!("{address:#x} of L1's"), is_right);
+        report::check(format_args!("{address:#x} of L1's"), is_right);
         lab.vm
             .ept()
             .set_entry(crate::lab::TARGET, 1, crate::lab::leaf(address));
@@ -327,19 +328,19 @@ fn vmcs_there(lab: &mut Lab, place: Place) {
     let name = place.name;
     lab.prepare(&operand_code());
     let is_there = copy_vmcs(lab, &place);
-    lab.check(format_args!("a VMCS at {name}"), is_there);
+    report::check(format_args!("a VMCS at {name}"), is_there);
     let is_call = |exit: Option<Exit>| exit.is_some_and(|e| e.basic() == reason::VMCALL);
     let exit = enter(lab, true);
-    lab.check(format_args!("VMLAUNCH at {name}"), is_call(exit));
+    report::check(format_args!("VMLAUNCH at {name}"), is_call(exit));
     write(field::GUEST_RIP, layout::CODE);
     let exit = enter(lab, false);
-    lab.check(format_args!("VMRESUME at {name}"), is_call(exit));
+    report::check(format_args!("VMRESUME at {name}"), is_call(exit));
     // Its data are in memory after VMCLEAR, and come back.
     write(field::CR3_TARGET_VALUE_0, 0x4455);
     let is_cleared = insn::vmclear(&place.address).is_ok();
     let is_back = insn::vmptrld(&place.address).is_ok()
         && vmread_raw(u64::from(field::CR3_TARGET_VALUE_0.encoding())) == Ok(0x4455);
-    lab.check(format_args!("VMCLEAR keeps {name}"), is_cleared && is_back);
+    report::check(format_args!("VMCLEAR keeps {name}"), is_cleared && is_back);
     let _ = insn::vmclear(&place.address);
     // Whatever else is there for its data: read every field, and enter with no host TR.
     for pattern in [0x5555_5555_5555_5555, u64::MAX, 0x8000_0000_0000_0001] {
@@ -347,15 +348,15 @@ fn vmcs_there(lab: &mut Lab, place: Place) {
         place.poke32(0, lab.vmx.caps.revision());
         let _ = insn::vmclear(&place.address);
         let result = insn::vmptrld(&place.address);
-        lab.check(format_args!("garbage at {name}"), result.is_ok());
+        report::check(format_args!("garbage at {name}"), result.is_ok());
         let mut readable = 0;
         for field in ALL {
             readable += u32::from(vmread_raw(u64::from(field.encoding())).is_ok());
         }
-        lab.check(format_args!("{readable} fields"), readable > 100);
+        report::check(format_args!("{readable} fields"), readable > 100);
         write(field::HOST_TR_SELECTOR, 0);
         let result = insn::vmlaunch_expecting_failure();
-        survive(lab, format_args!("VMLAUNCH of garbage at {name}"), &result);
+        survive(format_args!("VMLAUNCH of garbage at {name}"), &result);
         let _ = insn::vmclear(&place.address);
     }
     lab.fresh(Mode::Long, true);
@@ -369,20 +370,20 @@ fn vmxon_there(lab: &mut Lab, place: Place) {
     place.fill(0);
     place.poke32(0, lab.vmx.caps.revision());
     let is_on = insn::vmxon(&place.address).is_ok();
-    lab.check(format_args!("VMXON at {}", place.name), is_off && is_on);
+    report::check(format_args!("VMXON at {}", place.name), is_off && is_on);
     let cleared = insn::vmclear(&place.address);
     let loaded = insn::vmptrld(&place.address);
     // 3: VMCLEAR with the VMXON pointer; 10: VMPTRLD with it. With no current VMCS there is no room
     // for the number.
     let is_right = cleared == Err(VmxError::Invalid) && loaded == Err(VmxError::Invalid);
-    lab.check(format_args!("the VMXON pointer, {}", place.name), is_right);
+    report::check(format_args!("the VMXON pointer, {}", place.name), is_right);
     place.fill(u64::MAX);
     lab.sane(format_args!("with the VMXON region at {}", place.name));
     let _ = insn::vmclear(&own);
     let is_off = insn::vmxoff().is_ok();
     let region = lab.vmx.region.address();
     let is_on = insn::vmxon(&region).is_ok();
-    lab.check(format_args!("back from {}", place.name), is_off && is_on);
+    report::check(format_args!("back from {}", place.name), is_off && is_on);
     lab.prepare(&operand_code());
 }
 
@@ -398,12 +399,12 @@ fn aliases(lab: &mut Lab) {
         let is_right = insn::vmclear(&pointer).is_ok()
             && insn::vmptrld(&pointer).is_ok()
             && vmwrite_raw(encoding, n).is_ok();
-        lab.check(format_args!("VMCS {n}"), is_right);
+        report::check(format_args!("VMCS {n}"), is_right);
     }
     for n in 0..40 {
         let pointer = pages.address() + n * 4096;
         let is_right = insn::vmptrld(&pointer).is_ok() && vmread_raw(encoding) == Ok(n);
-        lab.check(format_args!("VMCS {n} again"), is_right);
+        report::check(format_args!("VMCS {n} again"), is_right);
         let _ = insn::vmclear(&pointer);
     }
     let Some(hidden) = lab.hidden.clone() else {
@@ -423,7 +424,7 @@ fn aliases(lab: &mut Lab) {
             let _ = vmwrite_raw(u64::from(field::HOST_TR_SELECTOR.encoding()), 0);
             let launched = insn::vmlaunch_expecting_failure();
             let is_right = result.is_ok() && is_known(&launched);
-            lab.check(format_args!("one page as VMCS {pointer:#x}"), is_right);
+            report::check(format_args!("one page as VMCS {pointer:#x}"), is_right);
         }
     }
     for pointer in (hidden.start..hidden.end).step_by(0x2_1000).take(100) {

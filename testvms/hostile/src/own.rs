@@ -5,6 +5,7 @@
 
 use rt::page::Page;
 use rt::random::Random;
+use rt::report;
 use rt::vmx::insn::{self, vmread_raw, write};
 use rt::vmx::vm::{Outcome, layout};
 use umbra_vmcs::controls::Proc;
@@ -109,13 +110,13 @@ fn loaded_garbage(lab: &mut Lab) {
         // The launch state may be any word; "launched" is tried too.
         page.write(0, lab.vmx.caps.revision());
         let is_loaded = insn::vmptrld(&pointer).is_ok();
-        lab.check(format_args!("garbage {round} loads"), is_loaded);
+        report::check(format_args!("garbage {round} loads"), is_loaded);
         let mut sum = 0u64;
         for field in ALL {
             let value = vmread_raw(u64::from(field.encoding())).unwrap_or(0);
             sum = sum.wrapping_add(value & !field.value_mask());
         }
-        lab.check(format_args!("no field is wider than it is"), sum == 0);
+        report::check(format_args!("no field is wider than it is"), sum == 0);
         write(field::HOST_TR_SELECTOR, 0);
         for result in [
             insn::vmlaunch_expecting_failure(),
@@ -125,10 +126,10 @@ fn loaded_garbage(lab: &mut Lab) {
                 Ok(()) => false,
                 Err(error) => is_known(&Outcome::Failed(error)),
             };
-            lab.check(format_args!("garbage {round} enters: {result:?}"), is_right);
+            report::check(format_args!("garbage {round} enters: {result:?}"), is_right);
         }
         let is_cleared = insn::vmclear(&pointer).is_ok();
-        lab.check(format_args!("garbage {round} is cleared"), is_cleared);
+        report::check(format_args!("garbage {round} is cleared"), is_cleared);
     }
     let own = lab.vm.vmcs.address();
     let _ = insn::vmptrld(&own);

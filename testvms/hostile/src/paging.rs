@@ -1,6 +1,7 @@
 //! Paging structures at every place: L2's with and without EPT, L1's own, and those of L1's host state.
 
 use rt::cpu;
+use rt::report;
 use rt::vmx::insn::{self, write};
 use rt::vmx::vm::{Mode, layout};
 use umbra_vmcs::field;
@@ -93,7 +94,7 @@ fn one_page_for_l2(lab: &mut Lab, place: Place) {
         let what = format_args!("one page for all levels, {}, ept {with_ept}", place.name);
         lab.expect(what, &[reason::VMCALL]);
         let is_used = place.peek(0) & 0x20 != 0;
-        lab.check(format_args!("accessed flag at {}", place.name), is_used);
+        report::check(format_args!("accessed flag at {}", place.name), is_used);
     }
 }
 
@@ -129,7 +130,7 @@ fn one_page_for_l1(lab: &mut Lab, place: Place) {
         (stored, loaded, written)
     };
     let is_right = stored == Ok(pointer) && loaded.is_ok() && written.is_ok();
-    lab.check(format_args!("L1's tables at {name}"), is_right);
+    report::check(format_args!("L1's tables at {name}"), is_right);
     // The exit goes to those tables, too.
     map_l1(&place);
     write(field::HOST_CR3, place.address);

@@ -5,6 +5,7 @@
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
+use rt::report;
 
 use rt::page::Page;
 use rt::random::Random;
@@ -13,7 +14,7 @@ use rt::vmx::ept;
 use rt::vmx::insn::{self, read, write};
 use rt::vmx::vm::{Mode, Outcome, layout};
 use rt::window::{PRESENT, WRITE, Window};
-use rt::{acpi, apic, cpu, println, smp};
+use rt::{acpi, apic, cpu, smp};
 use umbra_vmcs::controls::{Pin, Proc2};
 use umbra_vmcs::field;
 
@@ -49,13 +50,13 @@ static VMCS: AtomicU64 = AtomicU64::new(0);
 pub fn run(lab: &mut Lab) {
     let own = cpu::cpuid(1, 0).ebx >> 24;
     let Some(id) = acpi::apic_ids().find(|id| *id != own) else {
-        println!("race: one CPU");
+        report::lacks(format_args!("a second CPU"));
         return;
     };
     apic::enable();
     let second = Cpu::new(1, id);
     if !second.restart(START_PAGE) {
-        lab.check(format_args!("the second CPU starts"), false);
+        report::check(format_args!("the second CPU starts"), false);
         return;
     }
     bitmaps(lab, &second);
@@ -104,7 +105,7 @@ fn with(lab: &mut Lab, second: &Cpu, other: fn(usize), work: &mut impl FnMut(&mu
     }
     GOES_ON.store(false, SeqCst);
     let is_back = second.wait();
-    lab.check(format_args!("the second CPU comes back"), is_back);
+    report::check(format_args!("the second CPU comes back"), is_back);
     lab.sane(format_args!("after a race"));
 }
 
@@ -279,7 +280,7 @@ fn operands(lab: &mut Lab, second: &Cpu) {
     let good = page.address() | PRESENT | WRITE;
     let values = [good, elsewhere, 0, good & !WRITE, good | 0x60];
     let own = lab.vm.vmcs.address();
-    while_overwriting(lab, second, &[slot], 8, &values, |lab, round| {
+    while_overwriting(lab, second, &[slot], 8, &values, |_, round| {
         let at = linear + 0x100;
         // SAFETY: drops a translation.
         unsafe { asm!("invlpg [{}]", in(reg) linear, options(nostack, preserves_flags)) };
@@ -291,9 +292,9 @@ fn operands(lab: &mut Lab, second: &Cpu) {
             Err(rt::vmx::VmxError::Fault(fault)) => fault.vector == 14,
             _ => true,
         });
-        lab.check(format_args!("operands {round}"), is_right);
+        report::check(format_args!("operands {round}"), is_right);
         let is_kept = insn::vmptrst() == Ok(own);
-        lab.check(format_args!("current {round}"), is_kept);
+        report::check(format_args!("current {round}"), is_kept);
     });
     let _ = window.map(3, 0, 0);
 }
@@ -319,9 +320,9 @@ fn revisions(lab: &mut Lab, second: &Cpu) {
         page.write(0, lab.vmx.caps.revision());
         let loaded = insn::vmptrld(&pointer);
         let is_right = matches!(loaded, Ok(()) | Err(rt::vmx::VmxError::Valid(11)));
-        lab.check(format_args!("VMPTRLD {round}"), is_right);
+        report::check(format_args!("VMPTRLD {round}"), is_right);
         let is_cleared = insn::vmclear(&pointer).is_ok() && insn::vmptrld(&own).is_ok();
-        lab.check(format_args!("VMCLEAR {round}"), is_cleared);
+        report::check(format_args!("VMCLEAR {round}"), is_cleared);
     });
 }
 
@@ -345,7 +346,7 @@ fn vmcs_of_two(lab: &mut Lab, second: &Cpu) {
         write(field::GUEST_RIP, layout::CODE);
         let outcome = lab.vm.run();
         let is_right = is_known(&outcome) || matches!(outcome, Outcome::Failed(_));
-        lab.check(format_args!("a VMCS of two {round}: {outcome}"), is_right);
+        report::check(format_args!("a VMCS of two {round}: {outcome}"), is_right);
     });
 }
 

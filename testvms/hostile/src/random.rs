@@ -8,6 +8,7 @@
 //! its own memory and to the places, and a timer always stops it.
 
 use rt::random::Random;
+use rt::report;
 use rt::vmx::insn::{read, vmread_raw, vmwrite_raw, write};
 use rt::vmx::vm::{Mode, Outcome, layout};
 use rt::{apic, cpu};
@@ -52,7 +53,7 @@ pub fn run(lab: &mut Lab) {
         write(field::HOST_TR_SELECTOR, 0);
         let outcome = lab.vm.run();
         let failed = matches!(outcome, Outcome::Failed(_)) && is_known(&outcome);
-        lab.check(format_args!("whole {number}: {outcome}"), failed);
+        report::check(format_args!("whole {number}: {outcome}"), failed);
     }
 }
 

@@ -1,5 +1,6 @@
 //! EPT of L2 that leads to every place, at every level: as a table and as a page.
 
+use rt::report;
 use rt::vmx::ept;
 use rt::vmx::insn::write;
 use rt::vmx::vm::{Code, Outcome, layout};
@@ -98,7 +99,7 @@ fn as_large_page(lab: &mut Lab, place: Place) {
         if place.is_readable() && lab.vmx.caps.ept_vpid & offered != 0 {
             let seen = lab.vm.registers.rax as u32;
             let is_right = is_exit(&outcome, reason::VMCALL) && seen == place.peek(0x20) as u32;
-            lab.check(format_args!("read {seen:#x} at {}", place.name), is_right);
+            report::check(format_args!("read {seen:#x} at {}", place.name), is_right);
         }
         lab.vm.ept().set_entry(gpa, level, 0);
     }
@@ -147,7 +148,7 @@ fn touches(lab: &mut Lab, place: Place) {
                 reason::EPT_MISCONFIGURATION
             };
             let is_right = found == wanted && is_exit(&outcome, ended);
-            lab.check(
+            report::check(
                 format_args!("{what} {name}: {found:#x}, {outcome}"),
                 is_right,
             );
@@ -194,7 +195,7 @@ fn self_referencing(lab: &mut Lab, place: Place) {
     lab.expect(what, &[reason::VMCALL]);
     let seen = lab.vm.registers.rax;
     let is_right = seen == table(place.address) & 0xffff_ffff;
-    lab.check(format_args!("L2 reads its EPT: {seen:#x}"), is_right);
+    report::check(format_args!("L2 reads its EPT: {seen:#x}"), is_right);
     // L2 takes a mapping away through that same page; after INVEPT it is gone.
     write(field::EPT_POINTER, place.address | 0x1e);
     lab.vm
@@ -209,7 +210,7 @@ fn self_referencing(lab: &mut Lab, place: Place) {
     lab.flush();
     let what = format_args!("L2 rewrites its EPT, {}", place.name);
     lab.expect(what, &[reason::VMCALL, reason::EPT_VIOLATION]);
-    lab.check(format_args!("the entry is gone"), place.peek(8 * 9) == 0);
+    report::check(format_args!("the entry is gone"), place.peek(8 * 9) == 0);
     lab.flush();
     lab.vm.memory.write_bytes(layout::CODE, &READ_DATA);
     lab.vm.jump(0);
@@ -299,7 +300,7 @@ fn own_tables(lab: &mut Lab) {
         aim(lab, &string_code(), TARGET);
         lab.vm.registers.rdi = TARGET;
         let outcome = lab.vm.run();
-        lab.check(
+        report::check(
             format_args!("L2 reads L1's tables: {outcome}"),
             matches!(outcome, Outcome::Exit(exit) if exit.basic() == reason::VMCALL),
         );

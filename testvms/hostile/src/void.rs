@@ -4,6 +4,7 @@
 //! what L1 wrote there last, and nothing that a hypervisor would have.
 
 use core::ops::Range;
+use rt::report;
 
 use rt::vmx::ept;
 use rt::vmx::insn::write;
@@ -44,7 +45,7 @@ pub fn run(lab: &mut Lab) {
         return;
     };
     let is_empty = pages(&hidden).all(|place| (0..512).all(|word| place.peek(word * 8) == 0));
-    lab.check(format_args!("hidden memory is empty at first"), is_empty);
+    report::check(format_args!("hidden memory is empty at first"), is_empty);
     let mut start = hidden.start;
     let mut runs = 0;
     while start < hidden.end && runs < MAX_RUNS {
@@ -54,8 +55,8 @@ pub fn run(lab: &mut Lab) {
         runs += 1;
     }
     let is_all = start == hidden.end;
-    lab.check(format_args!("hidden memory is {runs} pages"), is_all);
-    has_no_text(lab, pages(&hidden));
+    report::check(format_args!("hidden memory is {runs} pages"), is_all);
+    has_no_text(pages(&hidden));
 }
 
 fn pages(range: &Range<u64>) -> impl Iterator<Item = Place> + Clone + use<> {
@@ -87,18 +88,18 @@ pub fn is_one_page(hidden: &Range<u64>) -> bool {
 /// All pages of a run are one, for L1 and for L2.
 fn one_page(lab: &mut Lab, run: &Range<u64>) {
     let first = page(run.start);
-    same_for_l1(lab, pages(run));
+    same_for_l1(pages(run));
     for (number, place) in pages(run).enumerate().filter(|(n, _)| n % 397 == 0) {
         let value = 0x5eed_0000_0000 + number as u64;
         let at = 8 * (number as u64 % 512);
         place.poke(at, value);
         let is_same = pages(run).all(|other| other.peek(at) == value);
-        lab.check(format_args!("page {number} is every page"), is_same);
+        report::check(format_args!("page {number} is every page"), is_same);
     }
-    same_for_l1(lab, pages(run));
+    same_for_l1(pages(run));
     // L2 uses large pages.
     let is_whole = run.start.is_multiple_of(BLOCK) && run.end.is_multiple_of(BLOCK);
-    lab.check(format_args!("whole blocks of 2 MiB"), is_whole);
+    report::check(format_args!("whole blocks of 2 MiB"), is_whole);
     if is_whole {
         same_for_l2(lab, run.start, run.end);
     }
@@ -114,7 +115,7 @@ fn page(address: u64) -> Place {
     }
 }
 
-fn same_for_l1(lab: &mut Lab, pages: impl Iterator<Item = Place> + Clone) {
+fn same_for_l1(pages: impl Iterator<Item = Place> + Clone) {
     let Some(first) = pages.clone().next() else {
         return;
     };
@@ -124,7 +125,7 @@ fn same_for_l1(lab: &mut Lab, pages: impl Iterator<Item = Place> + Clone) {
     }
     let is_same = |place: &Place| (0..512).all(|n| place.peek(8 * n as u64) == content[n]);
     let other = pages.clone().filter(|place| !is_same(place)).count();
-    lab.check(format_args!("L1 sees {other} other pages"), other == 0);
+    report::check(format_args!("L1 sees {other} other pages"), other == 0);
 }
 
 /// L2 compares every page with the first, through large pages.
@@ -148,7 +149,7 @@ fn same_for_l2(lab: &mut Lab, start: u64, end: u64) {
     lab.vm.registers.rbx = (end - start) / 4096;
     lab.expect(format_args!("L2 looks at hidden memory"), &[reason::VMCALL]);
     let other = lab.vm.registers.rax;
-    lab.check(format_args!("L2 sees {other} other pages"), other == 0);
+    report::check(format_args!("L2 sees {other} other pages"), other == 0);
     // L2 writes to it through the last block; L1 sees it in the first.
     let at = layout::CODE;
     // MOV [RDI], EAX; VMCALL.
@@ -160,11 +161,11 @@ fn same_for_l2(lab: &mut Lab, start: u64, end: u64) {
     lab.vm.registers.rax = 0x600d_c0de;
     lab.expect(format_args!("L2 writes hidden memory"), &[reason::VMCALL]);
     let seen = page(start).peek(0x80) as u32;
-    lab.check(format_args!("what L2 wrote is there"), seen == 0x600d_c0de);
+    report::check(format_args!("what L2 wrote is there"), seen == 0x600d_c0de);
 }
 
 /// Nothing there spells a name.
-fn has_no_text(lab: &mut Lab, pages: impl Iterator<Item = Place>) {
+fn has_no_text(pages: impl Iterator<Item = Place>) {
     let mut found = 0;
     for place in pages {
         let mut window = 0u64;
@@ -180,5 +181,5 @@ fn has_no_text(lab: &mut Lab, pages: impl Iterator<Item = Place>) {
             }
         }
     }
-    lab.check(format_args!("the name is there {found} times"), found == 0);
+    report::check(format_args!("the name is there {found} times"), found == 0);
 }
