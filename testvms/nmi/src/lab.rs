@@ -3,7 +3,7 @@
 use rt::vmx::insn::{self, read, write};
 use rt::vmx::vm::{Mode, Outcome, Vm, layout};
 use rt::vmx::{Exit, Vmx, ept};
-use rt::{print, println};
+use rt::{begin_case, print, println, report};
 use umbra_vmcs::controls::{Pin, Proc};
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;
@@ -70,12 +70,6 @@ impl Policy {
 pub struct Lab {
     /// L2.
     pub vm: Vm,
-    /// Experiments so far.
-    pub count: u32,
-    /// Experiments that saw more or fewer NMIs than were to be seen.
-    pub wrong: u32,
-    /// Experiments left out, as Bochs departs from the SDM there.
-    pub errata: u32,
     /// NMI exits of a flood, which are no experiments.
     pub flood_exits: u32,
     policy: Policy,
@@ -89,9 +83,6 @@ impl Lab {
     pub fn new(vmx: &Vmx) -> Self {
         Self {
             vm: Vm::new(vmx),
-            count: 0,
-            wrong: 0,
-            errata: 0,
             policy: Policy::Direct,
             seen: 0,
             l1_before: 0,
@@ -101,9 +92,8 @@ impl Lab {
 
     /// Starts the line of an experiment.
     pub fn begin(&mut self, place: &str, name: &str) {
-        self.count += 1;
         self.seen = 0;
-        print!("{:03} {place}, {name}:", self.count);
+        begin_case!("{place}, {name}:");
         self.l1_before = l1::nmis();
     }
 
@@ -363,10 +353,7 @@ impl Lab {
         apic::end_of_interrupt();
         let seen = self.seen + l1::nmis() - self.l1_before;
         println!(" {seen}");
-        if seen != nmis {
-            self.wrong += 1;
-            println!("WRONG {nmis} NMIs were to be seen");
-        }
+        report::equal(format_args!("NMIs seen"), seen, nmis);
     }
 
     /// Ends an experiment in which L2's handler counts instead of showing itself.
@@ -379,8 +366,7 @@ impl Lab {
     }
 
     /// An experiment in which Bochs departs from the SDM: `docs/errata.md` has it.
-    pub fn leave_out(&mut self, policy: Policy, name: &str, sdm: &str) {
-        self.errata += 1;
-        println!("erratum {}, {name}: by the SDM {sdm}", policy.name());
+    pub fn leave_out(&self, policy: Policy, name: &str, sdm: &str) {
+        report::erratum(format_args!("{}, {name}: by the SDM {sdm}", policy.name()));
     }
 }

@@ -16,36 +16,24 @@ mod plain;
 mod policies;
 
 use lab::Lab;
+use rt::Boot;
+use rt::lab::{Choice, Stop};
 use rt::vmx::Vmx;
-use rt::{Boot, println};
 
 rt::entry!(main);
 
-fn main(_: &Boot) {
-    let vmx = match Vmx::prepare() {
-        Ok(vmx) if vmx.has_ept() => vmx,
-        Ok(_) => {
-            println!("nmi: this CPU has no EPT");
-            return;
-        }
-        Err(why) => {
-            println!("nmi: {why}");
-            return;
-        }
-    };
+fn main(boot: &Boot) -> Result<(), Stop> {
+    Choice::read(boot, &[])?;
+    let vmx = Vmx::prepare_with_ept()?;
     vmx.enable();
     apic::init();
     l1::init();
     let mut lab = Lab::new(&vmx);
-    if let Err(error) = plain::run(&mut lab, &vmx) {
-        println!("nmi: VMXON or VMXOFF: {error}");
-        return;
-    }
+    plain::run(&mut lab, &vmx)?;
     policies::run(&mut lab);
     injection::run(&mut lab);
     interrupts::run(&mut lab);
     faults::run(&mut lab);
     flood::run(&mut lab);
-    println!("{} experiments left out as errata", lab.errata);
-    println!("nmi: {} experiments, {} wrong", lab.count, lab.wrong);
+    Ok(())
 }

@@ -3,6 +3,7 @@
 //! SDM "Nonmaskable Interrupt (NMI)", "Handling Multiple NMIs", "Masking Exceptions and Interrupts
 //! When Switching Stacks", "Priority Among Simultaneous Exceptions and Interrupts".
 
+use rt::lab::Stop;
 use rt::vmx::{Vmx, insn};
 
 use crate::apic;
@@ -10,10 +11,10 @@ use crate::l1::{self, Action};
 use crate::lab::Lab;
 
 /// Outside VMX operation, then in it. VMX operation is on afterwards.
-pub fn run(lab: &mut Lab, vmx: &Vmx) -> Result<(), insn::VmxError> {
+pub fn run(lab: &mut Lab, vmx: &Vmx) -> Result<(), Stop> {
     all(lab, "plain");
     l1::block();
-    vmx.on()?;
+    vmx.on().map_err(|error| Stop::Vmx("VMXON", error))?;
     lab.begin("root", "blocked through VMXON");
     apic::send_nmi();
     lab.mark("sent");
@@ -22,9 +23,9 @@ pub fn run(lab: &mut Lab, vmx: &Vmx) -> Result<(), insn::VmxError> {
     lab.begin("root", "blocked through VMXOFF and VMXON");
     l1::block();
     apic::send_nmi();
-    insn::vmxoff()?;
+    insn::vmxoff().map_err(|error| Stop::Vmx("VMXOFF", error))?;
     lab.mark("vmxoff");
-    vmx.on()?;
+    vmx.on().map_err(|error| Stop::Vmx("VMXON", error))?;
     lab.mark("vmxon");
     lab.settle(2);
     Ok(())
