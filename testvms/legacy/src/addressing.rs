@@ -9,13 +9,14 @@ use crate::machine::Setup;
 use crate::segments::{BASED_CODE, CODE16, DATA16};
 use crate::tables::Kind;
 use crate::window::{DATA, STACK};
+use rt::{case, report};
 
 /// What the pages hold where nothing was stored.
 const EMPTY: u8 = 0x55;
 
 /// Runs the group.
 pub fn run(bench: &Bench) {
-    bench.begin("addressing");
+    report::group(format_args!("addressing"));
     for (name, code, prefix) in [
         ("32 in 32", BASED_CODE, &[][..]),
         ("32 in 16", CODE16, &[0x67]),
@@ -61,12 +62,12 @@ fn one(bench: &Bench, id: core::fmt::Arguments<'_>, insn: &Insn, code: u32, byte
         out: &out,
     };
     match (first, last) {
-        (Some(first), Some(last)) => bench.line(format_args!(
+        (Some(first), Some(last)) => case!(
             "{id} {}: {shown} at {first:x} {} bytes",
             insn.name,
             last - first + 1
-        )),
-        _ => bench.line(format_args!("{id} {}: {shown} nothing stored", insn.name)),
+        ),
+        _ => case!("{id} {}: {shown} nothing stored", insn.name),
     }
 }
 

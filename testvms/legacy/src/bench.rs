@@ -1,10 +1,9 @@
 //! The bench for single cases: memory, segments, and one line for what came of each.
 
-use core::cell::Cell;
 use core::fmt::{Arguments, Write as _};
 
+use rt::case;
 use rt::page::Page;
-use rt::println;
 use rt::trap::{has_error_code, vector_name};
 use rt::vmx::{CR4_VMXE, Vmx, insn};
 use umbra_vmcs::VmxCaps;
@@ -65,7 +64,6 @@ pub struct Bench {
     pub own: Page,
     /// Another VMCS, clear.
     pub other: Page,
-    cases: Cell<u32>,
 }
 
 impl Bench {
@@ -81,7 +79,6 @@ impl Bench {
             v86: Page::alloc(1),
             own: vmx.new_vmcs(),
             other: vmx.new_vmcs(),
-            cases: Cell::new(0),
             vmx,
         };
         for tables in &bench.tables {
@@ -148,15 +145,12 @@ impl Bench {
     /// Does something in VMX operation in 64-bit mode, with a VMCS current that is clear before and after.
     pub fn in_long_mode<T>(&self, own: &Page, what: impl FnOnce() -> T) -> T {
         let pointer = own.address();
-        self.vmx.enable();
-        self.vmx.on().expect("VMXON in 64-bit mode");
+        self.vmx.enter().expect("VMXON in 64-bit mode");
         insn::vmclear(&pointer).expect("VMCLEAR in 64-bit mode");
         insn::vmptrld(&pointer).expect("VMPTRLD in 64-bit mode");
         let result = what();
         insn::vmclear(&pointer).expect("VMCLEAR in 64-bit mode");
-        insn::vmxoff().expect("VMXOFF in 64-bit mode");
-        // SAFETY: outside VMX operation the bit has no use here.
-        unsafe { rt::cpu::set_cr4(rt::cpu::cr4() & !CR4_VMXE) };
+        self.vmx.leave().expect("VMXOFF in 64-bit mode");
         result
     }
 
@@ -213,33 +207,17 @@ impl Bench {
         out
     }
 
-    /// Starts a group.
-    pub fn begin(&self, name: &str) {
-        println!("== {name}");
-    }
-
-    /// Lines printed so far.
-    pub fn cases(&self) -> u32 {
-        self.cases.get()
-    }
-
-    /// Counts and prints a line.
-    pub fn line(&self, text: Arguments<'_>) {
-        self.cases.set(self.cases.get() + 1);
-        println!("{text}");
-    }
-
     /// Runs a case and prints its line.
     pub fn show(&self, id: Arguments<'_>, case: &Case<'_>) -> Job {
         let out = self.run(case);
-        self.line(format_args!(
+        case!(
             "{id}: {}",
             Shown {
                 bench: self,
                 case,
                 out: &out
             }
-        ));
+        );
         out
     }
 }

@@ -7,6 +7,7 @@ use crate::insn::Bytes;
 use crate::machine::Setup;
 use crate::segments::CODE16;
 use crate::tables::Kind;
+use rt::{case, report};
 
 const MOV_TO_CR0: &[u8] = &[0x0f, 0x22, 0xc0];
 const MOV_TO_CR4: &[u8] = &[0x0f, 0x22, 0xe0];
@@ -14,7 +15,7 @@ const LMSW: &[u8] = &[0x0f, 0x01, 0xf0];
 
 /// Runs the group.
 pub fn run(bench: &Bench) {
-    bench.begin("control");
+    report::group(format_args!("control"));
     for kind in [Kind::Pae, Kind::Pse] {
         for setup in [Setup::Root, Setup::Current] {
             cr0(bench, kind, setup);
@@ -34,7 +35,7 @@ fn one(bench: &Bench, id: core::fmt::Arguments<'_>, case: &Case<'_>) {
         case,
         out: &out,
     };
-    bench.line(format_args!("{id}: {shown} cr0^{cr0:x} cr4^{cr4:x}"));
+    case!("{id}: {shown} cr0^{cr0:x} cr4^{cr4:x}");
 }
 
 /// Each bit of CR0 inverted alone, and the way into real mode.

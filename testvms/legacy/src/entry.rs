@@ -7,6 +7,7 @@ use rt::page::Page;
 use rt::vmx::exit::Exit;
 use rt::vmx::insn::{read, write};
 use rt::vmx::vm::{Code, Mode, Vm, layout};
+use rt::{case, more, report};
 use umbra_vmcs::controls::{Entry, Exit as ExitCtl, Proc};
 use umbra_vmcs::field::{self, Field};
 
@@ -61,7 +62,7 @@ const MODES: [(Mode, bool); 9] = [
 
 /// Runs the group.
 pub fn run(bench: &Bench) {
-    bench.begin("entry");
+    report::group(format_args!("entry"));
     let mut lab = Lab {
         bench,
         vm: Vm::new(&bench.vmx),
@@ -142,17 +143,16 @@ impl Lab<'_> {
         let out = self.bench.show(id, case);
         let exits = (out.exits as usize).min(LOGGED);
         for (n, log) in out.log[..exits].iter().enumerate() {
-            self.bench.line(format_args!("  {n} {}", Logged(log)));
+            more!("{n} {}", Logged(log));
         }
         if out.resume_flags != 0 {
-            self.bench
-                .line(format_args!("  VMRESUME: flags {:x}", out.resume_flags));
+            more!("VMRESUME: flags {:x}", out.resume_flags);
         }
         if out.vector == EXITED {
             let has_ept = self.bench.vmx.has_ept();
             let own: Page = self.vm.vmcs;
             let exit = self.bench.in_long_mode(&own, || Exit::read(has_ept));
-            self.bench.line(format_args!("  {exit}"));
+            more!("{exit}");
         }
         out
     }
@@ -170,8 +170,8 @@ impl Lab<'_> {
             .iter()
             .find(|t| t.cr3() == out.out_cr3)
             .map_or("?", |t| t.kind.name());
-        self.bench.line(format_args!(
-            "  cs {:x} ss {:x} ds {:x} es {:x} fs {:x} gs {:x} ldtr {:x} tr {:x} esp {} flags {:x}",
+        more!(
+            "cs {:x} ss {:x} ds {:x} es {:x} fs {:x} gs {:x} ldtr {:x} tr {:x} esp {} flags {:x}",
             f.cs,
             f.ss,
             f.ds,
@@ -182,11 +182,11 @@ impl Lab<'_> {
             out.out_task & 0xffff,
             if f.esp == stack_top() { "kept" } else { "?" },
             f.eflags,
-        ));
+        );
         let (gdtr, idtr) = (out.out_gdtr, out.out_idtr);
         let base = |p: [u32; 2]| p[0] >> 16 | p[1] << 16;
-        self.bench.line(format_args!(
-            "  gdtr {} {:x} idtr {} {:x} cr0^{:x} cr3 {table} cr4 {:x} efer {:x} dr7 {:x} sysenter {:x?} probes {:x?}",
+        more!(
+            "gdtr {} {:x} idtr {} {:x} cr0^{:x} cr3 {table} cr4 {:x} efer {:x} dr7 {:x} sysenter {:x?} probes {:x?}",
             base(gdtr) == base(job.gdtr),
             gdtr[0] & 0xffff,
             base(idtr) == base(job.idtr),
@@ -197,7 +197,7 @@ impl Lab<'_> {
             out.dr7,
             out.sysenter,
             out.probes,
-        ));
+        );
     }
 }
 
@@ -538,12 +538,12 @@ fn instructions(lab: &mut Lab<'_>, kind: Kind) {
             field::GUEST_DR7,
             field::VM_ENTRY_CONTROLS,
         ] {
-            lab.bench.line(format_args!(
+            case!(
                 "{what} after exit {}: {} {:x}",
                 out.vector,
                 field.name(),
                 read(field)
-            ));
+            );
         }
     });
 }

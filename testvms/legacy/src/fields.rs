@@ -4,6 +4,7 @@
 //! upper half, and written with zeros there.
 
 use rt::vmx::insn;
+use rt::{case, report};
 use umbra_vmcs::field::{ALL, Field, Width};
 
 use crate::bench::Bench;
@@ -17,7 +18,7 @@ const WRITE: &[u8] = &[
 
 /// Runs the group.
 pub fn run(bench: &Bench) {
-    bench.begin("fields");
+    report::group(format_args!("fields"));
     for field in ALL {
         for half in 0..2 {
             if half == 1 && field.width() != Width::W64 {
@@ -26,7 +27,7 @@ pub fn run(bench: &Bench) {
             one(bench, field, half);
         }
     }
-    bench.begin("encodings");
+    report::group(format_args!("encodings"));
     for encoding in [
         0x1,
         0x6001,
@@ -59,7 +60,7 @@ fn one(bench: &Bench, field: Field, half: u32) {
         },
         encoding,
     ) else {
-        bench.line(format_args!("{encoding:x}: none"));
+        case!("{encoding:x}: none");
         return;
     };
     let mut case = bench.case(Kind::Pae, Setup::Current, WRITE);
@@ -70,14 +71,14 @@ fn one(bench: &Bench, field: Field, half: u32) {
     let out = bench.run(&case);
     let after = in_long_mode(bench, |_| {}, encoding).unwrap_or(0);
     let gprs = &out.out_gprs;
-    bench.line(format_args!(
+    case!(
         "{:x}: {before:x} -> {after:x} flags {:x} read {:x} other half {:x} flags {:x}",
         encoding + half,
         gprs.edx >> 8 & 0xd5,
         gprs.esi,
         gprs.edi,
         out.out_frame.eflags & 0x8d5,
-    ));
+    );
 }
 
 /// Does something to a field in 64-bit mode, and reads it. `None` for a field that the CPU lacks.

@@ -15,10 +15,11 @@ use crate::segments::{
 };
 use crate::tables::Kind;
 use crate::window::{ABSENT, CODE, DATA, READ_ONLY, at};
+use rt::report;
 
 /// Runs the group.
 pub fn run(bench: &Bench) {
-    bench.begin("segments");
+    report::group(format_args!("segments"));
     for insn in &MEMORY {
         let (setup, cr4) = match insn.name {
             "vmxon" => (Setup::Off, rt::vmx::CR4_VMXE as u32),

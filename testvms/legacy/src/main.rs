@@ -20,14 +20,17 @@ mod tables;
 mod values;
 mod window;
 
+use bench::Bench;
+use rt::Boot;
+use rt::lab::{Choice, Kinds, Stop, names};
 use rt::vmx::Vmx;
-use rt::{Boot, println};
 
 rt::entry!(main);
 
-type Group = fn(&bench::Bench);
+/// A group of cases: its word on the command line, and what runs it.
+type Group = (&'static str, fn(&Bench));
 
-const GROUPS: [(&str, Group); 9] = [
+const GROUPS: [Group; 9] = [
     ("modes", modes::run),
     ("real", real::run),
     ("operands", operands::run),
@@ -39,22 +42,15 @@ const GROUPS: [(&str, Group); 9] = [
     ("entry", entry::run),
 ];
 
-fn main(boot: &Boot) {
-    let vmx = match Vmx::prepare() {
-        Ok(vmx) => vmx,
-        Err(why) => {
-            println!("legacy: {why}");
-            return;
-        }
-    };
-    let bench = bench::Bench::new(vmx);
-    // Words of the command line choose groups.
-    let chosen = |name: &str| boot.words().any(|word| word == name);
-    let is_any = GROUPS.iter().any(|(name, _)| chosen(name));
+const WORDS: Kinds = &[&names(&GROUPS)];
+
+fn main(boot: &Boot) -> Result<(), Stop> {
+    let choice = Choice::read(boot, WORDS)?;
+    let bench = Bench::new(Vmx::prepare()?);
     for (name, run) in GROUPS {
-        if !is_any || chosen(name) {
+        if choice.has(name) {
             run(&bench);
         }
     }
-    println!("legacy: {} cases", bench.cases());
+    Ok(())
 }

@@ -5,6 +5,7 @@
 
 use core::fmt::Arguments;
 
+use rt::report;
 use rt::vmx::CR4_VMXE;
 
 use crate::bench::{Bench, Case, FLAGS};
@@ -68,7 +69,7 @@ fn frame(mode: &str) -> Frame {
 
 /// Runs the group.
 pub fn run(bench: &Bench) {
-    bench.begin("modes");
+    report::group(format_args!("modes"));
     for (what, setup, cr4) in [
         ("VMXE 0", Setup::Off, 0),
         ("VMXE 1", Setup::Off, CR4_VMXE as u32),

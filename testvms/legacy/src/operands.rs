@@ -9,6 +9,7 @@ use crate::modes::fill;
 use crate::segments::{USER_CODE32, USER_FLAT};
 use crate::tables::{A, D, Kind, LARGE, LARGE_READ_ONLY, LARGE_RESERVED, P, U, W};
 use crate::window::{ABSENT, DATA, KERNEL, READ_ONLY, RESERVED, at};
+use rt::{case, report};
 
 const WRITE_PROTECT: u32 = 1 << 16;
 const SMAP: u32 = 1 << 21;
@@ -18,7 +19,7 @@ const XD: u64 = 1 << 63;
 
 /// Runs the group.
 pub fn run(bench: &Bench) {
-    bench.begin("operands");
+    report::group(format_args!("operands"));
     for kind in Kind::ALL {
         for insn in &MEMORY {
             // VMXON looks at its operand outside VMX operation alone.
@@ -177,12 +178,12 @@ fn flags(bench: &Bench, kind: Kind) {
             let [first, second, third] = pages.map(|page| tables.entry(page) & (A | D));
             let large = tables.directory(LARGE + large) & (A | D);
             let table = tables.directory(at(DATA)) & A;
-            bench.line(format_args!(
+            case!(
                 "{} {} flags, {name}: {}{first:x} {second:x} {third:x} large {large:x} table {table:x}",
                 kind.name(),
                 insn.name,
                 if out.vector == 3 { "" } else { "fault, " },
-            ));
+            );
         }
     }
 }

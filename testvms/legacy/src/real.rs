@@ -7,6 +7,7 @@ use core::arch::global_asm;
 use rt::gdt;
 use rt::trap::vector_name;
 use rt::vmx::CR4_VMXE;
+use rt::{case, report};
 
 use crate::bench::{Bench, FLAGS};
 use crate::insn::{AT_BX, MEMORY, PLAIN};
@@ -96,8 +97,8 @@ fn one(bytes: &[u8], cx: u32, bx: u32) -> Outcome {
 }
 
 /// Runs the group.
-pub fn run(bench: &Bench) {
-    bench.begin("real");
+pub fn run(_: &Bench) {
+    report::group(format_args!("real"));
     for (what, cr4) in [("VMXE 0", 0), ("VMXE 1", CR4_VMXE)] {
         // SAFETY: outside VMX operation the bit enables VMXON and nothing else.
         unsafe { rt::cpu::set_cr4(rt::cpu::cr4() | cr4) };
@@ -106,10 +107,10 @@ pub fn run(bench: &Bench) {
             let moved = out.ip.wrapping_sub(CELL as u16);
             let name_of = vector_name(out.vector as u8);
             let changed = u32::from(out.flags) ^ FLAGS;
-            bench.line(format_args!(
+            case!(
                 "{what} {name}: {name_of} ip+{moved:x} flags^{changed:x} left {}",
                 out.left
-            ));
+            );
         };
         show("nop", &[0x90], 0);
         for insn in &MEMORY {

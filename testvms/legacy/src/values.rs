@@ -4,6 +4,7 @@
 //! parts outside 64-bit mode too; types and encodings have 32 bits.
 
 use rt::vmx::CR4_VMXE;
+use rt::{case, more, report};
 use umbra_vmcs::field;
 
 use crate::bench::Bench;
@@ -16,7 +17,7 @@ const GUEST_RIP: u32 = field::GUEST_RIP.encoding();
 
 /// Runs the group.
 pub fn run(bench: &Bench) {
-    bench.begin("values");
+    report::group(format_args!("values"));
     for kind in [Kind::Pae, Kind::Pse] {
         pointers(bench, kind);
         revisions(bench, kind);
@@ -120,7 +121,7 @@ fn registers(bench: &Bench, kind: Kind) {
         );
         let value = out.out_gprs.edx;
         let shown = if value == esp { 0 } else { value };
-        bench.line(format_args!("  holds {shown:x}"));
+        more!("holds {shown:x}");
 
         // VMWRITE ECX, ESP; VMREAD register, ECX.
         let bytes = Bytes::of(&[&[0x0f, 0x79, 0xcc, 0x0f, 0x78, 0xc8 | register]]);
@@ -138,7 +139,7 @@ fn registers(bench: &Bench, kind: Kind) {
             g.edi,
         ];
         let same = all.map(|value| u8::from(value == esp));
-        bench.line(format_args!("  in {same:?}"));
+        more!("in {same:?}");
 
         // The encoding in the register: VMWRITE register, EAX; VMREAD EDX, register.
         if matches!(register, 0 | 2 | 4) {
@@ -154,7 +155,7 @@ fn registers(bench: &Bench, kind: Kind) {
             format_args!("{what} encoding in register {register}"),
             &case,
         );
-        bench.line(format_args!("  holds {:x}", out.out_gprs.edx));
+        more!("holds {:x}", out.out_gprs.edx);
     }
 }
 
@@ -190,14 +191,14 @@ fn page_directory_pointers(bench: &Bench) {
             let out = bench.run(&case);
             tables.open_second_directory();
             let start = case.frame.eip + (bytes.len() - encoded.len()) as u32;
-            bench.line(format_args!(
+            case!(
                 "pae {} pdpte, {name}: {} error {:x} cr2 {} eip+{:x}",
                 insn.name,
                 rt::trap::vector_name(out.vector as u8),
                 out.error,
                 out.cr2 == operand,
                 out.out_frame.eip.wrapping_sub(start),
-            ));
+            );
         }
     }
 }

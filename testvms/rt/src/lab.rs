@@ -4,7 +4,7 @@
 pub use crate::stop::{Kinds, Stop};
 use crate::{Boot, println, report};
 
-/// A group of cases: its word on the command line, and what runs it.
+/// A group of cases: its word on the command line, and what runs it on the program's bench.
 pub type Group<T> = (&'static str, fn(&mut T));
 
 /// The words of groups, or of anything else in pairs.
