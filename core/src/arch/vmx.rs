@@ -121,22 +121,30 @@ pub unsafe fn vmwrite(to: Field, value: u64) -> Result<(), VmFail> {
     verdict(carry, zero)
 }
 
-/// VMREAD of a field that is known to exist, of a VMCS that is known to be
-/// current: [`vmread`] in fewer instructions. What it fails with is left in the
-/// VMCS ([`instruction_error`]).
+/// VMREAD of a field that is known to exist, of a VMCS that is known to be current:
+/// [`vmread`] in fewer instructions. Where it fails all the same, `umbra_vmread_failed`
+/// is called with the field's encoding, and nothing comes back.
 #[inline(always)]
-pub fn vmread_known(from: Field) -> Option<u64> {
+pub fn vmread_known(from: Field) -> u64 {
     let value: u64;
-    let failed: u8;
-    // SAFETY: a register operand: no memory but the VMCS is read.
+    // SAFETY: a register operand: no memory but the VMCS is read. A VMREAD that fails
+    // leaves its destination, which may be the encoding's register. The code behind it
+    // takes a stack of its own alignment and does not return.
     unsafe {
-        asm!("vmread {value}, {encoding}", "setbe {failed}",
-             value = out(reg) value,
+        asm!("vmread {value}, {encoding}",
+             "jbe 77f",
+             ".pushsection .text.unlikely.vmread_failed, \"ax\", @progbits",
+             "77:",
+             "mov edi, {encoding:e}",
+             "and rsp, -16",
+             "call umbra_vmread_failed",
+             "ud2",
+             ".popsection",
+             value = lateout(reg) value,
              encoding = in(reg) u64::from(from.encoding()),
-             failed = out(reg_byte) failed,
              options(nomem, nostack));
     }
-    if failed == 0 { Some(value) } else { None }
+    value
 }
 
 /// VMWRITE, likewise; whether it succeeded.
@@ -156,24 +164,23 @@ pub unsafe fn vmwrite_known(to: Field, value: u64) -> bool {
     true
 }
 
-/// [`vmwrite_known`] of the 64-bit member at `OFFSET` of a struct, straight from
-/// memory.
+/// VMWRITE of the 64-bit member at `OFFSET` of a struct, straight from memory, without
+/// a look at what became of it: for one of a row of fields that every CPU has, of which
+/// the last is written by [`vmwrite_known`]. Without a current VMCS that one fails, too.
 ///
 /// # Safety
 /// As for [`vmwrite`]; and at `OFFSET` there is a `u64`.
 #[inline(always)]
-pub unsafe fn vmwrite_member<const OFFSET: usize, T>(to: Field, all: &T) -> bool {
+pub unsafe fn vmwrite_member<const OFFSET: usize, T>(to: Field, all: &T) {
     const { assert!(OFFSET + 8 <= size_of::<T>()) };
     // SAFETY: reads a member of a live object, and touches the current VMCS besides.
     unsafe {
-        asm!("vmwrite {encoding}, qword ptr [{all} + {offset}]", "jbe {failed}",
+        asm!("vmwrite {encoding}, qword ptr [{all} + {offset}]",
              all = in(reg) all,
              offset = const OFFSET,
              encoding = in(reg) u64::from(to.encoding()),
-             failed = label { return false },
              options(nostack, readonly));
     }
-    true
 }
 
 /// The operand of INVEPT and INVVPID.

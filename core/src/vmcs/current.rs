@@ -11,6 +11,7 @@ use core::mem::offset_of;
 use umbra_nested::HostImage;
 use umbra_vmcs::Field;
 use umbra_vmcs::field::{self, Area};
+use umbra_vmcs::needs::Needs;
 
 /// Reads a field.
 #[inline(always)]
@@ -18,18 +19,16 @@ pub fn read(field: Field) -> u64 {
     fake_caps::used(field, None);
     #[cfg(feature = "ledger-accesses")]
     percpu::count_access(Access::Read);
-    match vmx::vmread_known(field) {
-        Some(value) => value,
-        None => read_failed(field),
-    }
+    vmx::vmread_known(field)
 }
 
+/// A VMREAD of [`vmx::vmread_known`] failed.
 #[cold]
-#[inline(never)]
-fn read_failed(field: Field) -> ! {
+#[unsafe(no_mangle)]
+extern "C" fn umbra_vmread_failed(encoding: u32) -> ! {
+    let name = Field::from_encoding(encoding.into()).map_or("a field", |(field, _)| field.name());
     panic!(
-        "VMREAD of {}: error {}",
-        field.name(),
+        "VMREAD of {name} ({encoding:#x}): error {}",
         vmx::instruction_error()
     )
 }
@@ -59,18 +58,20 @@ pub fn write_host_image(image: &HostImage) {
         ($($name:ident),* $(,)?) => {$({
             #[cfg(feature = "ledger-accesses")]
             percpu::count_access(Access::Write);
-            const { assert!(matches!(field::$name.area(), Area::Guest | Area::Control)) };
+            // Every CPU has them, and they are no exit information.
+            const {
+                assert!(matches!(field::$name.area(), Area::Guest | Area::Control));
+                assert!(matches!(field::$name.needs(), Needs::Nothing));
+            };
             fake_caps::used(field::$name, Some(image.$name));
             // SAFETY: guest state and read shadows, as for `write`.
-            let is_written = unsafe {
-                vmx::vmwrite_member::<{ offset_of!(HostImage, $name) }, _>(field::$name, image)
-            };
-            if !is_written {
-                image_failed(field::$name);
+            unsafe {
+                vmx::vmwrite_member::<{ offset_of!(HostImage, $name) }, _>(field::$name, image);
             }
         })*};
     }
     umbra_nested::host_image_fields!(write_each);
+    // Another write of L1's state follows, with a look at its verdict: CR0.
 }
 
 #[cold]
@@ -84,16 +85,6 @@ fn wrong_area(field: Field) -> ! {
 fn write_failed(field: Field, value: u64) -> ! {
     panic!(
         "VMWRITE of {value:#x} to {}: error {}",
-        field.name(),
-        vmx::instruction_error()
-    )
-}
-
-#[cold]
-#[inline(never)]
-fn image_failed(field: Field) -> ! {
-    panic!(
-        "VMWRITE of L1's {}: error {}",
         field.name(),
         vmx::instruction_error()
     )
