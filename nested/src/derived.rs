@@ -98,6 +98,9 @@ pub(crate) const ALWAYS_SAVED: FieldSet = FieldSet::of(&[
 /// What L1 writes in a vmcs02 that is lent to it.
 pub(crate) const LENT_FOR_WRITING: FieldSet = flow::shadow(Shadow::ReadWrite);
 
+/// What L1 reads there.
+pub(crate) const LENT: FieldSet = LENT_FOR_WRITING.union(flow::shadow(Shadow::Read));
+
 /// Exit information. It stays in vmcs02 until L1 asks.
 pub(crate) const INFORMATION: FieldSet =
     flow::back(Back::WhenAsked, On::Any).intersection(flow::area(Area::ExitInformation));

@@ -16,11 +16,10 @@
 use umbra_arch::{AccessRights, EventInfo, Rflags};
 use umbra_vmcs::VmxCaps;
 use umbra_vmcs::controls::{Entry, Proc2};
-use umbra_vmcs::field::flow::{self, Shadow};
 use umbra_vmcs::field::{self, Field, FieldSet};
 use umbra_vmcs::rules::CpuFacts;
 
-use crate::derived::LENT_FOR_WRITING;
+use crate::derived::{LENT, LENT_FOR_WRITING};
 use crate::hw::{Current, VmcsAccess};
 use crate::slots::{Saved, Slot, SlotId};
 use crate::state::Nested;
@@ -29,7 +28,7 @@ use crate::state::Nested;
 pub const WRITTEN: FieldSet = LENT_FOR_WRITING;
 
 /// What L1 reads there.
-pub const READ: FieldSet = WRITTEN.union(flow::shadow(Shadow::Read));
+pub const READ: FieldSet = LENT;
 
 /// The event that the next entry injects.
 const EVENT: FieldSet = FieldSet::of(&[
@@ -65,7 +64,7 @@ impl Nested {
     pub(crate) fn note_use(&mut self, id: SlotId, field: Field) {
         if self.can_lend && READ.contains(field) {
             let slot = self.slots.get(id);
-            if slot.is_launched() {
+            if slot.is_launched() && !slot.is_lending() {
                 slot.begin_lending();
             }
         }

@@ -54,6 +54,7 @@ impl MemoryOperand {
     ///
     /// # Errors
     /// #GP(0), or #SS(0) for the stack segment.
+    #[inline(always)]
     pub fn decode(
         hw: &mut (impl VmcsAccess + Registers),
         info: VmxOperand,
@@ -129,6 +130,7 @@ impl MemoryOperand {
     ///
     /// # Errors
     /// The page fault that L1 would take, or [`Refusal::Again`].
+    #[inline]
     pub fn read(
         &self,
         hw: &mut (impl VmcsAccess + Registers + Memory + Msrs),

@@ -92,6 +92,7 @@ impl Walked {
     }
 
     /// Whether this is the walk that was done last, and would meet the same entries.
+    #[inline(always)]
     fn holds(&self, hw: &impl Memory, what: &(Paging, u64, Access)) -> bool {
         self.what.as_ref() == Some(what)
             && self
@@ -136,6 +137,7 @@ pub struct Paging {
 
 impl Paging {
     /// Reads L1's state from vmcs01. `physical_bits` is MAXPHYADDR.
+    #[inline(always)]
     pub fn of_l1(hw: &mut impl VmcsAccess, physical_bits: u32, gib_pages: bool) -> Self {
         Self {
             cr0: hw.read(field::GUEST_CR0),
@@ -159,6 +161,7 @@ impl Paging {
     /// # Errors
     /// The page fault that the CPU would raise; [`Refusal::Again`] if the
     /// entries changed under the walk time and again.
+    #[inline]
     pub fn translate(
         &self,
         hw: &mut (impl VmcsAccess + Registers + Memory + Msrs),
@@ -166,20 +169,36 @@ impl Paging {
         linear: u64,
         access: Access,
     ) -> Result<u64, Refusal> {
-        let what = (self.dependencies(), linear & !0xfff, access);
-        if walked.holds(hw, &what) {
+        if walked.holds(hw, &self.what(linear, access)) {
             return Ok(walked.page | linear & 0xfff);
         }
+        self.translate_anew(hw, walked, linear, access)
+    }
+
+    #[inline(never)]
+    fn translate_anew(
+        &self,
+        hw: &mut (impl VmcsAccess + Registers + Memory + Msrs),
+        walked: &mut Walked,
+        linear: u64,
+        access: Access,
+    ) -> Result<u64, Refusal> {
         for _ in 0..WALKS {
             walked.begin();
             if let Some(physical) = self.walk(hw, walked, linear, access)? {
                 if self.can_be_remembered() {
-                    walked.finish(what, physical & !0xfff);
+                    walked.finish(self.what(linear, access), physical & !0xfff);
                 }
                 return Ok(physical);
             }
         }
         Err(Refusal::Again)
+    }
+
+    /// The walk, by what it starts from.
+    #[inline]
+    const fn what(&self, linear: u64, access: Access) -> (Self, u64, Access) {
+        (self.dependencies(), linear & !0xfff, access)
     }
 
     /// What a walk depends on besides the entries.
@@ -230,6 +249,7 @@ impl Paging {
     }
 
     /// Reads an entry; page-table entries are aligned, so one read is whole.
+    #[inline(always)]
     fn entry(hw: &impl Memory, gpa: u64, wide: bool) -> u64 {
         let mut bytes = [0; 8];
         hw.read_l1(gpa, &mut bytes[..if wide { 8 } else { 4 }]);

@@ -10,7 +10,7 @@ use umbra_vmcs::field::{self, Field, FieldSet};
 use umbra_vmcs::{InsnError, Vmcs12};
 
 use crate::blame::blame;
-use crate::derived::{self, Derived, OnEntry};
+use crate::derived::{self, Derived, LENT, OnEntry};
 use crate::hw::{Current, Memory, VmcsAccess};
 pub use crate::slot_id::{MAX_SLOTS, SlotId};
 
@@ -243,6 +243,8 @@ impl Slot {
     /// From the next exit on it is.
     pub(crate) const fn begin_lending(&mut self) {
         self.is_lending = true;
+        // L1 reads these without asking.
+        self.asked = self.asked.difference(LENT);
     }
 
     /// Whether vmcs02 is lent to L1.
@@ -598,10 +600,13 @@ impl Slots {
         if fields.is_empty() {
             return;
         }
-        if !slot.is_lending() {
-            slot.asked = slot.asked.union(fields);
-            slot.read_lately = slot.read_lately.union(fields);
-        }
+        // A lent vmcs02 stays the truth for what L1 writes there.
+        let again = match slot.is_lending() {
+            true => fields.difference(slot.derived.lent),
+            false => fields,
+        };
+        slot.asked = slot.asked.union(again);
+        slot.read_lately = slot.read_lately.union(again);
         hw.switch_to(Current::Vmcs02(id));
         slot.fetch_all(hw, fields);
     }
@@ -613,7 +618,10 @@ impl Slots {
         let slot = self.get(id);
         slot.read_lately.insert(field);
         if slot.stale.contains(field) {
-            slot.asked.insert(field);
+            // A field that vmcs02 is lent for is not asked for again.
+            if !slot.is_lending() || !LENT.contains(field) {
+                slot.asked.insert(field);
+            }
             slot.asked_for = slot.asked_for.saturating_add(1);
             if slot.asked_for > ONE_BY_ONE {
                 self.sync(hw, id);
