@@ -150,7 +150,7 @@ impl Bench {
         insn::vmptrld(&pointer).expect("VMPTRLD in 64-bit mode");
         let result = what();
         insn::vmclear(&pointer).expect("VMCLEAR in 64-bit mode");
-        self.vmx.leave().expect("VMXOFF in 64-bit mode");
+        Vmx::leave().expect("VMXOFF in 64-bit mode");
         result
     }
 

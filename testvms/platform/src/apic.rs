@@ -2,9 +2,9 @@
 //!
 //! SDM "Advanced Programmable Interrupt Controller (APIC)", "x2APIC State Transitions".
 
+use rt::case;
 use rt::cpu::{self, cpuid, maxphyaddr};
 
-use crate::line;
 use crate::probe::{Shown, rdmsr, try_msr, wrmsr};
 
 const BASE: u32 = 0x1b;
@@ -26,51 +26,51 @@ fn set_register(base: u64, offset: u64, value: u32) {
 /// Tries them; the APIC is off afterwards.
 pub fn run() {
     if cpuid(1, 0).edx & 1 << 9 == 0 {
-        line!("apic: not offered");
+        case!("apic: not offered");
         return;
     }
     let before = cpu::rdmsr(BASE);
-    line!("apic base: {before:x}");
+    case!("apic base: {before:x}");
     for bit in (0..64).filter(|bit| !(10..32).contains(bit)) {
         // SAFETY: no interrupt is expected, so the APIC may be anywhere; it is put back.
         let after = unsafe { try_msr(BASE, before ^ 1 << bit) };
         // The width of physical addresses is the CPU's own.
-        line!("apic base, bit {bit}: {}", Shown(after));
+        case!("apic base, bit {bit}: {}", Shown(after));
     }
-    line!("apic base, address bits: {}", maxphyaddr());
+    case!("apic base, address bits: {}", maxphyaddr());
     let here = before & 0xffff_f000;
     for offset in [
         0x20, 0x30, 0x80, 0xd0, 0xe0, 0xf0, 0x320, 0x350, 0x360, 0x370, 0x3e0,
     ] {
-        line!("apic {offset:x}: {:x}", register(here, offset));
+        case!("apic {offset:x}: {:x}", register(here, offset));
     }
     set_register(here, 0x80, 0x70);
-    line!("apic priority by CR8: {:x}", cpu::cr8());
+    case!("apic priority by CR8: {:x}", cpu::cr8());
     // SAFETY: task priority 0.
     unsafe { cpu::set_cr8(0) };
-    line!("apic priority: {:x}", register(here, 0x80));
+    case!("apic priority: {:x}", register(here, 0x80));
 
     // SAFETY: as above.
     let moved = unsafe { wrmsr(BASE, ELSEWHERE | before & 0xfff) };
-    line!(
+    case!(
         "apic moved: {}, base {}, version {:x}",
         Shown(moved.map(|()| 0)),
         Shown(rdmsr(BASE)),
         register(ELSEWHERE, 0x30)
     );
     set_register(ELSEWHERE, 0x80, 0x50);
-    line!("apic moved, priority by CR8: {:x}", cpu::cr8());
+    case!("apic moved, priority by CR8: {:x}", cpu::cr8());
     set_register(ELSEWHERE, 0x80, 0);
     // SAFETY: as above.
     let back = unsafe { wrmsr(BASE, before) };
-    line!(
+    case!(
         "apic back: {}, base {}, version {:x}",
         Shown(back.map(|()| 0)),
         Shown(rdmsr(BASE)),
         register(here, 0x30)
     );
     if cpuid(1, 0).ecx & 1 << 21 == 0 {
-        line!("x2apic: not offered");
+        case!("x2apic: not offered");
         return;
     }
     x2apic(before);
@@ -79,7 +79,7 @@ pub fn run() {
 fn transition(name: &str, value: u64) {
     // SAFETY: no interrupt is expected.
     let done = unsafe { wrmsr(BASE, value) };
-    line!(
+    case!(
         "{name}: {}, then {}",
         Shown(done.map(|()| 0)),
         Shown(rdmsr(BASE))
@@ -87,15 +87,15 @@ fn transition(name: &str, value: u64) {
 }
 
 fn x2apic(base: u64) {
-    line!("x2apic register in xAPIC mode: {}", Shown(rdmsr(0x802)));
+    case!("x2apic register in xAPIC mode: {}", Shown(rdmsr(0x802)));
     transition("x2APIC without enable", base & !ENABLED | X2APIC);
     transition("xAPIC to x2APIC", base | X2APIC);
     transition("x2APIC to xAPIC", base);
     transition("x2APIC to invalid", base & !ENABLED | X2APIC);
     for msr in (0x800..0x900).filter(|msr| *msr != 0x839) {
         match rdmsr(msr) {
-            Ok(value) => line!("x2apic {msr:x}: {value:x}"),
-            Err(fault) if msr < 0x840 => line!("x2apic {msr:x}: {fault}"),
+            Ok(value) => case!("x2apic {msr:x}: {value:x}"),
+            Err(fault) if msr < 0x840 => case!("x2apic {msr:x}: {fault}"),
             Err(_) => {}
         }
     }
@@ -115,20 +115,20 @@ fn x2apic(base: u64) {
     ] {
         // SAFETY: these hold no interrupt back that is expected.
         let done = unsafe { wrmsr(msr, value) };
-        line!("x2apic {msr:x} <- {value:x}: {}", Shown(done.map(|()| 0)));
+        case!("x2apic {msr:x} <- {value:x}: {}", Shown(done.map(|()| 0)));
     }
-    line!("x2apic priority by CR8: {:x}", cpu::cr8());
+    case!("x2apic priority by CR8: {:x}", cpu::cr8());
     // SAFETY: task priority 0.
     unsafe { cpu::set_cr8(0) };
-    line!("x2apic priority: {}", Shown(rdmsr(0x808)));
+    case!("x2apic priority: {}", Shown(rdmsr(0x808)));
     transition("x2APIC to off", base & !ENABLED);
-    line!("cpuid APIC when off: {}", cpuid(1, 0).edx >> 9 & 1);
+    case!("cpuid APIC when off: {}", cpuid(1, 0).edx >> 9 & 1);
     // What a kernel does that puts its APIC into a known state. Bochs leaves it off.
     transition("off to x2APIC", base | X2APIC);
     transition("off to xAPIC", base);
-    line!("cpuid APIC after it: {}", cpuid(1, 0).edx >> 9 & 1);
+    case!("cpuid APIC after it: {}", cpuid(1, 0).edx >> 9 & 1);
     let here = base & 0xffff_f000;
     for offset in [0x20, 0x30, 0xf0] {
-        line!("apic {offset:x}: {:x}", register(here, offset));
+        case!("apic {offset:x}: {:x}", register(here, offset));
     }
 }

@@ -4,11 +4,11 @@
 //! "Restrictions on VMX Operation".
 
 use core::arch::asm;
+use rt::case;
 
 use rt::cpu::{self, maxphyaddr};
 use rt::trap;
 
-use crate::line;
 use crate::probe::{Shown, try_cr0, try_cr3, try_cr4};
 
 /// CR4.SMXE: no guest can have it, and it is not compared.
@@ -16,13 +16,13 @@ const SMXE: u32 = 14;
 
 /// Tries each bit of each register; `place` says where, in the transcript.
 pub fn run(place: &str) {
-    line!("cr0 {place}: {:x}", cpu::cr0());
+    case!("cr0 {place}: {:x}", cpu::cr0());
     let before = cpu::cr0();
     for bit in 0..64 {
         // SAFETY: clearing PE or PG in 64-bit mode faults, and no other bit takes the mode away;
         // `try_cr0` restores the register before anything else runs.
         let after = unsafe { try_cr0(before ^ 1 << bit) };
-        line!("cr0 {place}, bit {bit}: {}", Shown(after));
+        case!("cr0 {place}, bit {bit}: {}", Shown(after));
     }
     for change in [
         // CD and NW together; NW with CD and NE; MP, EM, TS together; NE, WP, AM together.
@@ -35,36 +35,36 @@ pub fn run(place: &str) {
     ] {
         // SAFETY: as above.
         let after = unsafe { try_cr0(before ^ change) };
-        line!("cr0 {place}, change {change:x}: {}", Shown(after));
+        case!("cr0 {place}, change {change:x}: {}", Shown(after));
     }
     for source in 0..16 {
-        line!("lmsw {place} {source:x}: {:x}", lmsw(source));
+        case!("lmsw {place} {source:x}: {:x}", lmsw(source));
     }
-    line!("lmsw {place} fff0: {:x}", lmsw(0xfff0));
+    case!("lmsw {place} fff0: {:x}", lmsw(0xfff0));
     let (ts, after) = clts();
-    line!("clts {place}: TS {ts:x}, then {after:x}");
+    case!("clts {place}: TS {ts:x}, then {after:x}");
     let before = cpu::cr3();
     for change in [1, 8, 0x10, 0x18, 0xfe7] {
         // SAFETY: the low bits are caching bits of the root table or ignored.
         let after = unsafe { try_cr3(before | change) }.map(|after| after ^ before);
-        line!("cr3 {place}, change {change:x}: {}", Shown(after));
+        case!("cr3 {place}, change {change:x}: {}", Shown(after));
     }
     for bit in [maxphyaddr(), 52, 61, 62, 63] {
         // SAFETY: reserved, so that it faults; 61 to 63 mean nothing without PCIDs and LAM.
         let after = unsafe { try_cr3(before | 1 << bit) }.map(|after| after ^ before);
-        line!("cr3 {place}, bit {bit}: {}", Shown(after));
+        case!("cr3 {place}, bit {bit}: {}", Shown(after));
     }
     let before = cpu::cr4();
-    line!("cr4 {place}: {before:x}");
+    case!("cr4 {place}: {before:x}");
     for bit in (0..64).filter(|bit| *bit != SMXE) {
         // SAFETY: clearing PAE and changing LA57 fault in 64-bit mode; no other bit takes the mode
         // or supervisor-mode pages away; restored before anything else runs.
         let after = unsafe { try_cr4(before ^ 1 << bit) };
-        line!("cr4 {place}, bit {bit}: {}", Shown(after));
+        case!("cr4 {place}, bit {bit}: {}", Shown(after));
     }
     // SAFETY: as above.
     let after = unsafe { try_cr4(before ^ 0x2_0080) };
-    line!("cr4 {place}, PGE and PCIDE: {}", Shown(after));
+    case!("cr4 {place}, PGE and PCIDE: {}", Shown(after));
 }
 
 /// CR0 after LMSW; restored at once.

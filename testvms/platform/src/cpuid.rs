@@ -1,8 +1,7 @@
 //! CPUID, every leaf, less what Umbra documents to hide.
 
+use rt::case;
 use rt::cpu::{self, cpuid};
-
-use crate::line;
 
 const OSXSAVE: u64 = 1 << 18;
 const PKE: u64 = 1 << 22;
@@ -29,13 +28,13 @@ fn show(leaf: u32, subleaf: u32) {
         }
     }
     let [a, b, c, d] = words;
-    line!("cpuid {leaf:x}.{subleaf:x}: {a:08x} {b:08x} {c:08x} {d:08x}");
+    case!("cpuid {leaf:x}.{subleaf:x}: {a:08x} {b:08x} {c:08x} {d:08x}");
 }
 
 /// Prints all leaves, and the two bits that follow CR4.
 pub fn run() {
     for (leaf, register, bits) in HIDDEN {
-        line!(
+        case!(
             "cpuid {leaf:x} not compared: {} bits {bits:x}",
             ["EAX", "EBX", "ECX", "EDX"][register]
         );
@@ -65,7 +64,7 @@ pub fn run() {
         ("OSPKE", has_pku, PKE, 7, 1 << 4),
     ] {
         if !has {
-            line!("cpuid {name}: not offered");
+            case!("cpuid {name}: not offered");
             continue;
         }
         let before = cpu::cr4();
@@ -73,7 +72,7 @@ pub fn run() {
             // SAFETY: neither bit changes what the running code may do.
             unsafe { cpu::set_cr4(value) };
             let seen = cpuid(leaf, 0).ecx & mask != 0;
-            line!("cpuid {name} with CR4 bit {}: {seen}", value & bit != 0);
+            case!("cpuid {name} with CR4 bit {}: {seen}", value & bit != 0);
         }
         // SAFETY: as it was.
         unsafe { cpu::set_cr4(before) };

@@ -17,12 +17,14 @@ mod string_io;
 mod tasks;
 mod xcr;
 
-use rt::vmx::{Vmx, insn};
-use rt::{Boot, println};
+use rt::lab::{Choice, Stop};
+use rt::vmx::Vmx;
+use rt::{Boot, report};
 
 rt::entry!(main);
 
-fn main(boot: &Boot) {
+fn main(boot: &Boot) -> Result<(), Stop> {
+    Choice::read(boot, &[])?;
     memory::run(boot);
     cpuid::run();
     msr::run();
@@ -34,28 +36,21 @@ fn main(boot: &Boot) {
     string_io::run();
     tasks::run();
     match Vmx::prepare() {
-        Ok(vmx) => in_vmx_operation(&vmx),
-        Err(why) => println!("platform: {why}"),
+        Ok(vmx) => in_vmx_operation(&vmx)?,
+        Err(why) => report::lacks(format_args!("VMX operation: {why}")),
     }
     // Last: a local APIC that was switched off stays off on some machines.
     apic::run();
-    println!("platform: {} lines", probe::lines());
+    Ok(())
 }
 
 /// The same registers once more in VMX operation, which fixes some of their bits.
-fn in_vmx_operation(vmx: &Vmx) {
-    vmx.enable();
-    if let Err(error) = vmx.on() {
-        println!("platform: VMXON: {error}");
-        return;
-    }
+fn in_vmx_operation(vmx: &Vmx) -> Result<(), Stop> {
+    vmx.enter()?;
     control::run("in VMX operation");
     xcr::run("in VMX operation");
     step::run_in_vmx_operation();
-    if let Err(error) = insn::vmxoff() {
-        println!("platform: VMXOFF: {error}");
-    }
-    // SAFETY: outside VMX operation the bit has no use here.
-    unsafe { rt::cpu::set_cr4(rt::cpu::cr4() & !rt::vmx::CR4_VMXE) };
+    Vmx::leave()?;
     control::run("after VMXOFF");
+    Ok(())
 }

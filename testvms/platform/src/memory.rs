@@ -5,8 +5,7 @@
 //! what cannot depend on who reserved memory below 4 GiB is printed.
 
 use rt::Boot;
-
-use crate::line;
+use rt::case;
 
 /// "flags" bits 0 and 6: memory sizes, memory map.
 const HAS_SIZES: u32 = 1;
@@ -46,13 +45,13 @@ fn long(address: u64) -> u64 {
 /// Prints what must be equal of a map, whoever gives it.
 pub fn describe(name: &str, ranges: &[Range]) {
     let total: u64 = ranges.iter().map(|range| range.bytes).sum();
-    line!("{name}: {total:x} bytes in all kinds");
+    case!("{name}: {total:x} bytes in all kinds");
     let starts_at_0 = ranges
         .iter()
         .any(|range| range.start == 0 && range.kind == USABLE);
-    line!("{name}, usable from 0 on: {starts_at_0}");
+    case!("{name}, usable from 0 on: {starts_at_0}");
     if let Some(last) = ranges.iter().max_by_key(|range| range.start) {
-        line!(
+        case!(
             "{name}, highest: {:x} {:x} kind {}",
             last.start,
             last.bytes,
@@ -64,20 +63,20 @@ pub fn describe(name: &str, ranges: &[Range]) {
             .iter()
             .any(|b| a.start < b.end() && b.start < a.end())
     });
-    line!("{name}, two entries overlap: {overlaps}");
+    case!("{name}, two entries overlap: {overlaps}");
     let other: u64 = ranges
         .iter()
         .filter(|range| range.kind != USABLE && range.kind != RESERVED)
         .map(|range| range.bytes)
         .sum();
-    line!("{name}: {other:x} bytes are neither usable nor reserved");
+    case!("{name}: {other:x} bytes are neither usable nor reserved");
 }
 
 /// Prints it.
 pub fn run(boot: &Boot) {
     let state = boot.start_state();
     // PG and PE; VM and IF. The rest is undefined by the specification.
-    line!(
+    case!(
         "start: EAX {:x}, CR0.PG {}, CR0.PE {}, EFLAGS.VM {}, EFLAGS.IF {}",
         state.eax,
         state.cr0 >> 31,
@@ -87,7 +86,7 @@ pub fn run(boot: &Boot) {
     );
     let info = u64::from(state.ebx);
     let flags = word(info);
-    line!(
+    case!(
         "multiboot: sizes {}, map {}",
         flags & HAS_SIZES,
         flags >> 6 & 1
@@ -112,7 +111,7 @@ pub fn run(boot: &Boot) {
         at += u64::from(word(at)) + 4;
     }
     let ranges = &ranges[..count];
-    line!("multiboot map ends with its last entry: {}", at == end);
+    case!("multiboot map ends with its last entry: {}", at == end);
     describe("multiboot map", ranges);
     if flags & HAS_SIZES != 0 {
         let lower = u64::from(word(info + 4)) << 10;
@@ -122,8 +121,8 @@ pub fn run(boot: &Boot) {
                 range.kind == USABLE && range.start == start && range.bytes & !1023 == bytes
             })
         };
-        line!("multiboot lower memory is the map's: {}", has(0, lower));
-        line!("multiboot upper memory is the map's: {}", has(MIB, upper));
+        case!("multiboot lower memory is the map's: {}", has(0, lower));
+        case!("multiboot upper memory is the map's: {}", has(MIB, upper));
     }
     touch_reserved(ranges);
 }
@@ -147,5 +146,5 @@ fn touch_reserved(ranges: &[Range]) {
             unsafe { word.write_volatile(!word.read_volatile()) };
         }
     }
-    line!("reserved memory touched");
+    case!("reserved memory touched");
 }

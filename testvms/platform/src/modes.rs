@@ -4,11 +4,11 @@
 //! function E820h of the ACPI Specification, "Int 15H, E820H - Query System Address Map".
 
 use core::arch::{asm, global_asm};
+use rt::case;
 
 use rt::page::Page;
 use rt::trip;
 
-use crate::line;
 use crate::memory::{Range, describe};
 
 /// A page of conventional memory that neither firmware nor loader uses any more.
@@ -253,17 +253,17 @@ fn pae() {
     // SAFETY: the code returns as it was called, with paging off.
     let result = unsafe { trip::call32(&raw const modes_pae as u32, 0) };
     for (n, (_, what)) in SECOND.into_iter().enumerate() {
-        line!(
+        case!(
             "pdpte {what}: #GP by CR0 {}, by CR3 {}",
             result >> n & 1,
             result >> (n + 8) & 1
         );
     }
-    line!("LME while paging is on: #GP {}", result >> 16 & 1);
-    line!("paging without protection: #GP {}", result >> 17 & 1);
-    line!("paging with LME without PAE: #GP {}", result >> 18 & 1);
+    case!("LME while paging is on: #GP {}", result >> 16 & 1);
+    case!("paging without protection: #GP {}", result >> 17 & 1);
+    case!("paging with LME without PAE: #GP {}", result >> 18 & 1);
     // SAFETY: written by the trip.
-    line!("EFER out of long mode: {:x}", unsafe {
+    case!("EFER out of long mode: {:x}", unsafe {
         (&raw const modes_efer_off).read_volatile()
     });
 }
@@ -302,12 +302,12 @@ fn e820() {
     while count < ranges.len() {
         let [eax, ebx, ecx, esp, eflags] = bios(0xe820, next, 20, SMAP);
         if eflags & 1 != 0 || eax != SMAP {
-            line!("e820: stops with CF {} EAX {eax:x}", eflags & 1);
+            case!("e820: stops with CF {} EAX {eax:x}", eflags & 1);
             is_ended = true;
             break;
         }
         if count == 0 {
-            line!("e820: {ecx} bytes, stack moved by {}", 0x1000 - esp);
+            case!("e820: {ecx} bytes, stack moved by {}", 0x1000 - esp);
         }
         // SAFETY: the BIOS wrote it into the low page.
         ranges[count] = unsafe {
@@ -324,12 +324,12 @@ fn e820() {
             break;
         }
     }
-    line!("e820 ends: {is_ended}");
+    case!("e820 ends: {is_ended}");
     describe("e820", &ranges[..count]);
     let [_, _, _, _, eflags] = bios(0xe820, 0, 20, 0x1234_5678);
-    line!("e820 with a wrong signature: CF {}", eflags & 1);
+    case!("e820 with a wrong signature: CF {}", eflags & 1);
     let [eax, ..] = bios(0xc000, 0, 0, 0);
-    line!("int 15h, c0: AH {:x}", eax >> 8 & 0xff);
+    case!("int 15h, c0: AH {:x}", eax >> 8 & 0xff);
 }
 
 /// Makes the trips.

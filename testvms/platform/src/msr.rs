@@ -2,9 +2,9 @@
 //!
 //! SDM "Model-Specific Registers (MSRs)".
 
+use rt::case;
 use rt::cpu::{self, maxphyaddr};
 
-use crate::line;
 use crate::probe::{Shown, rdmsr, try_msr, wrmsr};
 
 const TSC: u32 = 0x10;
@@ -42,14 +42,14 @@ fn scan() {
         for msr in (start..end).filter(|msr| is_compared(*msr)) {
             match rdmsr(msr) {
                 Ok(0) => {}
-                Ok(value) => line!("msr {msr:x} holds {value:x}"),
+                Ok(value) => case!("msr {msr:x} holds {value:x}"),
                 Err(_) => {
                     faults += 1;
                     first_fault.get_or_insert(msr);
                 }
             }
         }
-        line!(
+        case!(
             "msr {start:x} to {end:x}: {faults} fault, the first {:x}",
             first_fault.unwrap_or(0)
         );
@@ -59,7 +59,7 @@ fn scan() {
 fn attempt(name: &str, msr: u32, value: u64) {
     // SAFETY: see `run`: the MSRs tried mean nothing to the code that runs.
     let after = unsafe { try_msr(msr, value) };
-    line!("{name} <- {value:x}: {}", Shown(after));
+    case!("{name} <- {value:x}: {}", Shown(after));
 }
 
 /// Tries all of them.
@@ -122,21 +122,21 @@ pub fn run() {
 
 fn efer() {
     let before = cpu::rdmsr(EFER);
-    line!("EFER holds {before:x}");
+    case!("EFER holds {before:x}");
     for bit in 0..64 {
         // SAFETY: SCE and NXE change nothing here; the others fault or are ignored in long mode.
         let after = unsafe { try_msr(EFER, before ^ 1 << bit) };
-        line!("EFER bit {bit}: {}", Shown(after));
+        case!("EFER bit {bit}: {}", Shown(after));
     }
 }
 
 fn feature_control() {
     let before = rdmsr(FEATURE_CONTROL);
-    line!("FEATURE_CONTROL holds {}", Shown(before));
+    case!("FEATURE_CONTROL holds {}", Shown(before));
     for value in [8, 1 << 32, 4, 5, 5, 4, 0, 1, 7] {
         // SAFETY: allows or forbids VMXON; locked with VMX on before VMXON is tried.
         let done = unsafe { wrmsr(FEATURE_CONTROL, value) };
-        line!(
+        case!(
             "FEATURE_CONTROL <- {value:x}: {}, then {}",
             Shown(done.map(|()| 0)),
             Shown(rdmsr(FEATURE_CONTROL))
@@ -154,7 +154,7 @@ fn microcode() {
         (cleared, rdmsr(UPDATE_SIGNATURE))
     };
     let (cleared, before) = revision();
-    line!(
+    case!(
         "microcode revision: {}, {}",
         Shown(cleared.map(|()| 0)),
         Shown(before)
@@ -162,7 +162,7 @@ fn microcode() {
     // SAFETY: the data has no valid header.
     let done = unsafe { wrmsr(UPDATE_TRIGGER, page.address() + 48) };
     let (_, after) = revision();
-    line!(
+    case!(
         "microcode update: {}, revision as before: {}",
         Shown(done.map(|()| 0)),
         before == after
@@ -172,25 +172,25 @@ fn microcode() {
 /// The time-stamp counter, by differences that hold on any machine.
 fn time() {
     let (a, b) = (cpu::tsc(), cpu::tsc());
-    line!("TSC moves: {}", b > a);
+    case!("TSC moves: {}", b > a);
     let far = 1 << 50;
     // SAFETY: nothing here depends on the time.
     let done = unsafe { wrmsr(TSC, far) };
     let now = cpu::tsc();
-    line!(
+    case!(
         "TSC <- {far:x}: {}, near it: {}",
         Shown(done.map(|()| 0)),
         now >= far && now < far + (1 << 32)
     );
     // SAFETY: as above.
     let done = unsafe { wrmsr(TSC, 0) };
-    line!(
+    case!(
         "TSC <- 0: {}, near it: {}",
         Shown(done.map(|()| 0)),
         cpu::tsc() < 1 << 32
     );
     if cpu::cpuid(7, 0).ebx & 2 == 0 {
-        line!("TSC_ADJUST: not offered");
+        case!("TSC_ADJUST: not offered");
         return;
     }
     // SAFETY: as above.
@@ -199,7 +199,7 @@ fn time() {
     // SAFETY: as above.
     let done = unsafe { wrmsr(TSC_ADJUST, far) };
     let moved = cpu::tsc().wrapping_sub(before);
-    line!(
+    case!(
         "TSC_ADJUST: {} {} reads {}, TSC moved with it: {}",
         Shown(zeroed.map(|()| 0)),
         Shown(done.map(|()| 0)),
@@ -208,5 +208,5 @@ fn time() {
     );
     // SAFETY: as above.
     let _ = unsafe { wrmsr(TSC_ADJUST, 0) };
-    line!("physical-address bits: {}", maxphyaddr());
+    case!("physical-address bits: {}", maxphyaddr());
 }

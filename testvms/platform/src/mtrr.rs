@@ -2,9 +2,9 @@
 //!
 //! SDM "Memory Type Range Registers (MTRRs)", "Page Attribute Table (PAT)".
 
+use rt::case;
 use rt::cpu::{self, maxphyaddr};
 
-use crate::line;
 use crate::probe::{Shown, rdmsr, try_msr, wrmsr};
 
 const CAPABILITY: u32 = 0xfe;
@@ -17,26 +17,26 @@ const PAT: u32 = 0x277;
 fn attempt(name: &str, msr: u32, value: u64) {
     // SAFETY: memory types change no meaning of memory, and this is the only CPU that runs.
     let after = unsafe { try_msr(msr, value) };
-    line!("{name} {msr:x} <- {value:x}: {}", Shown(after));
+    case!("{name} {msr:x} <- {value:x}: {}", Shown(after));
 }
 
 /// Tries all of them.
 pub fn run() {
     if cpu::cpuid(1, 0).edx & 1 << 12 == 0 {
-        line!("mtrr: not offered");
+        case!("mtrr: not offered");
         return;
     }
     let capability = cpu::rdmsr(CAPABILITY);
-    line!("mtrr capability: {capability:x}");
+    case!("mtrr capability: {capability:x}");
     // SAFETY: read-only, so it faults.
     let written = unsafe { wrmsr(CAPABILITY, capability) };
-    line!("mtrr capability <-: {}", Shown(written.map(|()| 0)));
+    case!("mtrr capability <-: {}", Shown(written.map(|()| 0)));
     let pairs = (capability & 0xff) as u32;
     let all = (0x200..0x200 + 2 * pairs)
         .chain(FIXED)
         .chain([DEFAULT_TYPE]);
     for msr in all.clone() {
-        line!("mtrr {msr:x} holds {}", Shown(rdmsr(msr)));
+        case!("mtrr {msr:x} holds {}", Shown(rdmsr(msr)));
     }
     for kind in 0..=8 {
         attempt("default type", DEFAULT_TYPE, kind);
@@ -57,7 +57,7 @@ pub fn run() {
     }
     variable(pairs);
     let before = cpu::rdmsr(PAT);
-    line!("pat holds {before:x}");
+    case!("pat holds {before:x}");
     for position in 0..8 {
         for kind in 0..=8u64 {
             let value = before & !(0xff << (8 * position)) | kind << (8 * position);
@@ -69,7 +69,7 @@ pub fn run() {
     let sum = all.fold(0u64, |sum, msr| {
         sum.rotate_left(7) ^ rdmsr(msr).unwrap_or(u64::MAX)
     });
-    line!("mtrr after all that: {sum:x}");
+    case!("mtrr after all that: {sum:x}");
 }
 
 fn variable(pairs: u32) {
@@ -94,6 +94,6 @@ fn variable(pairs: u32) {
         }
     }
     for msr in [0x200 + 2 * pairs, 0x201 + 2 * pairs, 0x251, 0x26f + 1] {
-        line!("mtrr {msr:x} beyond: {}", Shown(rdmsr(msr)));
+        case!("mtrr {msr:x} beyond: {}", Shown(rdmsr(msr)));
     }
 }

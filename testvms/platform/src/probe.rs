@@ -1,31 +1,9 @@
-//! Accesses that may fault, and the count of lines.
+//! Accesses that may fault.
 
 use core::arch::asm;
 use core::fmt;
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use rt::trap::{self, Fault};
-
-static LINES: AtomicU32 = AtomicU32::new(0);
-
-/// How many lines were printed so far.
-pub fn lines() -> u32 {
-    LINES.load(Relaxed)
-}
-
-/// Counts a line; [`line!`](crate::line) calls it.
-pub fn count() {
-    LINES.fetch_add(1, Relaxed);
-}
-
-/// Prints a line of the transcript and counts it.
-#[macro_export]
-macro_rules! line {
-    ($($arg:tt)*) => {{
-        $crate::probe::count();
-        rt::println!($($arg)*);
-    }};
-}
 
 /// A value or the exception that came instead.
 pub struct Shown<T>(pub Result<T, Fault>);

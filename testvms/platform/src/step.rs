@@ -4,14 +4,13 @@
 //! SDM "Debug Exceptions", "Masking Exceptions and Interrupts When Switching Stacks".
 
 use core::arch::{asm, global_asm};
+use rt::case;
 
 use rt::page::Page;
 use rt::run::{Place, run as run_piece};
 use rt::trap::vector_name;
 use rt::vmx::stub::Registers;
 use rt::{cpu, gdt};
-
-use crate::line;
 
 /// Defines pieces of code, each with `addresses()`: its start and the label `3` inside it.
 macro_rules! pieces {
@@ -147,7 +146,7 @@ fn watch(stack: &Page, in_vmx_operation: bool) {
         let dr6 = dr6();
         set_breakpoint(0, 0x400);
         let offset = fault.rip.wrapping_sub(piece.at) as i64;
-        line!(
+        case!(
             "step {}, DR7 {dr7:x}, DE {}: {} at {offset:+}, DR6 {dr6:x}",
             piece.name,
             de != 0,
@@ -188,7 +187,7 @@ fn show(place: &str, stack: &Page, piece: &Piece, breaks: bool) {
     let dr6 = dr6();
     set_breakpoint(0, 0x400);
     let offset = fault.rip.wrapping_sub(piece.at) as i64;
-    line!(
+    case!(
         "step {place}, {}: {} at {offset:+}, DR6 {:x}, RF {}",
         piece.name,
         vector_name(fault.vector),

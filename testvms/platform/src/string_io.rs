@@ -3,13 +3,13 @@
 //! SDM "INS/INSB/INSW/INSD", "OUTS/OUTSB/OUTSW/OUTSD".
 
 use core::arch::asm;
+use rt::case;
 
 use rt::cpu::{inb, outb};
 use rt::page::Page;
 use rt::trap;
 use rt::window::{PRESENT, WRITE, Window};
 
-use crate::line;
 use crate::probe::Shown;
 
 const DATA: u16 = 0x3f8;
@@ -54,12 +54,12 @@ string_io! {
 fn show(what: &str, from: u64, after: &After) {
     let moved = after.pointer.wrapping_sub(from) as i64;
     match after.fault {
-        Some(fault) => line!(
+        Some(fault) => case!(
             "{what}: {}, moved {moved}, {} left",
             Shown::<u64>(Err(fault)),
             after.count
         ),
-        None => line!("{what}: moved {moved}, {} left", after.count),
+        None => case!("{what}: moved {moved}, {} left", after.count),
     }
 }
 
@@ -122,7 +122,7 @@ pub fn run() {
         show("REP INSB, DF", at + 12, &down);
         let one = one_insb(port, at + 20, 7);
         show("INSB", at + 20, &one);
-        line!(
+        case!(
             "REP INSB of {name}: {:x} {:x} {:x}",
             page.read::<u64>(0),
             page.read::<u64>(8),
@@ -138,6 +138,6 @@ pub fn run() {
     for value in [0u8, 0xff, 0xa5] {
         page.write(0, value);
         let _ = rep_outsb(SCRATCH, at, 1);
-        line!("OUTSB to the scratch register: {:x}", inb(SCRATCH));
+        case!("OUTSB to the scratch register: {:x}", inb(SCRATCH));
     }
 }

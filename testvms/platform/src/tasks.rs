@@ -4,11 +4,10 @@
 //! SDM "Task Switching", "Task-State Segment", "Interrupt 8 - Double Fault Exception (#DF)".
 
 use core::arch::global_asm;
+use rt::case;
 
 use rt::page::Page;
 use rt::trip;
-
-use crate::line;
 
 global_asm!(include_str!("tasks.S"));
 
@@ -156,7 +155,7 @@ fn run_case(name: core::fmt::Arguments<'_>, case: &Case, stack: u32) {
             at if at < 0x1000 => at,
             _ => 0xfff,
         };
-        line!(
+        case!(
             "task {name}: #{} code {:x} at +{at:x} flags {:x} TR {:x}",
             out[8],
             out[9],
@@ -165,7 +164,7 @@ fn run_case(name: core::fmt::Arguments<'_>, case: &Case, stack: u32) {
         );
         return;
     }
-    line!(
+    case!(
         "task {name}: flags {:x} TR {:x} TS {} DR7 {:x} link {:x} old flags {:x} stack {} then {:x}; DR6 {:x} flags {:x} at +{:x}",
         out[0],
         out[1],

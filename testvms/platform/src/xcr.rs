@@ -2,9 +2,9 @@
 //!
 //! SDM "XSETBV - Set Extended Control Register", "The XSAVE-Managed Features".
 
+use rt::case;
 use rt::cpu;
 
-use crate::line;
 use crate::probe::{Shown, xgetbv, xsetbv};
 
 const OSXSAVE: u64 = 1 << 18;
@@ -12,7 +12,7 @@ const OSXSAVE: u64 = 1 << 18;
 /// Tries them; `place` says where, in the transcript.
 pub fn run(place: &str) {
     if cpu::cpuid(1, 0).ecx & 1 << 26 == 0 {
-        line!("xsetbv {place}: not offered");
+        case!("xsetbv {place}: not offered");
         return;
     }
     let cr4 = cpu::cr4();
@@ -20,7 +20,7 @@ pub fn run(place: &str) {
     unsafe { cpu::set_cr4(cr4 & !OSXSAVE) };
     // SAFETY: #UD.
     let without = unsafe { xsetbv(0, 1) };
-    line!(
+    case!(
         "xsetbv {place} without OSXSAVE: {}, xgetbv {}",
         Shown(without.map(|()| 0)),
         Shown(xgetbv(0))
@@ -28,7 +28,7 @@ pub fn run(place: &str) {
     // SAFETY: as above.
     unsafe { cpu::set_cr4(cr4 | OSXSAVE) };
     let before = xgetbv(0);
-    line!("xcr0 {place} holds {}", Shown(before));
+    case!("xcr0 {place} holds {}", Shown(before));
     let singles = (0..64).map(|bit| 1 << bit);
     let with_x87 = (0..64).map(|bit| 1 | 1 << bit);
     let with_sse = (0..64).map(|bit| 7 | 1 << bit);
@@ -51,7 +51,7 @@ pub fn run(place: &str) {
     for value in singles.chain(with_x87).chain(with_sse).chain(others) {
         // SAFETY: XCR0 does not govern the SSE instructions that the compiler uses.
         let done = unsafe { xsetbv(0, value) };
-        line!(
+        case!(
             "xsetbv {place} {value:x}: {}, then {}",
             Shown(done.map(|()| 0)),
             Shown(xgetbv(0))
@@ -62,7 +62,7 @@ pub fn run(place: &str) {
     for index in [1, 2, 0x8000_0000, u32::MAX] {
         // SAFETY: no such register: #GP.
         let done = unsafe { xsetbv(index, 1) };
-        line!(
+        case!(
             "xsetbv {place} register {index:x}: {}",
             Shown(done.map(|()| 0))
         );

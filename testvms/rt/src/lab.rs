@@ -1,6 +1,8 @@
 //! What every test VM does before and after its own: the words of its command line, why it stops,
 //! its last line.
 
+use core::str::FromStr;
+
 pub use crate::stop::{Kinds, Stop};
 use crate::{Boot, println, report};
 
@@ -60,7 +62,7 @@ impl<'a> Choice<'a> {
     ///
     /// # Errors
     /// It is none.
-    pub fn number(&self, name: &str) -> Result<Option<u64>, Stop> {
+    pub fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>, Stop> {
         let Some(word) = self.word(name) else {
             return Ok(None);
         };

@@ -4,6 +4,7 @@
 //! others go on. It ends the machine, so it is run for the word `abort` alone.
 
 use core::sync::atomic::Ordering::SeqCst;
+use rt::case;
 
 use rt::page::Page;
 use rt::smp::{Cpu, wait_for};
@@ -11,7 +12,7 @@ use rt::vmx::insn::write;
 use umbra_vmcs::field;
 
 use crate::lab::{self, RESULTS};
-use crate::{Others, VECTORS, line};
+use crate::{Others, VECTORS};
 
 /// Cannot be loaded from a list.
 const FS_BASE: u32 = 0xc000_0100;
@@ -50,7 +51,7 @@ pub fn run(others: &Others) {
         RESULTS[cpu.index][0].store(0, SeqCst);
         cpu.begin(abort);
         let has_indicator = wait_for(|| indicator(cpu.index) == LOADING_HOST_MSRS);
-        line!(
+        case!(
             "cpu {}: starts: {starts}, aborts: {has_indicator}, nothing starts it again: {}",
             cpu.index,
             is_gone(cpu, vector)
@@ -61,5 +62,5 @@ pub fn run(others: &Others) {
     lab::leave_vmx();
     lab::show("cpu 0 goes on", 0);
     abort(0);
-    line!("and aborts: false");
+    case!("and aborts: false");
 }

@@ -3,6 +3,7 @@
 //! SDM "External-Interrupt Exiting", "Acknowledge Interrupt on Exit".
 
 use core::sync::atomic::Ordering::SeqCst;
+use rt::case;
 
 use rt::apic::{self, Ipi};
 use rt::smp::wait_for;
@@ -10,8 +11,8 @@ use rt::vmx::vm::{Outcome, layout};
 use umbra_vmcs::controls::{Exit as ExitCtl, Pin};
 use umbra_vmcs::exit::Reason;
 
+use crate::Others;
 use crate::lab::{self, RESULTS};
-use crate::{Others, line};
 
 /// The vector sent to CPU `index`.
 fn vector(index: usize) -> u8 {
@@ -82,12 +83,12 @@ pub fn run(mode: &str, others: &Others) {
     }
     add(0);
     for cpu in others.iter() {
-        line!("adding on cpu {}: {}", cpu.index, cpu.wait());
+        case!("adding on cpu {}: {}", cpu.index, cpu.wait());
     }
     for index in core::iter::once(0).chain(others.iter().map(|cpu| cpu.index)) {
         let [exits, last, sum] = [0, 1, 2].map(|n: usize| RESULTS[index][n].load(SeqCst));
         let expected = numbers(index) * (numbers(index) + 1) / 2;
-        line!("cpu {index}: {exits} exits, the last {last}, sum {sum} of {expected}");
+        case!("cpu {index}: {exits} exits, the last {last}, sum {sum} of {expected}");
     }
 
     for (name, work) in [
@@ -99,7 +100,7 @@ pub fn run(mode: &str, others: &Others) {
             cpu.begin(work);
         }
         for cpu in others.iter() {
-            line!(
+            case!(
                 "{name}: cpu {} runs {}",
                 cpu.index,
                 wait_for(|| lab::is_running(cpu.index))
@@ -109,10 +110,10 @@ pub fn run(mode: &str, others: &Others) {
             apic::send(cpu.id, Ipi::Fixed(vector(cpu.index)));
         }
         for cpu in others.iter() {
-            line!("{name}: cpu {} done {}", cpu.index, cpu.wait());
+            case!("{name}: cpu {} done {}", cpu.index, cpu.wait());
             lab::show(name, cpu.index);
         }
-        line!("{name}: handlers at {:x}", layout::HANDLERS);
+        case!("{name}: handlers at {:x}", layout::HANDLERS);
     }
 
     // A ring: each of the others sends to the one before it, which is in L2.
@@ -123,14 +124,14 @@ pub fn run(mode: &str, others: &Others) {
         let runs = wait_for(|| lab::is_running(before.index));
         NEXT.store(before.id, SeqCst);
         let sent = cpu.run(send_on);
-        line!(
+        case!(
             "cpu {} to {}: runs {runs}, sent {sent}, done {}",
             cpu.index,
             before.index,
             before.wait()
         );
-        lab::show("  there", before.index);
+        lab::show("there", before.index);
         before = cpu;
     }
-    line!("{mode}: end");
+    case!("{mode}: end");
 }

@@ -2,15 +2,16 @@
 
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use rt::{case, report};
 
 use rt::gdt::MAX_CPUS;
+use rt::l2_code;
 use rt::page::Page;
 use rt::vmx::vm::{Code, Mode, Outcome, Vm};
 use rt::vmx::{Vmx, insn};
-use rt::{cpu, l2_code};
 use umbra_vmcs::field;
 
-use crate::{Others, line};
+use crate::Others;
 
 l2_code! {
     /// Says that L2 runs, then spins.
@@ -85,7 +86,7 @@ pub fn prepare(others: &Others) -> bool {
         let vmx = match Vmx::prepare() {
             Ok(vmx) => vmx,
             Err(why) => {
-                line!("no L2: {why}");
+                report::lacks(format_args!("an L2: {why}"));
                 return false;
             }
         };
@@ -134,15 +135,8 @@ pub fn forget(index: usize) {
 
 /// Enters VMX operation and prepares L2 with this code.
 pub fn enter_vmx(index: usize, code: &Code) -> &'static mut Lab {
-    /// IA32_FEATURE_CONTROL.
-    const FEATURE_CONTROL: u32 = 0x3a;
     let lab = own(index);
-    if cpu::rdmsr(FEATURE_CONTROL) & 1 == 0 {
-        // SAFETY: locks VMX on.
-        unsafe { cpu::wrmsr(FEATURE_CONTROL, 5) };
-    }
-    lab.vmx.enable();
-    lab.vmx.on().expect("VMXON");
+    lab.vmx.enter().expect("VMXON");
     let with_ept = lab.vm.can(Mode::Long, true);
     lab.vm.reset(Mode::Long, with_ept);
     lab.vm.load(code);
@@ -151,9 +145,7 @@ pub fn enter_vmx(index: usize, code: &Code) -> &'static mut Lab {
 
 /// Leaves VMX operation.
 pub fn leave_vmx() {
-    insn::vmxoff().expect("VMXOFF");
-    // SAFETY: outside VMX operation the bit has no use here.
-    unsafe { cpu::set_cr4(cpu::cr4() & !rt::vmx::CR4_VMXE) };
+    Vmx::leave().expect("VMXOFF");
 }
 
 /// Enters L2 and stores what came of it: reason, qualification, interruption information, RIP.
@@ -181,5 +173,5 @@ pub fn run_and_store(index: usize) {
 pub fn show(name: &str, index: usize) {
     let [reason, qualification, interruption, rip] =
         [0, 1, 2, 3].map(|n: usize| RESULTS[index][n].load(SeqCst));
-    line!("{name}: exit {reason} q={qualification:x} int={interruption:x} rip={rip:x}");
+    case!("{name}: exit {reason} q={qualification:x} int={interruption:x} rip={rip:x}");
 }

@@ -11,14 +11,14 @@ mod lab;
 mod migrate;
 mod posted;
 mod restart;
-mod transcript;
 mod types;
 mod virtual_init;
 
 use rt::apic;
 use rt::gdt::MAX_CPUS;
+use rt::lab::{Choice, Kinds, Stop};
 use rt::smp::{self, Cpu};
-use rt::{Boot, acpi, cpu, println};
+use rt::{Boot, acpi, case, cpu, report};
 
 rt::entry!(main);
 
@@ -58,53 +58,53 @@ impl Others {
     }
 }
 
-fn main(boot: &Boot) {
-    line!("cpus by the MADT: {}", acpi::apic_ids().count());
+const WORDS: Kinds = &[&["pace=", RESET, ABORT]];
+/// The word for a reset of the machine, and nothing behind it.
+const RESET: &str = "reset";
+/// The word for VMX aborts, and nothing behind them.
+const ABORT: &str = "abort";
+
+fn main(boot: &Boot) -> Result<(), Stop> {
+    let choice = Choice::read(boot, WORDS)?;
+    case!("cpus by the MADT: {}", acpi::apic_ids().count());
     if acpi::apic_ids().count() < 2 {
-        println!("smp: one CPU: give the machine more (--cpus 4)");
-        return;
+        return Err("one CPU: give the machine more (--cpus 4)".into());
     }
-    if let Some(times) = boot.words().value_of("pace") {
-        match times.parse() {
-            Ok(times) => smp::set_pace(times),
-            Err(_) => {
-                println!("smp: pace={times}: give a number");
-                return;
-            }
-        }
+    if let Some(times) = choice.number("pace=")? {
+        smp::set_pace(times);
     }
     let others = Others::find();
     apic::enable();
-    line!(
+    case!(
         "cpus that answer one start-up IPI behind INIT: {}",
         smp::count_in_haste(VECTORS[1], others.iter().map(|cpu| cpu.id)) + 1
     );
-    line!(
+    case!(
         "cpus that answer a broadcast: {}",
         smp::count_others(VECTORS[0]) + 1
     );
     let has_vmx = lab::prepare(&others);
-    if boot.words().any(|word| word == "reset") {
-        line!("resets");
+    if choice.names(RESET) {
+        case!("resets");
         cpu::outb(RESET_CONTROL, RESET_CPU);
         cpu::halt();
     }
-    if has_vmx && boot.words().any(|word| word == "abort") {
+    if has_vmx && choice.names(ABORT) {
         abort::run(&others);
-        return;
+        return Ok(());
     }
     phase("xapic", &others, has_vmx);
     if cpu::cpuid(1, 0).ecx & 1 << 21 == 0 {
-        line!("x2apic: not offered");
+        report::lacks(format_args!("x2APIC"));
     } else {
         apic::enter_x2apic();
         phase("x2apic", &others, has_vmx);
     }
-    println!("smp: {} lines", transcript::lines());
+    Ok(())
 }
 
 fn phase(mode: &str, others: &Others, has_vmx: bool) {
-    line!("== {mode}");
+    report::group(format_args!("{mode}"));
     restart::run(mode, others);
     types::run(others);
     if has_vmx {

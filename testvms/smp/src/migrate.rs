@@ -3,6 +3,7 @@
 //! SDM "Software Use of Virtual-Machine Control Structures": VMCLEAR on the one, VMPTRLD on the other.
 
 use core::sync::atomic::Ordering::SeqCst;
+use rt::case;
 
 use rt::gdt;
 use rt::trap;
@@ -11,8 +12,8 @@ use rt::vmx::vm::Outcome;
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;
 
+use crate::Others;
 use crate::lab::{self, RESULTS};
-use crate::{Others, line};
 
 /// Exits on each CPU before the VMCS goes on.
 const EXITS: u64 = 5;
@@ -66,11 +67,11 @@ pub fn run(others: &Others) {
                 }
             };
             let [ends, note, cleared] = [0, 1, 2].map(|n: usize| RESULTS[index][n].load(SeqCst));
-            line!(
+            case!(
                 "VMCS on cpu {index}, round {round}: {done}, {ends} exits, note {note}, cleared {cleared}"
             );
         }
     }
-    line!("L2 counted {}", lab::counted(0));
+    case!("L2 counted {}", lab::counted(0));
     lab::leave_vmx();
 }

@@ -3,6 +3,7 @@
 //! SDM "Posted-Interrupt Processing", "Virtual-Interrupt Delivery", "NMI Exiting".
 
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use rt::{case, more};
 
 use rt::apic::{self, Ipi};
 use rt::page::Page;
@@ -11,8 +12,8 @@ use rt::vmx::insn::{read, write};
 use umbra_vmcs::controls::{Exit as ExitCtl, Pin, Proc, Proc2};
 use umbra_vmcs::field;
 
+use crate::Others;
 use crate::lab::{self, RESULTS};
-use crate::{Others, line};
 
 /// The notification vector.
 const NOTIFICATION: u8 = 0x71;
@@ -118,7 +119,7 @@ pub fn run(others: &Others) {
     if has_posted {
         posted(cpu);
     } else {
-        line!("posted interrupts: not offered");
+        case!("posted interrupts: not offered");
     }
     for (name, work) in [
         ("NMI to an L2 that spins", take_nmi as fn(usize)),
@@ -129,12 +130,12 @@ pub fn run(others: &Others) {
         for _ in 0..2 {
             let runs = begin(cpu, work);
             apic::send(cpu.id, Ipi::Nmi);
-            line!("{name}: runs {runs}, comes back {}", cpu.wait());
+            case!("{name}: runs {runs}, comes back {}", cpu.wait());
             lab::show(name, cpu.index);
         }
     }
     // A CPU that took an NMI through L2's table never returned from it; INIT unblocks.
-    line!("restart: {}", cpu.restart(crate::VECTORS[2]));
+    case!("restart: {}", cpu.restart(crate::VECTORS[2]));
 }
 
 fn posted(cpu: &Cpu) {
@@ -151,13 +152,13 @@ fn posted(cpu: &Cpu) {
         }
         pages.write(4096 + OUTSTANDING, 1u64);
         apic::send(cpu.id, Ipi::Fixed(NOTIFICATION));
-        line!(
+        case!(
             "posted {vectors:x?}: runs {runs}, comes back {}",
             cpu.wait()
         );
-        lab::show("  there", cpu.index);
+        lab::show("there", cpu.index);
         let requested: [u32; 8] = core::array::from_fn(|n| pages.read(REQUESTED + 0x10 * n as u64));
         let left: [u64; 5] = core::array::from_fn(|n| pages.read(4096 + 8 * n as u64));
-        line!("  requested {requested:x?}, left {left:x?}");
+        more!("requested {requested:x?}, left {left:x?}");
     }
 }

@@ -3,13 +3,14 @@
 //! SDM "MP Initialization Protocol Algorithm", "Processor State After Reset or INIT".
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use rt::case;
 
 use rt::apic::{self, Ipi, register};
 use rt::cpu;
 use rt::smp::{StartState, delay, wait_for};
 use rt::trap::{self, Frame};
 
-use crate::{Others, VECTORS, line};
+use crate::{Others, VECTORS};
 
 /// Restarts of one CPU.
 const RESTARTS: u32 = 100;
@@ -100,9 +101,9 @@ fn show(name: &str, state: &StartState) {
     let mut general = state.general;
     let edx = core::mem::take(&mut general[3]);
     let is_signature = edx == cpu::cpuid(1, 0).eax || edx == 0;
-    line!("{name}: general {general:x?}, EDX is the signature or 0: {is_signature}");
-    line!("{name}: selectors {:x?}", state.selectors);
-    line!(
+    case!("{name}: general {general:x?}, EDX is the signature or 0: {is_signature}");
+    case!("{name}: selectors {:x?}", state.selectors);
+    case!(
         "{name}: eflags {:x} ip {:x} cr0 {:x} cr3 {:x} cr4 {:x} dr6 {:x} dr7 {:x} efer {:x}",
         state.eflags,
         state.ip,
@@ -113,7 +114,7 @@ fn show(name: &str, state: &StartState) {
         state.dr7,
         state.efer
     );
-    line!("{name}: gdtr and idtr {:x?}", state.tables);
+    case!("{name}: gdtr and idtr {:x?}", state.tables);
 }
 
 /// Starts all of them, then one many times.
@@ -121,10 +122,10 @@ pub fn run(mode: &str, others: &Others) {
     for cpu in others.iter() {
         let vector = VECTORS[cpu.index % VECTORS.len()];
         let answered = cpu.restart(vector);
-        line!("cpu {}: starts: {answered}", cpu.index);
-        show("  state", &cpu.start_state(vector));
+        case!("cpu {}: starts: {answered}", cpu.index);
+        show("state", &cpu.start_state(vector));
         if mode == "x2apic" {
-            line!(
+            case!(
                 "cpu {}: goes to x2APIC: {}",
                 cpu.index,
                 cpu.run(enter_x2apic)
@@ -156,14 +157,14 @@ pub fn run(mode: &str, others: &Others) {
         same +=
             u32::from(comparable(state) == first && state.selectors[0] == u32::from(vector) << 8);
     }
-    line!(
+    case!(
         "restarts: {} of {} answered, {same} with the same state, {} starts",
         answered + 1,
         RESTARTS,
         cpu.starts() - start
     );
     first_nmi(cpu);
-    line!("apic changed: {}", cpu.run(change_apic));
+    case!("apic changed: {}", cpu.run(change_apic));
     cpu.restart(VECTORS[0]);
     read_apic_of(cpu);
 
@@ -171,38 +172,38 @@ pub fn run(mode: &str, others: &Others) {
     let turns = || TURNS.load(SeqCst);
     cpu.begin(spin);
     let before = turns();
-    line!("spins: {}", wait_for(|| turns() != before));
+    case!("spins: {}", wait_for(|| turns() != before));
     cpu.prepare(VECTORS[1]);
     apic::send(cpu.id, Ipi::Init);
     delay(50_000);
     let stopped = turns();
     delay(50_000);
-    line!("INIT stops it: {}", turns() == stopped);
+    case!("INIT stops it: {}", turns() == stopped);
     apic::send(cpu.id, Ipi::Init);
     delay(50_000);
     let starts = cpu.starts();
-    line!("a second INIT, then starts: {}", cpu.start_up(VECTORS[1]));
+    case!("a second INIT, then starts: {}", cpu.start_up(VECTORS[1]));
     delay(50_000);
-    line!("starts then: {}", cpu.starts() - starts);
+    case!("starts then: {}", cpu.starts() - starts);
 
     first_instruction(cpu);
 
     // A start-up IPI to a CPU that does not wait for one.
     cpu.begin(spin);
     let before = turns();
-    line!("spins: {}", wait_for(|| turns() != before));
+    case!("spins: {}", wait_for(|| turns() != before));
     apic::send(cpu.id, Ipi::StartUp(VECTORS[2]));
     delay(50_000);
     let then = turns();
-    line!(
+    case!(
         "start-up IPI while it runs: starts {}, goes on: {}",
         cpu.starts() - starts,
         wait_for(|| turns() != then)
     );
-    line!("and restarts: {}", cpu.restart(VECTORS[3]));
+    case!("and restarts: {}", cpu.restart(VECTORS[3]));
     if mode == "x2apic" {
         // By the SDM INIT keeps the mode; Bochs goes back to xAPIC mode.
-        line!("in x2APIC mode: {}", cpu.run(enter_x2apic));
+        case!("in x2APIC mode: {}", cpu.run(enter_x2apic));
     }
 }
 
@@ -225,7 +226,7 @@ fn first_instruction(cpu: &rt::smp::Cpu) {
         delay(50_000);
         apic::send(cpu.id, Ipi::StartUp(STUCK));
         delay(50_000);
-        line!("{name} at the start: restarts {}", cpu.restart(VECTORS[1]));
+        case!("{name} at the start: restarts {}", cpu.restart(VECTORS[1]));
     }
 }
 
@@ -246,15 +247,15 @@ fn first_nmi(cpu: &rt::smp::Cpu) {
         delay(20_000);
         apic::send(cpu.id, Ipi::Nmi);
         let comes = wait_for(|| NMIS.load(SeqCst) != 0);
-        line!("first NMI after a start: starts {starts}, halts {halts}, comes {comes}");
+        case!("first NMI after a start: starts {starts}, halts {halts}, comes {comes}");
     }
     trap::set_hook(None);
     cpu.restart(VECTORS[0]);
 }
 
 fn read_apic_of(cpu: &rt::smp::Cpu) {
-    line!("apic read after INIT: {}", cpu.run(read_apic));
+    case!("apic read after INIT: {}", cpu.run(read_apic));
     for (value, offset) in APIC.iter().zip(APIC_REGISTERS) {
-        line!("apic {offset:x} after INIT: {:x}", value.load(SeqCst));
+        case!("apic {offset:x} after INIT: {:x}", value.load(SeqCst));
     }
 }

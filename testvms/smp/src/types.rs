@@ -1,10 +1,11 @@
 //! MTRRs and PAT: each CPU has its own.
 
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use rt::case;
 
 use rt::cpu::{rdmsr, wrmsr};
 
-use crate::{Others, line};
+use crate::Others;
 
 const PAT: u32 = 0x277;
 const DEFAULT_TYPE: u32 = 0x2ff;
@@ -40,12 +41,12 @@ fn put_back(_: usize) {
 pub fn run(others: &Others) {
     let own = REGISTERS.map(rdmsr);
     let first = others.first();
-    line!("types changed on one: {}", first.run(change));
-    line!("types as they were here: {}", own == REGISTERS.map(rdmsr));
+    case!("types changed on one: {}", first.run(change));
+    case!("types as they were here: {}", own == REGISTERS.map(rdmsr));
     for cpu in others.iter() {
         let done = cpu.run(look);
         let seen: [u64; 3] = [0, 1, 2].map(|n: usize| SEEN[n].load(SeqCst));
-        line!("types of cpu {}: {done} {seen:x?}", cpu.index);
+        case!("types of cpu {}: {done} {seen:x?}", cpu.index);
     }
-    line!("types put back: {}", first.run(put_back));
+    case!("types put back: {}", first.run(put_back));
 }

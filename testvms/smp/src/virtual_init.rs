@@ -6,6 +6,7 @@
 //! An INIT that comes in root operation stays pending until VMXOFF or a VM entry.
 
 use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use rt::case;
 
 use rt::apic::{self, Ipi};
 use rt::smp::{Cpu, delay, wait_for};
@@ -13,7 +14,7 @@ use umbra_vmcs::field;
 
 use crate::lab::{self, STEPS};
 use crate::restart::CACHE_BITS;
-use crate::{Others, VECTORS, line};
+use crate::{Others, VECTORS};
 
 /// "Wait for SIPI" of the activity state.
 const WAIT_FOR_SIPI: u64 = 3;
@@ -96,16 +97,16 @@ fn begin(cpu: &Cpu, work: fn(usize)) {
 /// INIT to L2 that runs or halts: exit 3, and the CPU goes on in root operation and out of it.
 fn init_in_l2(cpu: &Cpu, name: &str, work: fn(usize)) {
     begin(cpu, work);
-    line!("{name}: runs {}", wait_for(|| lab::is_running(cpu.index)));
+    case!("{name}: runs {}", wait_for(|| lab::is_running(cpu.index)));
     let starts = cpu.starts();
     // Ignored: it does not wait for one.
     apic::send(cpu.id, Ipi::StartUp(VECTORS[2]));
     delay(20_000);
-    line!("{name}: ignores a start-up IPI: {}", !cpu.is_done());
+    case!("{name}: ignores a start-up IPI: {}", !cpu.is_done());
     apic::send(cpu.id, Ipi::Init);
-    line!("{name}: comes back {}", cpu.wait());
+    case!("{name}: comes back {}", cpu.wait());
     lab::show(name, cpu.index);
-    line!("{name}: starts {}", cpu.starts() - starts);
+    case!("{name}: starts {}", cpu.starts() - starts);
 }
 
 /// Runs them on the first of the others; then L2s in all.
@@ -115,7 +116,7 @@ pub fn run(mode: &str, others: &Others) {
 
     for round in 0..2 {
         begin(cpu, stay_in_root);
-        line!("root operation: enters {}", wait_for(|| step(index) == 1));
+        case!("root operation: enters {}", wait_for(|| step(index) == 1));
         let starts = cpu.starts();
         cpu.prepare(VECTORS[1]);
         apic::send(cpu.id, Ipi::Init);
@@ -123,23 +124,23 @@ pub fn run(mode: &str, others: &Others) {
         apic::send(cpu.id, Ipi::StartUp(VECTORS[1]));
         delay(50_000);
         let turns = TURNS.load(SeqCst);
-        line!(
+        case!(
             "root operation: INIT is blocked: {}, starts {}",
             wait_for(|| TURNS.load(SeqCst) != turns),
             cpu.starts() - starts
         );
         set_step(index, 2);
         delay(50_000);
-        line!(
+        case!(
             "INIT pending at VMXOFF is taken there: {}",
             step(index) != 9
         );
-        line!(
+        case!(
             "root operation: starts after VMXOFF: {}",
             cpu.start_up(VECTORS[1])
         );
         let state = cpu.start_state(VECTORS[1]);
-        line!(
+        case!(
             "root operation {round}: cs {:x} cr0 {:x} cr4 {:x} efer {:x}",
             state.selectors[0],
             state.cr0 & !CACHE_BITS,
@@ -150,11 +151,11 @@ pub fn run(mode: &str, others: &Others) {
     }
 
     begin(cpu, root_then_enter);
-    line!("pending INIT: enters {}", wait_for(|| step(index) == 1));
+    case!("pending INIT: enters {}", wait_for(|| step(index) == 1));
     apic::send(cpu.id, Ipi::Init);
     delay(50_000);
     set_step(index, 2);
-    line!("pending INIT: comes back {}", cpu.wait());
+    case!("pending INIT: comes back {}", cpu.wait());
     lab::show("INIT pending at VM entry", index);
 
     init_in_l2(cpu, "INIT in L2", run_spinning);
@@ -162,7 +163,7 @@ pub fn run(mode: &str, others: &Others) {
 
     for vector in [0x00, 0x42, 0xff] {
         begin(cpu, run_waiting);
-        line!("wait-for-SIPI: enters {}", wait_for(|| step(index) == 1));
+        case!("wait-for-SIPI: enters {}", wait_for(|| step(index) == 1));
         delay(50_000);
         let is_waiting = !cpu.is_done();
         // One that comes before the CPU waits is lost.
@@ -173,13 +174,13 @@ pub fn run(mode: &str, others: &Others) {
             apic::send(cpu.id, Ipi::StartUp(vector));
             delay(50_000);
         }
-        line!(
+        case!(
             "wait-for-SIPI: waits {is_waiting}, comes back {}",
             cpu.wait()
         );
         lab::show("wait-for-SIPI", index);
     }
-    line!(
+    case!(
         "{mode}: restarts after all that: {}",
         cpu.restart(VECTORS[3])
     );
@@ -189,6 +190,6 @@ pub fn run(mode: &str, others: &Others) {
 /// By the SDM INIT keeps the APIC's mode; Bochs goes back to xAPIC mode.
 fn follow_mode(mode: &str, cpu: &Cpu) {
     if mode == "x2apic" {
-        line!("back in x2APIC mode: {}", cpu.run(|_| apic::enter_x2apic()));
+        case!("back in x2APIC mode: {}", cpu.run(|_| apic::enter_x2apic()));
     }
 }

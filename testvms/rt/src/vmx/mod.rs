@@ -37,11 +37,7 @@ impl Vmx {
         if cpu::cpuid(1, 0).ecx & 1 << 5 == 0 {
             return Err("this CPU has no VMX");
         }
-        let control = cpu::rdmsr(FEATURE_CONTROL);
-        if control & 1 == 0 {
-            // SAFETY: locks VMX on, which changes nothing for running code.
-            unsafe { cpu::wrmsr(FEATURE_CONTROL, control | 5) };
-        } else if control & 4 == 0 {
+        if !Self::allow() {
             return Err("the firmware has locked VMX off");
         }
         let caps = VmxCaps::read(cpu::rdmsr);
@@ -78,16 +74,27 @@ impl Vmx {
         self.on().map_err(|error| Stop::Vmx("VMXON", error))
     }
 
-    /// Leaves VMX operation.
-    pub fn leave(&self) -> Result<(), Stop> {
+    /// Leaves VMX operation on this CPU.
+    pub fn leave() -> Result<(), Stop> {
         insn::vmxoff().map_err(|error| Stop::Vmx("VMXOFF", error))?;
         // SAFETY: outside VMX operation the bit has no use here.
         unsafe { cpu::set_cr4(cpu::cr4() & !CR4_VMXE) };
         Ok(())
     }
 
-    /// Sets CR4.VMXE and the fixed bits of CR0 and CR4.
+    /// Has IA32_FEATURE_CONTROL allow VMXON outside SMX on this CPU; `false` where it is locked off.
+    fn allow() -> bool {
+        let control = cpu::rdmsr(FEATURE_CONTROL);
+        if control & 1 == 0 {
+            // SAFETY: locks VMX on, which changes nothing for running code.
+            unsafe { cpu::wrmsr(FEATURE_CONTROL, control | 5) };
+        }
+        control & 1 == 0 || control & 4 != 0
+    }
+
+    /// Allows VMX operation on this CPU, and sets CR4.VMXE and the fixed bits of CR0 and CR4.
     pub fn enable(&self) {
+        Self::allow();
         // SAFETY: the fixed bits are PE, NE, PG and VMXE, which long mode has or does not notice.
         unsafe {
             cpu::set_cr0((cpu::cr0() | self.caps.cr0_fixed0) & self.caps.cr0_fixed1);
