@@ -219,8 +219,7 @@ impl World {
 
     /// Gives L2 its time anew.
     pub(crate) fn wind_timer(&self) {
-        let value = PATIENCE_TICKS >> (self.caps.misc & 31);
-        write(field::VMX_PREEMPTION_TIMER_VALUE, value);
+        self.vm.wind_timer(PATIENCE_TICKS);
     }
 
     pub(crate) fn virtualizes_accesses(&self) -> bool {

@@ -1,11 +1,10 @@
 //! L1 as a hypervisor that answers each exit somehow: it skips, it repairs, it injects.
 
-use rt::print;
-use rt::println;
 use rt::random::Random;
 use rt::vmx::insn::{read, vmread_raw, write};
 use rt::vmx::vm::{Outcome, layout};
 use rt::vmx::{Exit, ept};
+use rt::{more, print, println};
 use umbra_vmcs::controls::Proc;
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field::{self, ALL, Area};
@@ -197,7 +196,7 @@ pub fn show_setup(world: &World) {
             && let Ok(value) = vmread_raw(u64::from(field.encoding()))
             && value != 0
         {
-            println!("  {} = {value:x}", field.name());
+            more!("{} = {value:x}", field.name());
         }
     }
 }

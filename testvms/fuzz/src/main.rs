@@ -17,10 +17,11 @@ mod system;
 mod watch;
 mod world;
 
+use rt::lab::{Choice, Kinds, Stop};
 use rt::random::Random;
 use rt::vmx::Vmx;
-use rt::vmx::vm::Mode;
-use rt::{Boot, apic, println};
+use rt::vmx::vm::{Base, Mode};
+use rt::{Boot, apic, case, println};
 
 use watch::Watch;
 use world::World;
@@ -44,90 +45,60 @@ const BASES: [(Mode, bool); 12] = [
 /// Cases on each base unless the command line says otherwise.
 const CASES: u64 = 150;
 
-/// What the command line asks for.
-struct Choice {
-    cases: u64,
-    seed: u64,
-    /// One case, shown in full.
-    shown: Option<(u64, u64)>,
-    /// No other case is run.
-    alone: bool,
+const WORDS: Kinds = &[&["cases=", "seed=", "case=", "show="]];
+
+/// The case that a word like `case=BASE.N` names.
+fn case_of(choice: &Choice<'_>, name: &str) -> Result<Option<(u64, u64)>, Stop> {
+    let Some(word) = choice.word(name) else {
+        return Ok(None);
+    };
+    let parts = word[name.len()..].split_once('.');
+    let case = parts.and_then(|(base, case)| Some((base.parse().ok()?, case.parse().ok()?)));
+    case.map(Some).ok_or(Stop::Value(word, "BASE.N"))
 }
 
-impl Choice {
-    /// Err is the word that is none.
-    fn read(boot: &Boot) -> Result<Self, &'static str> {
-        let mut choice = Self {
-            cases: CASES,
-            seed: 1,
-            shown: None,
-            alone: false,
-        };
-        for word in boot.words() {
-            let (name, value) = word.split_once('=').ok_or(word)?;
-            let number = |text: &str| text.parse().map_err(|_| word);
-            match name {
-                "cases" => choice.cases = number(value)?,
-                "seed" => choice.seed = number(value)?,
-                "case" | "show" => {
-                    let (base, case) = value.split_once('.').ok_or(word)?;
-                    choice.shown = Some((number(base)?, number(case)?));
-                    choice.alone = name == "case";
-                }
-                _ => return Err(word),
-            }
-        }
-        Ok(choice)
-    }
-}
-
-fn main(boot: &Boot) {
-    let choice = match Choice::read(boot) {
-        Ok(choice) => choice,
-        Err(word) => {
-            println!("fuzz: unknown word '{word}'; give cases=N, seed=N, case=BASE.N, show=BASE.N");
-            return;
-        }
-    };
-    let Some(vmx) = Vmx::start("fuzz") else {
-        return;
-    };
+fn main(boot: &Boot) -> Result<(), Stop> {
+    let choice = Choice::read(boot, WORDS)?;
+    let cases_on_each = choice.number("cases=")?.unwrap_or(CASES);
+    let run_seed: u64 = choice.number("seed=")?.unwrap_or(1);
+    let alone = case_of(&choice, "case=")?;
+    let shown = alone.or(case_of(&choice, "show=")?);
+    let vmx = Vmx::prepare()?;
+    vmx.enter()?;
     apic::enable();
     let mut world = World::new(&vmx);
-    let (mut cases, mut exits) = (0, 0);
+    let mut exits = 0;
     let mut reasons = [0u32; 80];
     for (base, (mode, with_ept)) in (0..).zip(BASES) {
         if !world.vm.can(mode, with_ept) {
             continue;
         }
-        for case in 0..choice.cases {
-            let shows = choice.shown == Some((base, case));
-            if choice.alone && !shows {
+        for case in 0..cases_on_each {
+            let shows = shown == Some((base, case));
+            if alone.is_some() && !shows {
                 continue;
             }
             let mut watch = Watch::new(shows);
-            let seed = choice.seed << 40 ^ base << 32 ^ case;
+            let seed = run_seed << 40 ^ base << 32 ^ case;
             let mut random = Random::new((seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
             world.make(mode, with_ept, &mut random);
             if shows {
                 host::show_setup(&world);
             }
             let last = host::run(&mut world, &mut random, &mut watch, &mut reasons);
-            let ept = if with_ept { "ept" } else { "no-ept" };
-            println!(
-                "{base}.{case} {} {ept} {} {last} {:016x}",
-                mode.name(),
+            case!(
+                "{base}.{case} {}: {} {last} {:016x}",
+                Base(mode, with_ept),
                 watch.exits,
                 watch.hash()
             );
-            cases += 1;
             exits += watch.exits;
         }
     }
-    rt::print!("exits by reason:");
+    rt::print!("fuzz: {exits} exits, by reason");
     for (reason, count) in reasons.iter().enumerate().filter(|(_, count)| **count != 0) {
         rt::print!(" {reason}:{count}");
     }
     println!();
-    println!("fuzz: {cases} cases, {exits} exits");
+    Ok(())
 }

@@ -118,7 +118,7 @@ impl Watch {
             let value = read(at);
             sum = sum.rotate_left(7) ^ value.wrapping_mul(0x9e37_79b9_7f4a_7c15);
             if self.shows && value != 0 && (0xa000..0x1_0000).contains(&name) {
-                rt::println!("  {:x}: {value:x}", name + at);
+                rt::more!("{:x}: {value:x}", name + at);
             }
         }
         let _ = writeln!(self, "  memory {name:x}: {sum:x}");
