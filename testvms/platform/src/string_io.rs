@@ -75,9 +75,10 @@ pub fn run() {
     let window = Window::open();
     let page = Page::alloc(1);
     let at = page.address();
-    page.write_bytes(0, b"OUTS upwards\n");
-    page.write_bytes(0x80, b"\nsdrawnwod STUO");
-    page.write_bytes(4096 - 9, b"faulting\n");
+    // Each a line of the transcript that belongs to a case.
+    page.write_bytes(0, b"  OUTSB, up.\n");
+    page.write_bytes(0x80, b"\n.nwod ,BSTUO  ");
+    page.write_bytes(4096 - 9, b"  fault.\n");
     wait_for_line();
     let up = rep_outsb(DATA, at, 13);
     wait_for_line();
@@ -86,6 +87,7 @@ pub fn run() {
     let down = rep_outsb_down(DATA, at + 0x8e, 15);
     wait_for_line();
     show("REP OUTSB, DF", at + 0x8e, &down);
+    rt::print!("  OUTSB");
     wait_for_line();
     let one = one_outsb(DATA, at + 12, 9);
     wait_for_line();
