@@ -2,12 +2,12 @@
 
 use core::fmt::Arguments;
 
-use rt::println;
 use rt::vmx::insn::{vmread_raw, vmwrite_raw};
-use rt::vmx::vm::{Mode, Outcome, Vm, layout};
+use rt::vmx::vm::{Base, Mode, Outcome, Vm, layout};
 use rt::vmx::{Vmx, insn};
+use rt::{begin_case, case, report};
 use umbra_vmcs::VmxCaps;
-use umbra_vmcs::controls::{Entry, Exit, Pin, Proc, Proc2};
+use umbra_vmcs::controls::{Entry, Exit, Proc, Proc2};
 use umbra_vmcs::field::{self, ALL, Area, FIELD_COUNT, Field};
 
 use rt::page::Page;
@@ -15,9 +15,6 @@ use rt::page::Page;
 use crate::errata;
 use crate::judge::{Judge, agree};
 use crate::show::Short;
-
-/// Preemption-timer ticks after which an L2 that does nothing is stopped, in TSC ticks.
-const PATIENCE_TICKS: u64 = 20_000_000;
 
 /// What a run is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -73,13 +70,6 @@ pub struct Lab {
     start_rip: u64,
     judge: Judge,
     purpose: Purpose,
-    /// Cases left out of the transcript, or run for their own sake, as Bochs errs there.
-    pub errata: u32,
-    /// Cases in which the machine and the rule table disagree.
-    pub disagreements: u32,
-    /// Cases run.
-    pub cases: u32,
-    group_cases: u32,
 }
 
 impl Lab {
@@ -110,10 +100,6 @@ impl Lab {
             start_rip: 0,
             judge: Judge::new(vmx_caps),
             purpose,
-            errata: 0,
-            disagreements: 0,
-            cases: 0,
-            group_cases: 0,
         }
     }
 
@@ -127,12 +113,7 @@ impl Lab {
         if !self.can(mode, with_ept) {
             return false;
         }
-        println!(
-            "== {group} {} {}",
-            mode.name(),
-            if with_ept { "ept" } else { "no-ept" }
-        );
-        self.group_cases = 0;
+        report::group(format_args!("{group} {}", Base(mode, with_ept)));
         self.refresh(mode, with_ept);
         self.run(format_args!("base"));
         true
@@ -154,19 +135,14 @@ impl Lab {
 
     /// Counts a case that does not enter L2, and prints its line.
     pub fn record(&mut self, id: Arguments<'_>, outcome: impl core::fmt::Display) {
-        self.cases += 1;
-        self.group_cases += 1;
         if self.purpose == Purpose::Transcript {
-            println!("{id} {outcome}");
+            case!("{id}: {outcome}");
         }
     }
 
-    /// Ends a group: the base must still work, and the count is printed.
+    /// Ends a group: the base must still work.
     pub fn end(&mut self) {
         self.run(format_args!("base"));
-        if self.purpose == Purpose::Transcript {
-            println!("{} cases", self.group_cases);
-        }
     }
 
     /// Whatever of L2's memory has no purpose is INT3, which exits, so that no L2 runs away.
@@ -196,7 +172,7 @@ impl Lab {
     /// field that a control under test uses has a good value.
     fn improve(&mut self) {
         let vm = &self.vm;
-        vm.pin(Pin::ACTIVATE_PREEMPTION_TIMER, Pin::empty());
+        vm.bound();
         vm.exit_controls(Exit::LOAD_PAT, Exit::empty());
         vm.entry_controls(Entry::LOAD_PAT, Entry::empty());
         if self.caps.offers_proc(Proc::ACTIVATE_SECONDARY_CONTROLS) {
@@ -205,11 +181,6 @@ impl Lab {
         let pages = &self.pages;
         let pat = rt::cpu::rdmsr(0x277);
         for (field, value) in [
-            (field::EXCEPTION_BITMAP, 0xffff_ffff),
-            (
-                field::VMX_PREEMPTION_TIMER_VALUE,
-                PATIENCE_TICKS >> (self.caps.misc & 31),
-            ),
             (field::VIRTUAL_APIC_ADDRESS, pages.virtual_apic.address()),
             (field::APIC_ACCESS_ADDRESS, pages.apic_access.address()),
             (
@@ -300,22 +271,19 @@ impl Lab {
 
     /// Runs the case, prints its line, and takes every mutation back.
     pub fn run(&mut self, id: Arguments<'_>) {
-        self.cases += 1;
-        self.group_cases += 1;
         if let Some(field) = self.lacks.take() {
             if self.purpose == Purpose::Transcript {
-                println!("{id} no {:x}", field.encoding());
+                report::lacks(format_args!("{id}: field {:x}", field.encoding()));
             }
             self.restore(false);
             return;
         }
         let broken = self.judge.first_broken(|field| self.get(field));
         let is_erratum = broken.is_some_and(|rule| errata::has(rule.id));
-        self.errata += u32::from(is_erratum);
         let rule = broken.map_or("none", |rule| rule.id);
         match self.purpose {
             Purpose::Transcript if is_erratum => {
-                println!("{id} erratum {rule}");
+                report::erratum(format_args!("{id}: {rule}"));
                 self.restore(false);
                 return;
             }
@@ -326,15 +294,14 @@ impl Lab {
             _ => {}
         }
         let outcome = self.vm.run();
+        let shown = Short(&outcome, self.start_rip);
         if self.purpose != Purpose::Transcript {
-            if !agree(broken, &outcome) {
-                self.disagreements += 1;
-                println!("{id} {} breaks {rule}", Short(&outcome, self.start_rip));
-            }
+            let is_right = agree(broken, &outcome);
+            report::check(format_args!("{id}: {shown} breaks {rule}"), is_right);
             self.restore(!matches!(outcome, Outcome::Failed(_)));
             return;
         }
-        rt::print!("{id} {}", Short(&outcome, self.start_rip));
+        begin_case!("{id}: {shown}");
         let entered = match outcome {
             Outcome::Exit(exit) => !exit.is_entry_failure(),
             Outcome::HostFault(_) => true,
@@ -343,7 +310,7 @@ impl Lab {
         if entered {
             self.print_changes();
         }
-        println!();
+        rt::println!();
         self.restore(entered);
     }
 

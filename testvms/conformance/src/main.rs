@@ -25,15 +25,13 @@ mod state;
 mod vmxon;
 
 use lab::{Lab, Purpose};
+use rt::Boot;
+use rt::lab::{Choice, Group, Kinds, Stop, names};
 use rt::vmx::Vmx;
-use rt::{Boot, println};
 
 rt::entry!(main);
 
-/// A group: its word on the command line and what it runs.
-type Group = (&'static str, fn(&mut Lab));
-
-const GROUPS: [Group; 14] = [
+const GROUPS: [Group<Lab>; 14] = [
     ("controls", controls::run),
     ("addresses", addresses::run),
     ("eptp", eptp::run),
@@ -53,43 +51,19 @@ const GROUPS: [Group; 14] = [
 /// The words that compare the machine with the rule table, instead of writing a transcript.
 const PURPOSES: [(&str, Purpose); 2] = [("errata", Purpose::Errata), ("rules", Purpose::Rules)];
 
-fn main(boot: &Boot) {
-    let is_group = |word: &str| GROUPS.iter().any(|(name, _)| *name == word);
-    let is_purpose = |word: &str| PURPOSES.iter().any(|(name, _)| *name == word);
-    if let Some(word) = boot
-        .words()
-        .find(|word| !is_group(word) && !is_purpose(word))
-    {
-        rt::print!("conformance: unknown word '{word}'; the groups are");
-        for (name, _) in GROUPS {
-            rt::print!(" {name}");
-        }
-        println!();
-        return;
-    }
-    let Some(vmx) = Vmx::start("conformance") else {
-        return;
-    };
-    let named = PURPOSES
-        .iter()
-        .find(|(name, _)| boot.words().any(|word| word == *name));
+const WORDS: Kinds = &[&names(&GROUPS), &names(&PURPOSES)];
+
+fn main(boot: &Boot) -> Result<(), Stop> {
+    let choice = Choice::read(boot, WORDS)?;
+    let vmx = Vmx::prepare()?;
+    vmx.enter()?;
+    let named = PURPOSES.iter().find(|(name, _)| choice.names(name));
     let purpose = named.map_or(Purpose::Transcript, |(_, purpose)| *purpose);
     let mut lab = Lab::new(vmx, purpose);
-    let names_none = !boot.words().any(is_group);
     for (name, group) in GROUPS {
-        if names_none || boot.words().any(|word| word == name) {
+        if choice.has(name) {
             group(&mut lab);
         }
     }
-    match purpose {
-        Purpose::Transcript => println!("{} cases left out as errata", lab.errata),
-        Purpose::Errata => {
-            println!(
-                "{} errata, {} not as the rules say",
-                lab.errata, lab.disagreements
-            );
-        }
-        Purpose::Rules => println!("{} not as the rules say", lab.disagreements),
-    }
-    println!("conformance: {} cases", lab.cases);
+    Ok(())
 }

@@ -5,7 +5,7 @@
 
 use rt::gdt;
 use rt::page::Page;
-use rt::println;
+use rt::report;
 use rt::run::{self, Place};
 use rt::trap::Fault;
 use rt::vmx::insn::{self, vmread_raw};
@@ -221,7 +221,7 @@ pub fn run(lab: &mut Lab) {
     }
     let bench = Bench::new(lab);
     for has_current in [true, false] {
-        println!("current {has_current}");
+        report::group(format_args!("operands, current {has_current}"));
         for insn in &INSNS {
             addresses(lab, &bench, insn, has_current);
         }
@@ -433,7 +433,7 @@ fn pointers(lab: &mut Lab, bench: &Bench) {
             let is = |address| if current == address { "yes" } else { "no" };
             let (other, none) = (is(bench.other.address()), is(u64::MAX));
             lab.record(
-                format_args!("  own {}", is(own)),
+                format_args!("own {}", is(own)),
                 format_args!("other {other} none {none}"),
             );
         }

@@ -12,7 +12,7 @@ pub use insn::VmxError;
 pub use vm::{Outcome, Vm};
 
 use crate::stop::Stop;
-use crate::{cpu, page::Page, println};
+use crate::{cpu, page::Page};
 use umbra_arch::msr;
 use umbra_vmcs::VmxCaps;
 
@@ -44,18 +44,6 @@ impl Vmx {
         let region = Page::alloc(1);
         region.write(0, caps.revision());
         Ok(Self { caps, region })
-    }
-
-    /// VMX operation; where there is none, `program` says why in one line.
-    pub fn start(program: &str) -> Option<Self> {
-        let vmx = Self::prepare()
-            .inspect_err(|why| println!("{program}: {why}"))
-            .ok()?;
-        vmx.enable();
-        vmx.on()
-            .inspect_err(|error| println!("{program}: VMXON: {error}"))
-            .ok()?;
-        Some(vmx)
     }
 
     /// As [`Vmx::prepare`], for a program whose L2 needs EPT.
