@@ -2,6 +2,7 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 
+use rt::lab::Stop;
 use rt::smp::{self, Cpu};
 use rt::vmx::Vmx;
 use rt::{acpi, apic, cpu, println};
@@ -24,7 +25,7 @@ static IS_OVER: AtomicBool = AtomicBool::new(false);
 static OTHERS: AtomicU64 = AtomicU64::new(0);
 
 /// Measures with one CPU, then with one more each time.
-pub fn run() {
+pub fn run() -> Result<(), Stop> {
     let own = cpu::cpuid(1, 0).ebx >> 24;
     let ids = acpi::apic_ids().filter(|id| *id != own).take(MOST - 1);
     apic::enable();
@@ -34,22 +35,23 @@ pub fn run() {
         let cpu = Cpu::new(index, id);
         READY.store(0, SeqCst);
         if !cpu.restart(VECTOR) {
-            return println!("bench: CPU {index} does not start");
+            return Err("a CPU does not start".into());
         }
         cpu.begin(keep_busy);
         if !smp::wait_for(|| READY.load(SeqCst) == 1) {
-            return println!("bench: CPU {index} does not come to its L2");
+            return Err("a CPU does not come to its L2".into());
         }
         measure(index + 1, pointer);
     }
     IS_OVER.store(true, SeqCst);
+    Ok(())
 }
 
 /// VMX operation on the CPU that runs this, and an L2 of its own at its first exit; gives its EPT pointer.
 fn prepare() -> u64 {
     let vmx = Vmx::prepare().expect("a CPU with VMX");
     let mut bench = Bench::new(vmx);
-    bench.enter_vmx();
+    bench.vmx.enter().expect("VMXON with a good region");
     bench.start(&CPUID, 0, 0)
 }
 

@@ -11,6 +11,7 @@ mod measures;
 mod rounds;
 mod toucher;
 
+use rt::lab::{Choice, Group, Kinds, Stop, names};
 use rt::vmx::Vmx;
 use rt::vmx::insn::write;
 use rt::vmx::vm::{Mode, Vm, layout};
@@ -19,10 +20,7 @@ use umbra_vmcs::field;
 
 rt::entry!(main);
 
-/// A measure: its word on the command line and what it runs.
-type Measure = (&'static str, fn(&mut Bench));
-
-const MEASURES: [Measure; 11] = [
+const MEASURES: [Group<Bench>; 11] = [
     ("exit", Bench::exit),
     ("instructions", Bench::instructions),
     ("turns", Bench::turns),
@@ -40,38 +38,21 @@ const LEDGER: &str = "ledger";
 /// The word for what needs several CPUs.
 const CPUS: &str = "cpus";
 
-fn main(boot: &Boot) {
-    for word in boot.words() {
-        if word != CPUS && !MEASURES.iter().any(|(name, _)| *name == word) {
-            println!("bench: unknown word '{word}'; give names of measures");
-            return;
-        }
+const WORDS: Kinds = &[&names(&MEASURES), &[CPUS]];
+
+fn main(boot: &Boot) -> Result<(), Stop> {
+    let choice = Choice::read(boot, WORDS)?;
+    if choice.names(CPUS) {
+        return cpus::run();
     }
-    if boot.words().any(|word| word == CPUS) {
-        cpus::run();
-        println!("bench: done");
-        return;
-    }
-    let vmx = match Vmx::prepare() {
-        Ok(vmx) if vmx.has_ept() => vmx,
-        Ok(_) => {
-            println!("bench: this CPU has no EPT");
-            return;
-        }
-        Err(why) => {
-            println!("bench: {why}");
-            return;
-        }
-    };
-    let mut bench = Bench::new(vmx);
-    bench.enter_vmx();
+    let mut bench = Bench::new(Vmx::prepare_with_ept()?);
+    bench.vmx.enter()?;
     for (name, measure) in MEASURES {
-        if name != LEDGER && boot.words().next().is_none() || boot.words().any(|word| word == name)
-        {
+        if choice.has(name) && (name != LEDGER || choice.names(LEDGER)) {
             measure(&mut bench);
         }
     }
-    println!("bench: done");
+    Ok(())
 }
 
 /// L1's VMX operation and its L2.
@@ -90,12 +71,6 @@ impl Bench {
     pub fn new(vmx: Vmx) -> Self {
         let vm = Vm::new(&vmx);
         Self { vmx, vm }
-    }
-
-    /// VMX operation on the CPU that runs this.
-    pub fn enter_vmx(&self) {
-        self.vmx.enable();
-        self.vmx.on().expect("VMXON with a good region");
     }
 
     /// L2 anew in front of `code`, with EPT flags in its pointer; it runs to its first exit.

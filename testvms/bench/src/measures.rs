@@ -1,8 +1,8 @@
 //! What is measured on one CPU.
 
-use rt::println;
 use rt::vmx::ept::{ALL, LARGE, WRITE_BACK};
 use rt::vmx::vm::layout;
+use rt::{println, report};
 use umbra_vmcs::controls::Proc2;
 
 use crate::instructions::{self, ROW};
@@ -182,7 +182,7 @@ impl Bench {
     /// Pages side by side with accessed and dirty flags on: none set, as KVM sets them, a first write.
     pub fn flags(&mut self) {
         if self.vmx.caps.ept_vpid & 1 << 21 == 0 {
-            println!("bench: accessed and dirty flags are not offered");
+            report::lacks(format_args!("accessed and dirty flags"));
             return;
         }
         let set = FLAGGED + (1 << 29);
@@ -217,7 +217,7 @@ impl Bench {
     /// 64 MiB by 2 MiB pages, each 4 KiB read once, another 64 MiB of L2's each round.
     pub fn large(&mut self) {
         if self.vmx.caps.ept_vpid & 1 << 16 == 0 {
-            println!("bench: 2 MiB pages are not offered");
+            report::lacks(format_args!("2 MiB pages"));
             return;
         }
         let step = 2 << 20;

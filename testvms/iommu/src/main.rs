@@ -8,8 +8,9 @@ mod pci;
 
 use devices::{Edu, Nic};
 use mmio::{Mmio, Pool};
+use rt::lab::{Choice, Stop};
 use rt::page::Page;
-use rt::{Boot, println};
+use rt::{Boot, case, println, report};
 use umbra_iommu::context::{Contexts, DOMAIN};
 use umbra_iommu::dmar::Dmar;
 use umbra_iommu::fault::Fault;
@@ -24,50 +25,25 @@ rt::entry!(main);
 /// What the machine has of memory, as far as this program uses it.
 const MEMORY_END: u64 = 1 << 28;
 
-/// Counts what was checked.
-#[derive(Default)]
-struct Checks {
-    done: u32,
-    wrong: u32,
+/// Prints what was asked and whether it is so, which it has to be.
+fn is(what: &str, right: bool) {
+    case!("{what}: {right}");
+    report::check(format_args!("{what}"), right);
 }
 
-impl Checks {
-    fn is(&mut self, what: &str, right: bool) {
-        self.done += 1;
-        if !right {
-            self.wrong += 1;
-        }
-        println!("iommu: {what}: {}", if right { "ok" } else { "WRONG" });
-    }
-}
-
-fn main(boot: &Boot) {
-    if let Some(word) = boot.words().next() {
-        println!("iommu: unknown word '{word}'; there are none");
-        return;
-    }
-    let Some(table) = rt::acpi::find(*b"DMAR") else {
-        println!("iommu: this machine has no DMAR table");
-        return;
-    };
-    let dmar = match Dmar::parse(table) {
-        Ok(dmar) => dmar,
-        Err(why) => {
-            println!("iommu: {why}");
-            return;
-        }
-    };
-    let Some(edu) = Edu::find() else {
-        println!("iommu: this machine has no edu device");
-        return;
-    };
-    let mut checks = Checks::default();
-    if let Err(why) = run(&dmar, &edu, &mut checks) {
+fn main(boot: &Boot) -> Result<(), Stop> {
+    Choice::read(boot, &[])?;
+    let table = rt::acpi::find(*b"DMAR").ok_or("this machine has no DMAR table")?;
+    let dmar = Dmar::parse(table).map_err(|why| {
         println!("iommu: {why}");
-        checks.wrong += 1;
-    }
-    println!("iommu: {} checks, {} wrong", checks.done, checks.wrong);
+        Stop::Machine("the DMAR table cannot be used")
+    })?;
+    let edu = Edu::find().ok_or("this machine has no edu device")?;
+    run(&dmar, &edu)
 }
+
+const NO_ROOM: Stop = Stop::Machine("too few pages for the tables");
+const STUCK: Stop = Stop::Machine("the unit is stuck");
 
 const MAGIC: u64 = 0x1122_3344_5566_7788;
 const SECRET: u64 = 0x5ec2_e75e_c2e7_0000;
@@ -148,21 +124,21 @@ impl Lab<'_> {
     }
 }
 
-fn run(dmar: &Dmar, edu: &Edu, checks: &mut Checks) -> Result<(), Stop> {
+fn run(dmar: &Dmar, edu: &Edu) -> Result<(), Stop> {
     println!(
         "iommu: {} bits, units {}, reserved regions {}",
         dmar.address_bits,
         dmar.units.len(),
         dmar.reserved.len()
     );
-    let entry = dmar.units.first().ok_or(Stop("no unit"))?;
+    let entry = dmar.units.first().ok_or(Stop::Machine("no unit"))?;
     let registers = Mmio::new(entry.registers.start_hpa);
     let unit = Unit::open(registers, entry.register_bytes()).map_err(|why| {
         println!("iommu: the unit: {why}");
-        Stop("the unit cannot be used")
+        Stop::Machine("the unit cannot be used")
     })?;
     let caps = *unit.caps();
-    let format = Format::of(&caps).ok_or(Stop("no width"))?;
+    let format = Format::of(&caps).ok_or(Stop::Machine("no width"))?;
     println!(
         "iommu: levels {}, bits {}, queue {}, caching mode {}, coherent {}, regions {}",
         format.levels.count(),
@@ -184,18 +160,18 @@ fn run(dmar: &Dmar, edu: &Edu, checks: &mut Checks) -> Result<(), Stop> {
         scratch: Page::alloc(1),
     };
 
-    checks.is(
+    is(
         "without translation a device reaches every page",
         lab.attempt(&memory.hidden).went_through(),
     );
 
     let mut tables = Pool::default();
-    let all = Range::touching(0, MEMORY_END - 1).ok_or(Stop("no memory"))?;
-    let reach = plan::reach(dmar, [all], &[hidden]).map_err(|_| Stop("no plan"))?;
+    let all = Range::touching(0, MEMORY_END - 1).ok_or(Stop::Machine("no memory"))?;
+    let reach = plan::reach(dmar, [all], &[hidden]).map_err(|_| Stop::Machine("no plan"))?;
     let domain = SecondLevel::identity(&mut tables, format, &reach).map_err(|_| NO_ROOM)?;
     let contexts = Contexts::all_through(&mut tables, &domain).map_err(|_| NO_ROOM)?;
     if lab.unit.protect(hidden).map_err(|_| STUCK)? {
-        checks.is(
+        is(
             "a protected region keeps it out at once",
             !lab.attempt(&memory.hidden).has_written,
         );
@@ -203,8 +179,8 @@ fn run(dmar: &Dmar, edu: &Edu, checks: &mut Checks) -> Result<(), Stop> {
     lab.unit
         .confine(&mut tables, &contexts)
         .map_err(|_| STUCK)?;
-    checks.is("the unit translates", lab.unit.is_translating());
-    checks.is(
+    is("the unit translates", lab.unit.is_translating());
+    is(
         "a page of L1's is open",
         lab.attempt(&memory.open).went_through(),
     );
@@ -215,14 +191,14 @@ fn run(dmar: &Dmar, edu: &Edu, checks: &mut Checks) -> Result<(), Stop> {
     {
         println!("iommu: reason {}: {}", fault.reason, fault.reason_name());
     }
-    checks.is(
+    is(
         "a hidden page is closed, and the device named",
         attempt.was_blocked(edu.source, memory.hidden.address()),
     );
 
-    take_away(&mut lab, &mut tables, &domain, &memory, checks)?;
+    take_away(&mut lab, &mut tables, &domain, &memory)?;
     if let Some(nic) = Nic::find() {
-        network(&nic, &mut lab, &memory, checks);
+        network(&nic, &mut lab, &memory);
     }
     Ok(())
 }
@@ -233,7 +209,6 @@ fn take_away(
     tables: &mut Pool,
     domain: &SecondLevel,
     memory: &Memory,
-    checks: &mut Checks,
 ) -> Result<(), Stop> {
     let page = &memory.taken;
     let range = page_range(page)?;
@@ -248,25 +223,25 @@ fn take_away(
     lab.unit
         .invalidate(tables, What::Everything)
         .map_err(|_| STUCK)?;
-    checks.is("it is open", lab.attempt(page).went_through());
+    is("it is open", lab.attempt(page).went_through());
     domain.take_away(tables, range).map_err(|_| NO_ROOM)?;
-    checks.is(
+    is(
         "taken away, it is known until the unit forgets",
         lab.attempt(page).went_through(),
     );
     lab.unit.invalidate(tables, forget).map_err(|_| STUCK)?;
     let attempt = lab.attempt(page);
-    checks.is(
+    is(
         "then it is closed",
         attempt.was_blocked(lab.edu.source, page.address()),
     );
-    checks.is(
+    is(
         "its neighbour is open",
         lab.attempt(&memory.open).went_through(),
     );
     domain.give_back(tables, range).map_err(|_| NO_ROOM)?;
     lab.unit.invalidate(tables, forget).map_err(|_| STUCK)?;
-    checks.is("given back, it is open", lab.attempt(page).went_through());
+    is("given back, it is open", lab.attempt(page).went_through());
     // By domain and by context, the other two ways to forget.
     for (name, forget) in [
         ("a domain", What::Domain(DOMAIN)),
@@ -277,7 +252,7 @@ fn take_away(
         lab.unit.invalidate(tables, forget).map_err(|_| STUCK)?;
         let attempt = lab.attempt(page);
         println!("iommu: after {name} is forgotten");
-        checks.is(
+        is(
             "it is closed",
             attempt.was_blocked(lab.edu.source, page.address()),
         );
@@ -288,18 +263,18 @@ fn take_away(
 }
 
 /// A second device of another kind.
-fn network(nic: &Nic, lab: &mut Lab<'_>, memory: &Memory, checks: &mut Checks) {
+fn network(nic: &Nic, lab: &mut Lab<'_>, memory: &Memory) {
     lab.fault();
     Nic::prepare(&memory.open);
     nic.send(memory.open.address());
-    checks.is(
+    is(
         "a network card reads its ring in an open page",
         Nic::is_done(&memory.open) && lab.fault().is_none(),
     );
     Nic::prepare(&memory.hidden);
     nic.send(memory.hidden.address());
     let fault = lab.fault();
-    checks.is(
+    is(
         "and not in a hidden one",
         !Nic::is_done(&memory.hidden)
             && fault.is_some_and(|f| {
@@ -309,17 +284,5 @@ fn network(nic: &Nic, lab: &mut Lab<'_>, memory: &Memory, checks: &mut Checks) {
 }
 
 fn page_range(page: &Page) -> Result<Range, Stop> {
-    Range::touching(page.address(), page.address() + 4095).ok_or(Stop("no page"))
-}
-
-/// Why the run ends early.
-struct Stop(&'static str);
-
-const NO_ROOM: Stop = Stop("too few pages for the tables");
-const STUCK: Stop = Stop("the unit is stuck");
-
-impl core::fmt::Display for Stop {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(self.0)
-    }
+    Range::touching(page.address(), page.address() + 4095).ok_or(Stop::Machine("no page"))
 }

@@ -79,21 +79,10 @@ impl<'a> Choice<'a> {
     }
 }
 
-/// What a main function returns.
-pub trait Ending {
-    /// Prints the last line of the program of this name, or why it stopped.
-    fn conclude(self, program: &str);
-}
-
-impl Ending for () {
-    fn conclude(self, _: &str) {}
-}
-
-impl Ending for Result<(), Stop> {
-    fn conclude(self, program: &str) {
-        match self {
-            Ok(()) => report::end(program),
-            Err(stop) => println!("{program}: {stop}"),
-        }
+/// Prints the last line of the program of this name, or why it stopped.
+pub fn conclude(program: &str, ending: Result<(), Stop>) {
+    match ending {
+        Ok(()) => report::end(program),
+        Err(stop) => println!("{program}: {stop}"),
     }
 }

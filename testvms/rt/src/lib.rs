@@ -41,7 +41,7 @@ macro_rules! entry {
         /// Called by the run-time once the machine is in 64-bit mode.
         #[unsafe(no_mangle)]
         fn testvm_main(boot: &$crate::Boot) {
-            $crate::lab::Ending::conclude($main(boot), env!("CARGO_BIN_NAME"));
+            $crate::lab::conclude(env!("CARGO_BIN_NAME"), $main(boot));
         }
     };
 }
