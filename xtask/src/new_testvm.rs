@@ -35,34 +35,58 @@ const MAIN: &str = r#"//! NAME: WHAT IT IS ABOUT.
 #![no_std]
 #![no_main]
 
+use rt::lab::{Choice, Group, Kinds, Stop, names};
+use rt::vmx::Vmx;
 use rt::vmx::vm::{Mode, Vm, layout};
-use rt::vmx::{Outcome, Vmx};
-use rt::{Boot, println};
+use rt::{Boot, case, report};
+use umbra_vmcs::exit::Reason;
 
 rt::entry!(main);
 
-/// CPUID.
-const CODE: &[u8] = &[0x0f, 0xa2];
+/// What the groups work on.
+struct Bench {
+    vmx: Vmx,
+    vm: Vm,
+}
 
-fn main(_boot: &Boot) {
-    let vmx = match Vmx::prepare() {
-        Ok(vmx) => vmx,
-        Err(why) => {
-            println!("NAME: {why}");
-            return;
+const GROUPS: [Group<Bench>; 1] = [("cpuid", cpuid)];
+
+/// The words of the command line.
+const WORDS: Kinds = &[&names(&GROUPS)];
+
+/// CPUID, with VMCALL behind it.
+const CODE: &[u8] = &[0x0f, 0xa2, 0x0f, 0x01, 0xc1];
+
+fn main(boot: &Boot) -> Result<(), Stop> {
+    let choice = Choice::read(boot, WORDS)?;
+    let vmx = Vmx::prepare()?;
+    vmx.enter()?;
+    let vm = Vm::new(&vmx);
+    let mut bench = Bench { vmx, vm };
+    for (name, run) in GROUPS {
+        if choice.has(name) {
+            report::group(format_args!("{name}"));
+            run(&mut bench);
         }
-    };
-    vmx.enable();
-    vmx.on().expect("VMXON with a good region");
-    let mut vm = Vm::new(&vmx);
-    vm.reset(Mode::Long, vmx.has_ept());
-    vm.memory.write_bytes(layout::CODE, CODE);
-    vm.jump(0);
-    match vm.run() {
-        Outcome::Exit(exit) => println!("CPUID: exit reason {}", exit.basic()),
-        other => println!("CPUID: {other}"),
     }
-    println!("NAME: 1 cases");
+    Ok(())
+}
+
+/// CPUID exits, and L2 goes on behind it.
+fn cpuid(bench: &mut Bench) {
+    let vm = &mut bench.vm;
+    vm.reset(Mode::Long, bench.vmx.has_ept());
+    vm.bound();
+    vm.memory.write_bytes(layout::CODE, CODE);
+    for expected in [Reason::Cpuid, Reason::Vmcall] {
+        let outcome = vm.run();
+        case!("{}: {outcome}", expected.name());
+        let Some(exit) = outcome.exit() else {
+            return report::check(format_args!("an exit"), false);
+        };
+        report::check(format_args!("its reason"), exit.known() == Some(expected));
+        vm.skip(&exit);
+    }
 }
 "#;
 
@@ -70,12 +94,13 @@ const README: &str = r#"# NAME
 
 WHAT IT IS ABOUT: what it asks of VMX, and under which titles the SDM answers.
 
-| case | SDM |
-|---|---|
-| CPUID exits, whatever the controls say | "Instructions That Cause VM Exits Unconditionally" |
+| group | what it covers | sections of the SDM |
+|---|---|---|
+| `cpuid` | CPUID exits, whatever the controls say | "Instructions That Cause VM Exits Unconditionally" |
 
-It prints nothing that may differ between the bare machine and Umbra: no addresses, no
-ticks.
+## How a line reads
+As `docs/testing.md` has it under "How a transcript reads". Nothing is printed that may differ
+between the bare machine and Umbra: no addresses, no ticks.
 "#;
 
 const DECLARATION: &str = r#"
@@ -85,8 +110,13 @@ group = "NAME"
 guest = "NAME"
 same_at_depths = [1, 2]
 ticks = "2G" # to be measured: twice what its longest run takes
-lines = ['^NAME: \d+ cases$']
+lines = ['^NAME: 2 cases, 2 checks, 0 wrong']
 "#;
+
+/// A row of the table of test VMs.
+const ROW: &str = "| `testvms/NAME` | WHAT IT IS ABOUT |\n";
+/// What is in front of that table's rows.
+const TABLE: &str = "| folder | what it is about |\n|---|---|\n";
 
 /// Makes the test VM `name` in the checkout at `root`, and declares it.
 ///
@@ -123,6 +153,11 @@ pub fn make(root: &Path, name: &str) -> Result<()> {
     }
     let members = with_member(&members, name)
         .with_context(|| format!("{} has no list of members", workspace.display()))?;
+    let page = root.join("docs/testing.md");
+    let told = std::fs::read_to_string(&page)
+        .with_context(|| format!("cannot read {}", page.display()))?;
+    let told = with_row(&told, name)
+        .with_context(|| format!("{} has no table of test VMs", page.display()))?;
 
     std::fs::create_dir_all(folder.join("src"))
         .with_context(|| format!("cannot make {}", folder.display()))?;
@@ -140,7 +175,8 @@ pub fn make(root: &Path, name: &str) -> Result<()> {
     let declared = declared + &DECLARATION.replace("NAME", name);
     std::fs::write(&declarations, declared)
         .with_context(|| format!("cannot write {}", declarations.display()))?;
-    eprintln!("x: made testvms/{name}: try `./x run {name}`");
+    std::fs::write(&page, told).with_context(|| format!("cannot write {}", page.display()))?;
+    eprintln!("x: made testvms/{name}: try `./x run {name}`, then `./x test {name}`");
     Ok(())
 }
 
@@ -153,6 +189,14 @@ fn with_member(manifest: &str, name: &str) -> Option<String> {
         &manifest[..end],
         &manifest[end..]
     ))
+}
+
+/// The page about testing with a row for another test VM, below those that it has.
+fn with_row(page: &str, name: &str) -> Option<String> {
+    let rows = page.find(TABLE)? + TABLE.len();
+    let end = rows + page[rows..].find("\n\n")? + 1;
+    let row = ROW.replace("NAME", name);
+    Some(format!("{}{row}{}", &page[..end], &page[end..]))
 }
 
 #[cfg(test)]
@@ -168,6 +212,9 @@ mod tests {
         std::fs::write(root.path().join("Cargo.toml"), members).unwrap();
         let declared = "[[test]]\nname = \"old\"\n";
         std::fs::write(root.path().join("xtask/tests.toml"), declared).unwrap();
+        std::fs::create_dir(root.path().join("docs")).unwrap();
+        let page = format!("# Testing\n\n{TABLE}| `testvms/old` | old |\n\n## More\n");
+        std::fs::write(root.path().join("docs/testing.md"), page).unwrap();
         root
     }
 
@@ -181,8 +228,11 @@ mod tests {
                 .contains("members = [\"xtask\", \"testvms/rt\", \"testvms/timer-2\"]\ndefault")
         );
         assert!(read("testvms/timer-2/Cargo.toml").contains("name = \"timer-2\""));
-        assert!(read("testvms/timer-2/src/main.rs").contains("timer-2: 1 cases"));
+        assert!(read("testvms/timer-2/src/main.rs").contains("//! timer-2: "));
         assert!(root.path().join("testvms/timer-2/README.md").is_file());
+        assert!(read("docs/testing.md").contains(
+            "| `testvms/old` | old |\n| `testvms/timer-2` | WHAT IT IS ABOUT |\n\n## More"
+        ));
         let declared: toml::Value = toml::from_str(&read("xtask/tests.toml")).unwrap();
         assert_eq!(declared["test"][1]["guest"].as_str(), Some("timer-2"));
         // Once is enough.

@@ -208,6 +208,16 @@ pub enum Outcome {
     HostFault(Fault),
 }
 
+impl Outcome {
+    /// The exit, unless there was none or the entry failed.
+    pub fn exit(&self) -> Option<Exit> {
+        match self {
+            Self::Exit(exit) if !exit.is_entry_failure() => Some(*exit),
+            _ => None,
+        }
+    }
+}
+
 impl core::fmt::Display for Outcome {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
