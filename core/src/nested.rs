@@ -2,6 +2,7 @@
 
 use umbra_ept::ept02::Config;
 use umbra_ept::mem::TablePages;
+use umbra_nested::step::skip_instruction;
 use umbra_nested::{Done, L2Done, Nested, abort, lend, offer};
 use umbra_vmcs::controls::Proc2;
 use umbra_vmcs::exit::{ExitReason, Reason};
@@ -13,7 +14,6 @@ use crate::action::Action;
 use crate::arch::{cpuid, halt_forever, msr};
 use crate::cpu::counters::{Counted, Level, Why};
 use crate::cpu::percpu::{self, Cpu};
-use crate::l1::instruction::skip_instruction;
 use crate::l1::{cpuid as l1_cpuid, init_sipi};
 use crate::machine::machine;
 use crate::panic::fatal;
@@ -139,7 +139,7 @@ pub fn l2_exit(cpu: &mut Cpu, nested: &mut Nested, reason: ExitReason) -> Counte
 /// error.
 pub fn l2_refused(cpu: &mut Cpu, nested: &mut Nested, error: u32) {
     match nested.l2_vmfail(cpu, error) {
-        None => skip_instruction(),
+        None => skip_instruction(cpu),
         Some(L2Done::Abort(indicator)) => vmx_abort(cpu, indicator),
         Some(L2Done::Reflected) => separate_predictions(),
         Some(L2Done::Resume) => {}

@@ -5,7 +5,7 @@ use crate::action::Action;
 use crate::cpu::counters::{Began, Counted, Level, Why};
 use crate::cpu::percpu::{self, Cpu, PerCpu};
 use crate::exit::Exit;
-use crate::l1::instruction::{deliver, raise, redeliver, skip_instruction};
+use crate::l1::instruction::{deliver, raise, redeliver};
 use crate::panic::fatal;
 use crate::platform::msr_policy;
 use crate::vmcs::current::read;
@@ -13,6 +13,7 @@ use crate::vmentry::{Outcome, umbra_first_entry};
 use crate::{l1, nmi, stop};
 use core::sync::atomic::Ordering;
 use umbra_nested::Nested;
+use umbra_nested::step::skip_instruction;
 use umbra_vmcs::exit::ExitReason;
 use umbra_vmcs::field;
 
@@ -91,7 +92,7 @@ fn handle(cpu: &mut Cpu, nested: &mut Nested, outcome: Outcome) -> Option<Counte
     match l1::handle(cpu, nested, exit) {
         Action::Resume => redeliver(),
         Action::Restart => {}
-        Action::Skip => skip_instruction(),
+        Action::Skip => skip_instruction(cpu),
         Action::Inject(event) => raise(event),
         Action::Trap(event) => deliver(event),
         Action::Entered => {}

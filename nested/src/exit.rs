@@ -4,8 +4,7 @@
 //! host state.
 
 use umbra_arch::msr;
-use umbra_arch::state::Blocking;
-use umbra_arch::{Debugctl, Efer, EventInfo, EventType, Exception, PendingDebug, Rflags};
+use umbra_arch::{Efer, EventInfo, EventType, Exception, Rflags};
 use umbra_nmi::{Interruptibility, Policy, blocking};
 use umbra_vmcs::controls::{Entry, Proc};
 use umbra_vmcs::exit::{ExitReason, Reason};
@@ -16,9 +15,9 @@ use crate::host_state::{LeftByL2, abort};
 use crate::hw::{Current, Hardware, Memory, Msrs, Translations, VmcsAccess};
 use crate::lend::leave_vmcs02;
 use crate::msr_list::in_vmcs;
-use crate::operand::rights_in;
 use crate::slots::{Saved, Slot, SlotId};
 use crate::state::Nested;
+use crate::step::skip_instruction;
 
 /// What becomes of an exit of L2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,7 +192,7 @@ impl Nested {
         hw: &mut (impl VmcsAccess + Memory + Msrs + Translations),
         id: SlotId,
     ) -> L2Done {
-        self.skip_in_l2(hw);
+        skip_instruction(hw);
         if self.slots.get(id).proc(Proc::MONITOR_TRAP_FLAG) {
             self.note_exit_without_event(id, 0);
             return self.reflect_event(hw, Reason::MonitorTrapFlag as u32);
@@ -212,35 +211,6 @@ impl Nested {
             (field::IDT_VECTORING_ERROR_CODE, 0),
         ] {
             slot.l0_records(f, value);
-        }
-    }
-
-    /// Moves L2 past the instruction that exited: no STI or MOV-SS blocking
-    /// any more, and a single step is pending if TF asks for it.
-    pub(crate) fn skip_in_l2(&mut self, hw: &mut impl VmcsAccess) {
-        let length = hw.read(field::VM_EXIT_INSTRUCTION_LENGTH);
-        let mut rip = hw.read(field::GUEST_RIP).wrapping_add(length);
-        let is_64_bit = Efer::LMA.is_in(hw.read(field::GUEST_IA32_EFER))
-            && rights_in(hw, field::GUEST_CS_ACCESS_RIGHTS).long();
-        if !is_64_bit {
-            rip &= 0xffff_ffff;
-        }
-        hw.write(field::GUEST_RIP, rip);
-        let state = hw.read(field::GUEST_INTERRUPTIBILITY_STATE);
-        let ends = u64::from(Blocking::STI.union(Blocking::MOV_SS).bits());
-        if state & ends != 0 {
-            hw.write(field::GUEST_INTERRUPTIBILITY_STATE, state & !ends);
-        }
-        let rflags = hw.read(field::GUEST_RFLAGS);
-        if Rflags::RF.is_in(rflags) {
-            hw.write(field::GUEST_RFLAGS, rflags & !Rflags::RF.bits());
-        }
-        if Rflags::TF.is_in(rflags) && !Debugctl::BTF.is_in(hw.read(field::GUEST_IA32_DEBUGCTL)) {
-            let pending = hw.read(field::GUEST_PENDING_DEBUG_EXCEPTIONS);
-            hw.write(
-                field::GUEST_PENDING_DEBUG_EXCEPTIONS,
-                pending | PendingDebug::BS.bits(),
-            );
         }
     }
 

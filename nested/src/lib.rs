@@ -43,6 +43,7 @@ mod shadow;
 mod slot_id;
 pub mod slots;
 pub mod state;
+pub mod step;
 mod vmfunc;
 mod vtpr;
 mod wants;

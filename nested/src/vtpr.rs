@@ -17,6 +17,7 @@ use crate::exit::L2Done;
 use crate::hw::{Hardware, Memory, VmcsAccess};
 use crate::slots::{Slot, SlotId};
 use crate::state::Nested;
+use crate::step::skip_instruction;
 
 /// VTPR in the virtual-APIC page.
 const VTPR: u64 = 0x80;
@@ -97,7 +98,7 @@ impl Nested {
         hw.write_l1(page + VTPR, &vtpr.to_le_bytes());
         match threshold12(slot) {
             Some(threshold) if value < threshold => {
-                self.skip_in_l2(hw);
+                skip_instruction(hw);
                 self.note_exit_without_event(id, 0);
                 self.reflect_event(hw, Reason::TprBelowThreshold as u32)
             }

@@ -1,11 +1,10 @@
-//! The end of an instruction of L1's that L0 dealt with: it is skipped, it
-//! raises a fault, or what it interrupted is delivered anew.
+//! The end of an instruction of L1's that L0 dealt with: it raises a fault, or what it
+//! interrupted is delivered anew. What is skipped is `umbra_nested::step`'s.
 
 use crate::action::Event;
 use crate::arch::cr;
 use crate::vmcs::current::{change, read, write};
-use umbra_arch::state::Blocking;
-use umbra_arch::{AccessRights, Cr0, Cr4, Debugctl, Efer, EventInfo, PendingDebug, Rflags};
+use umbra_arch::{Cr0, Cr4, EventInfo, PendingDebug, Rflags};
 use umbra_core::breakpoints::{self, Kind};
 use umbra_nmi::{Interruptibility, Policy, blocking};
 use umbra_vmcs::field;
@@ -63,23 +62,6 @@ pub fn redeliver() {
     });
 }
 
-/// Whether L1 is in 64-bit mode.
-pub fn is_64_bit_mode() -> bool {
-    AccessRights::from_bits(read(field::GUEST_CS_ACCESS_RIGHTS) as u32).long()
-        && Efer::LMA.is_in(read(field::GUEST_IA32_EFER))
-}
-
-/// Moves L1 behind the instruction that exited, as if it had been executed. For L2
-/// `nested` does it, on vmcs02.
-pub fn skip_instruction() {
-    let mut rip = read(field::GUEST_RIP).wrapping_add(read(field::VM_EXIT_INSTRUCTION_LENGTH));
-    if rip >> 32 != 0 && !is_64_bit_mode() {
-        rip &= 0xffff_ffff;
-    }
-    write(field::GUEST_RIP, rip);
-    end_of_instruction();
-}
-
 /// L0 has made an access for L1: a breakpoint on it is a trap behind the
 /// instruction, or behind the turn of a repeated one.
 pub fn note_access(kind: Kind, address: u64, bytes: u64) {
@@ -95,24 +77,5 @@ pub fn note_access(kind: Kind, address: u64, bytes: u64) {
         let pending = read(field::GUEST_PENDING_DEBUG_EXCEPTIONS);
         let now = pending | met | PendingDebug::ENABLED_BREAKPOINT.bits();
         write(field::GUEST_PENDING_DEBUG_EXCEPTIONS, now);
-    }
-}
-
-/// An instruction of L1, or one turn of a repeated one, was executed for it:
-/// blocking by STI and MOV SS ends, and a single step is due.
-pub fn end_of_instruction() {
-    const STI_OR_MOV_SS: u64 = Blocking::STI.union(Blocking::MOV_SS).bits() as u64;
-
-    let state = read(field::GUEST_INTERRUPTIBILITY_STATE);
-    if state & STI_OR_MOV_SS != 0 {
-        write(field::GUEST_INTERRUPTIBILITY_STATE, state & !STI_OR_MOV_SS);
-    }
-    let rflags = read(field::GUEST_RFLAGS);
-    if Rflags::RF.is_in(rflags) {
-        write(field::GUEST_RFLAGS, rflags & !Rflags::RF.bits());
-    }
-    if Rflags::TF.is_in(rflags) && !Debugctl::BTF.is_in(read(field::GUEST_IA32_DEBUGCTL)) {
-        let step = PendingDebug::BS.bits();
-        change(field::GUEST_PENDING_DEBUG_EXCEPTIONS, step, 0);
     }
 }

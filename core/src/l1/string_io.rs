@@ -6,7 +6,7 @@ use crate::action::Action;
 use crate::cpu::percpu::Cpu;
 use crate::cpu::registers::gpr;
 use crate::exit::IoAccess;
-use crate::l1::instruction::{end_of_instruction, is_64_bit_mode, note_access};
+use crate::l1::instruction::note_access;
 use crate::machine::machine;
 use crate::vmcs::current::{change, read};
 use umbra_arch::instruction::StringIoOperand;
@@ -15,6 +15,7 @@ use umbra_core::breakpoints::Kind;
 use umbra_nested::linear::LinearForm;
 use umbra_nested::paging::{Access, Paging, Walked};
 use umbra_nested::segmentation::Segment;
+use umbra_nested::step::{end_of_instruction, is_64_bit_mode};
 use umbra_nested::{Memory, Refusal};
 use umbra_vmcs::controls::Proc;
 use umbra_vmcs::field::{self, SegmentFields};
@@ -37,7 +38,7 @@ pub fn handle(cpu: &mut Cpu, access: IoAccess) -> Action {
             if is_last {
                 return Action::Skip;
             }
-            end_of_instruction();
+            end_of_instruction(cpu);
             // Between two turns the instruction is under way: a breakpoint on
             // it is not met again. SDM "Instruction-Breakpoint Exception
             // Condition".
@@ -63,7 +64,7 @@ fn element(cpu: &mut Cpu, access: IoAccess) -> Result<bool, Refusal> {
         (gpr::RSI, SegmentName::from_number(operand.segment_number()))
     };
     let offset = cpu.regs.gprs[pointer] & size.mask();
-    let linear = linear_address(segment, offset, access)?;
+    let linear = linear_address(cpu, segment, offset, access)?;
     let bytes = usize::from(access.bytes);
     let places = translate(cpu, linear, access)?;
     let mut data = [0; 4];
@@ -99,6 +100,7 @@ fn element(cpu: &mut Cpu, access: IoAccess) -> Result<bool, Refusal> {
 
 /// Checks the segment and gives the element's linear address.
 fn linear_address(
+    cpu: &mut Cpu,
     segment: Option<SegmentName>,
     offset: u64,
     access: IoAccess,
@@ -108,7 +110,7 @@ fn linear_address(
     };
     let fields = SegmentFields::of(segment);
     let bytes = u64::from(access.bytes);
-    let linear = if is_64_bit_mode() {
+    let linear = if is_64_bit_mode(cpu) {
         let base = match segment.has_base_in_64_bit_mode() {
             true => read(fields.base),
             false => 0,
