@@ -26,6 +26,8 @@ pub mod ending;
 pub mod fake_caps;
 #[path = "policy/features.rs"]
 pub mod features;
+#[path = "policy/hypercall.rs"]
+pub mod hypercall;
 #[path = "policy/ledger_leaf.rs"]
 pub mod ledger_leaf;
 #[path = "policy/line.rs"]

@@ -3,7 +3,7 @@
 use umbra_ept::ept02::Config;
 use umbra_ept::mem::TablePages;
 use umbra_nested::step::skip_instruction;
-use umbra_nested::{Done, L2Done, Nested, abort, lend, offer};
+use umbra_nested::{Done, L2Done, Nested, abort, offer};
 use umbra_vmcs::controls::Proc2;
 use umbra_vmcs::exit::{ExitReason, Reason};
 use umbra_vmcs::field;
@@ -14,6 +14,7 @@ use crate::action::Action;
 use crate::arch::{cpuid, halt_forever, msr};
 use crate::cpu::counters::{Counted, Level, Why};
 use crate::cpu::percpu::{self, Cpu};
+use crate::hypercall;
 use crate::l1::{cpuid as l1_cpuid, init_sipi};
 use crate::machine::machine;
 use crate::panic::fatal;
@@ -57,7 +58,7 @@ pub fn set_up(cpu: &mut Cpu) {
         },
         perf,
     );
-    let can_lend = machine().options.shadowing && lend::can_lend(&machine().vmx, &present);
+    let can_lend = lent::is_possible(cpu);
     let gib_pages = cpuid::cpuid_or_zero(0x8000_0001, 0).edx & CPUID_GIB_PAGES != 0;
     // SAFETY: this CPU comes here once.
     let slots = unsafe { percpu::slots(cpu) };
@@ -88,6 +89,7 @@ pub fn set_up(cpu: &mut Cpu) {
 }
 
 /// L1 executed the VMX instruction that `reason` names.
+#[inline(always)]
 pub fn instruction(cpu: &mut Cpu, nested: &mut Nested, reason: Reason) -> Action {
     let done = nested.instruction(cpu, reason);
     report_failed_entry(nested);
@@ -116,7 +118,11 @@ fn follow_vmx_operation(cpu: &mut Cpu, nested: &Nested) {
 
 /// L2 exited for this reason. Gives where the exit is counted.
 pub fn l2_exit(cpu: &mut Cpu, nested: &mut Nested, reason: ExitReason) -> Counted {
-    let done = nested.l2_exit(cpu, reason);
+    let own = match reason.known() {
+        Some(Reason::Vmcall) => hypercall::of_l2(cpu, nested),
+        _ => None,
+    };
+    let done = own.unwrap_or_else(|| nested.l2_exit(cpu, reason));
     let why = match done {
         L2Done::Resume if reason.known() == Some(Reason::EptViolation) => Why::CacheMiss,
         L2Done::Resume => Why::L0Needs,
@@ -175,6 +181,7 @@ pub fn vmx_abort(cpu: &Cpu, indicator: u32) -> ! {
 }
 
 /// With the option for it, names the rule that L1's VM entry broke.
+#[inline(always)]
 fn report_failed_entry(nested: &mut Nested) {
     if let Some(rule) = nested.take_broken_rule()
         && machine().options.log_failed_entries

@@ -184,6 +184,18 @@ impl Nested {
         }
     }
 
+    /// L0 has carried out the instruction of L2 that exited, which L1 had no part in: L2
+    /// goes on behind it, or exits where L1 asked for that after each instruction. vmcs02
+    /// is current.
+    pub fn skip_in_l2(
+        &mut self,
+        hw: &mut (impl VmcsAccess + Memory + Msrs + Translations),
+    ) -> L2Done {
+        let id = self.non_root().current;
+        self.non_root().has_run = true;
+        self.end_instruction_of_l2(hw, id)
+    }
+
     /// L0 has carried out the instruction that L2 exited with: L2 goes on
     /// behind it, unless L1 asked for an exit after each instruction (SDM
     /// "Monitor Trap Flag").

@@ -16,7 +16,7 @@ pub fn is_64_bit_mode(hw: &mut impl VmcsAccess) -> bool {
 }
 
 /// Moves the guest behind the instruction that exited.
-#[inline]
+#[inline(always)]
 pub fn skip_instruction(hw: &mut impl VmcsAccess) {
     let length = hw.read(field::VM_EXIT_INSTRUCTION_LENGTH);
     let mut rip = hw.read(field::GUEST_RIP).wrapping_add(length);
@@ -29,7 +29,7 @@ pub fn skip_instruction(hw: &mut impl VmcsAccess) {
 
 /// An instruction, or one turn of a repeated one, was executed: blocking by STI and MOV
 /// SS ends, and a single step is due.
-#[inline]
+#[inline(always)]
 pub fn end_of_instruction(hw: &mut impl VmcsAccess) {
     const STI_OR_MOV_SS: u64 = Blocking::STI.union(Blocking::MOV_SS).bits() as u64;
 

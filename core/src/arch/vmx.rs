@@ -43,6 +43,23 @@ pub fn instruction_error() -> u32 {
     if failed != 0 { 0 } else { value as u32 }
 }
 
+/// VMCALL with a number in EAX and an argument in ECX, whose answer is not looked at.
+///
+/// # Safety
+/// A hypervisor below must take it for a call that does L0 no harm and changes no
+/// register but RAX, RBX, RCX and RDX.
+pub unsafe fn vmcall(number: u32, argument: u32) {
+    // SAFETY: the caller's promise; RBX, which the compiler keeps, is put back.
+    unsafe {
+        asm!("mov {kept}, rbx", "vmcall", "mov rbx, {kept}",
+             kept = out(reg) _,
+             inout("rax") u64::from(number) => _,
+             inout("rcx") u64::from(argument) => _,
+             out("rdx") _,
+             options(nostack));
+    }
+}
+
 macro_rules! with_address {
     ($(#[$doc:meta])* $name:ident, $mnemonic:literal) => {
         $(#[$doc])*

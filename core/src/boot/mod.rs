@@ -101,6 +101,7 @@ fn take_machine(plan: &Plan) -> &'static mut Cpu {
         crate::l1::cpuid::show_hidden();
     }
     hide_s3();
+    crate::hypercall::claim();
     smp::start_others(&mut pool, &space, plan);
     cpu
 }

@@ -30,6 +30,14 @@ impl Registers {
         self.gprs[gpr::RDX] << 32 | self.gprs[gpr::RAX] & 0xffff_ffff
     }
 
+    /// Sets EAX, EBX, ECX and EDX, clearing the upper halves.
+    pub fn set_words(&mut self, [eax, ebx, ecx, edx]: [u32; 4]) {
+        self.gprs[gpr::RAX] = u64::from(eax);
+        self.gprs[gpr::RBX] = u64::from(ebx);
+        self.gprs[gpr::RCX] = u64::from(ecx);
+        self.gprs[gpr::RDX] = u64::from(edx);
+    }
+
     /// Sets EAX and EDX, clearing the upper halves of RAX and RDX.
     pub fn set_edx_eax(&mut self, value: u64) {
         self.gprs[gpr::RAX] = value & 0xffff_ffff;

@@ -4,6 +4,7 @@ use crate::action::Action;
 use crate::arch::cpuid;
 use crate::cpu::percpu::Cpu;
 use crate::cpu::registers::gpr;
+use crate::hypercall;
 use crate::l1::spoil;
 use crate::machine::machine;
 use crate::report;
@@ -17,18 +18,14 @@ pub fn handle(cpu: &mut Cpu) -> Action {
     let (leaf, subleaf) = (gprs[gpr::RAX] as u32, gprs[gpr::RCX] as u32);
     let words = if leaf == LEAF && machine().options.ledger && is_kernel() {
         report::answer(subleaf)
+    } else if let Some(words) = hypercall::leaf(cpu, leaf, subleaf) {
+        words
     } else {
         // The two bits that are mirrored are not L0's in CR4.
         answer(leaf, subleaf, read(field::GUEST_CR4))
     };
     spoil::vmcs01(leaf, subleaf);
-    let gprs = &mut cpu.regs.gprs;
-    for (register, value) in [gpr::RAX, gpr::RBX, gpr::RCX, gpr::RDX]
-        .into_iter()
-        .zip(words)
-    {
-        gprs[register] = u64::from(value);
-    }
+    cpu.regs.set_words(words);
     Action::Skip
 }
 

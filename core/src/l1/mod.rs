@@ -16,7 +16,9 @@ mod xsetbv;
 use crate::action::{Action, Event};
 use crate::cpu::percpu::Cpu;
 use crate::exit::Exit;
+use crate::hypercall;
 use umbra_nested::Nested;
+use umbra_vmcs::exit::Reason;
 
 /// Handles one exit.
 #[inline(always)]
@@ -59,7 +61,12 @@ pub fn handle(cpu: &mut Cpu, nested: &mut Nested, exit: Exit) -> Action {
         Exit::Wrmsr => msr::write(cpu),
         Exit::Xsetbv => xsetbv::handle(cpu),
         Exit::EptViolation { gpa, qualification } => ept::violation(cpu, gpa, qualification),
-        Exit::Vmx(reason) => crate::nested::instruction(cpu, nested, reason),
+        Exit::Vmx(reason) => {
+            if reason == Reason::Vmcall && hypercall::of_l1(cpu) {
+                return Action::Skip;
+            }
+            crate::nested::instruction(cpu, nested, reason)
+        }
         // An instruction that L0 does not know is one that L1's CPU does not
         // have. The ledger names the reason.
         Exit::Unexpected(_) | Exit::Unknown(_) => Action::Inject(Event::INVALID_OPCODE),

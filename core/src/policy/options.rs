@@ -6,6 +6,7 @@ use core::fmt;
 use umbra_ept::ept02::SCATTERED_PAGES;
 use umbra_ept::memtype::Merge;
 
+use crate::hypercall;
 use crate::trace::{BadPiece, Filter};
 
 // What a refused word is told.
@@ -34,6 +35,8 @@ pub struct Options {
     pub trace: Option<Filter>,
     /// Print the ledger as YAML at the end, and answer L1's kernel its leaf.
     pub ledger: bool,
+    /// The first of the numbers of Umbra's own calls; `None` for none.
+    pub hypercalls: Option<u32>,
     /// What to take away from the CPU.
     #[cfg(feature = "fake-caps")]
     pub lacks: Option<crate::fake_caps::Lack>,
@@ -52,6 +55,7 @@ impl Default for Options {
             show_hidden: false,
             trace: None,
             ledger: false,
+            hypercalls: Some(hypercall::DEFAULT_BASE),
             #[cfg(feature = "fake-caps")]
             lacks: None,
         }
@@ -131,6 +135,13 @@ pub const ROWS: &[Row] = &[
         default: "",
         takes: "no value",
         meaning: "print the ledger as YAML at the end, and let L1's kernel read it",
+    },
+    Row {
+        name: "hypercalls",
+        value: "BASE",
+        default: "4c415000",
+        takes: "a number in hexadecimal of at most 8 digits that ends in 00, or off",
+        meaning: "the first number of Umbra's own VMCALLs and CPUID leaves (docs/hypercalls.md)",
     },
     Row {
         name: "show-hidden",
@@ -269,6 +280,10 @@ pub fn parse(line: &[u8]) -> Result<Options, BadWord<'_>> {
                 None => options.ledger = true,
                 Some(_) => return Err(bad(const { row("ledger") })),
             },
+            b"hypercalls" => {
+                let bad = bad(const { row("hypercalls") });
+                options.hypercalls = base(value).ok_or(bad)?;
+            }
             b"show-hidden" => match value {
                 None => options.show_hidden = true,
                 Some(_) => return Err(bad(const { row("show-hidden") })),
@@ -300,6 +315,19 @@ fn switch(value: Option<&[u8]>) -> Option<bool> {
     }
 }
 
+/// A range of calls: its first number, or that there is none.
+fn base(value: Option<&[u8]>) -> Option<Option<u32>> {
+    let text = core::str::from_utf8(value?).ok()?;
+    if text == "off" {
+        return Some(None);
+    }
+    if !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    let base = u32::from_str_radix(text, 16).ok()?;
+    (base & 0xff == 0).then_some(Some(base))
+}
+
 /// A decimal number between `low` and `high`, both allowed.
 fn number(text: Option<&[u8]>, low: u32, high: u32) -> Option<u32> {
     let text = core::str::from_utf8(text?).ok()?;
@@ -324,7 +352,7 @@ mod tests {
     #[test]
     fn every_option_is_read() {
         let got = parse(
-            b"max-active-ept=3 ept02-pages=164 vmcs12s=5 refill=off shadowing=off merge=mtrr log-failed-entries ledger show-hidden trace=l2,cpuid",
+            b"max-active-ept=3 ept02-pages=164 vmcs12s=5 refill=off shadowing=off merge=mtrr log-failed-entries ledger hypercalls=50000000 show-hidden trace=l2,cpuid",
         );
         let want = Options {
             max_active_ept: 3,
@@ -337,6 +365,7 @@ mod tests {
             show_hidden: true,
             trace: Filter::parse(b"l2,cpuid").ok(),
             ledger: true,
+            hypercalls: Some(0x5000_0000),
             #[cfg(feature = "fake-caps")]
             lacks: None,
         };
@@ -354,6 +383,10 @@ mod tests {
             "vmcs12s=0",
             "vmcs12s=257",
             "refill=maybe",
+            "hypercalls=",
+            "hypercalls=4c415001",
+            "hypercalls=no",
+            "hypercalls=100000000",
             "shadowing",
             "merge=",
             "log-failed-entries=1",

@@ -62,6 +62,11 @@ pub fn clear(region: u64) {
     }
 }
 
+/// Whether this CPU's vmcs02s can be lent.
+pub fn is_possible(cpu: &Cpu) -> bool {
+    machine().options.shadowing && lend::can_lend(&machine().vmx, &cpu.present)
+}
+
 /// Lends the vmcs02 in this region, the current VMCS. vmcs01 is current afterwards.
 #[inline(always)]
 pub fn lend(cpu: &mut Cpu, slot: SlotId, region: u64) {

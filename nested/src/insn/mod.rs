@@ -62,6 +62,7 @@ pub(crate) const fn broken(rule: &'static InsnRule) -> Outcome {
 
 impl Nested {
     /// Carries out the VMX instruction that L1 exited with. vmcs01 is current.
+    #[inline(always)]
     pub fn instruction(&mut self, hw: &mut impl Hardware, reason: Reason) -> Done {
         let result = match reason {
             Reason::Vmxon => self.vmxon(hw),
@@ -108,6 +109,7 @@ impl Nested {
 
     /// Writes the arithmetic flags and, for VMfailValid, the error number. With
     /// no current VMCS every failure is VMfailInvalid.
+    #[inline(always)]
     fn write_flags(&mut self, hw: &mut impl VmcsAccess, outcome: Outcome) {
         let old = hw.read(field::GUEST_RFLAGS);
         let mut rflags = old & !Rflags::STATUS.bits();
