@@ -7,55 +7,77 @@ use crate::machine::machine;
 use crate::report;
 use crate::vmcs::current::read;
 use crate::vmcs::lent;
+use crate::{action::Action, hypapp};
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use umbra_arch::AccessRights;
+use umbra_arch::{AccessRights, Exception};
 use umbra_core::cpuid::Words;
 use umbra_core::hypercall::{Call, Caller, Capabilities, REFUSED, SIGNATURE, call, is_in_range};
 use umbra_core::ledger_leaf::Level;
+use umbra_hypapp::Answer;
 use umbra_nested::{L2Done, Nested};
 use umbra_vmcs::controls::Proc2;
 use umbra_vmcs::field;
 
+/// The answer to what is no call.
+const NO_CALL: Words = [REFUSED, 0, 0, 0];
+
 /// L1 leaves L2's calls to Umbra.
 static ALLOWS_L2: AtomicBool = AtomicBool::new(true);
 
-/// VMCALL of L1: whether it is one of Umbra's own, and answered.
+/// VMCALL of L1: what becomes of it if it is one of Umbra's own.
 #[cold]
 #[inline(never)]
-pub fn of_l1(cpu: &mut Cpu) -> bool {
-    vmcall(cpu, Level::L1)
+pub fn of_l1(cpu: &mut Cpu) -> Option<Action> {
+    Some(match vmcall(cpu, Level::L1)? {
+        Ok(()) => Action::Skip,
+        Err(fault) => Action::raise(fault),
+    })
 }
 
 /// VMCALL of L2, whose VMCS is current; `None` where it is L1's.
 #[cold]
 #[inline(never)]
 pub fn of_l2(cpu: &mut Cpu, nested: &mut Nested) -> Option<L2Done> {
-    if !ALLOWS_L2.load(Relaxed) || !vmcall(cpu, Level::L2) {
+    if !ALLOWS_L2.load(Relaxed) {
         return None;
     }
-    Some(nested.skip_in_l2(cpu))
+    Some(match vmcall(cpu, Level::L2)? {
+        Ok(()) => nested.skip_in_l2(cpu),
+        Err(fault) => nested.fault_in_l2(cpu, fault),
+    })
 }
 
 /// What CPUID answers L1 for this leaf, where it is one of Umbra's own.
 #[inline]
-pub fn leaf(cpu: &Cpu, leaf: u32, subleaf: u32) -> Option<Words> {
-    is_in_range(machine().options.hypercalls, leaf)
-        .then(|| answer(cpu, leaf, subleaf, Level::L1, false))
+pub fn leaf(cpu: &mut Cpu, leaf: u32, subleaf: u32) -> Option<Words> {
+    if !is_in_range(machine().options.hypercalls, leaf) {
+        return None;
+    }
+    answer(cpu, leaf, subleaf, Level::L1, false).ok()
 }
 
-fn vmcall(cpu: &mut Cpu, level: Level) -> bool {
+/// VMCALL: `None` if it is none of Umbra's own; else it is answered, or raises the
+/// exception.
+fn vmcall(cpu: &mut Cpu, level: Level) -> Option<Result<(), Exception>> {
     let eax = cpu.regs.gprs[gpr::RAX] as u32;
     if !is_in_range(machine().options.hypercalls, eax) {
-        return false;
+        return None;
     }
     let ecx = cpu.regs.gprs[gpr::RCX] as u32;
-    let words = answer(cpu, eax, ecx, level, true);
-    cpu.regs.set_words(words);
-    true
+    let answered = answer(cpu, eax, ecx, level, true);
+    Some(answered.map(|words| cpu.regs.set_words(words)))
 }
 
+/// # Errors
+/// The exception that the hypapp has a VMCALL raise.
 #[cold]
-fn answer(cpu: &Cpu, eax: u32, ecx: u32, level: Level, by_vmcall: bool) -> Words {
+fn answer(
+    cpu: &mut Cpu,
+    eax: u32,
+    ecx: u32,
+    level: Level,
+    by_vmcall: bool,
+) -> Result<Words, Exception> {
     let options = &machine().options;
     let number = eax.wrapping_sub(options.hypercalls.unwrap_or_default());
     let caller = Caller {
@@ -63,7 +85,7 @@ fn answer(cpu: &Cpu, eax: u32, ecx: u32, level: Level, by_vmcall: bool) -> Words
         is_kernel: AccessRights::from_bits(read(field::GUEST_SS_ACCESS_RIGHTS) as u32).dpl() == 0,
         by_vmcall,
     };
-    match call(number, ecx, caller) {
+    Ok(match call(number, ecx, caller) {
         Call::Version => umbra_core::hypercall::version(level),
         Call::Capabilities => [
             capabilities(cpu).bits(),
@@ -77,8 +99,13 @@ fn answer(cpu: &Cpu, eax: u32, ecx: u32, level: Level, by_vmcall: bool) -> Words
             ALLOWS_L2.store(is_allowed, Relaxed);
             [0; 4]
         }
-        Call::Refused => [REFUSED, 0, 0, 0],
-    }
+        Call::Hypapp { number } => match hypapp::call(cpu, number, caller) {
+            Answer::Handled(words) => words,
+            Answer::Fault(fault) => return Err(fault),
+            Answer::Pass => NO_CALL,
+        },
+        Call::Refused => NO_CALL,
+    })
 }
 
 fn capabilities(cpu: &Cpu) -> Capabilities {

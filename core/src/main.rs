@@ -14,6 +14,7 @@ mod cpu;
 mod exception;
 mod exit;
 mod fake_caps;
+mod hypapp;
 mod hypercall;
 mod l1;
 mod machine;

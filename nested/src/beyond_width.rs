@@ -80,8 +80,27 @@ impl Nested {
     /// asked for; ept12 is not asked. vmcs02 is current.
     pub(crate) fn l2_beyond_width(&mut self, hw: &mut impl Hardware, id: SlotId) -> L2Done {
         let qualification = hw.read(field::EXIT_QUALIFICATION);
+        let fault = fault(hw, qualification);
+        self.l2_faults(hw, id, fault, qualification)
+    }
+
+    /// The instruction of L2 that exited, which L1 had no part in, raises this: in L2, or
+    /// L1 sees it if it wants that. vmcs02 is current.
+    pub fn fault_in_l2(&mut self, hw: &mut impl Hardware, fault: Exception) -> L2Done {
+        let id = self.non_root().current;
+        self.non_root().has_run = true;
+        self.l2_faults(hw, id, fault, 0)
+    }
+
+    /// `qualification` is that of the EPT violation that the fault is for, or 0.
+    fn l2_faults(
+        &mut self,
+        hw: &mut impl Hardware,
+        id: SlotId,
+        first: Exception,
+        qualification: u64,
+    ) -> L2Done {
         let vectoring = event_in(hw, field::IDT_VECTORING_INFORMATION);
-        let first = fault(hw, qualification);
         let Some(fault) = in_delivery(vectoring, first) else {
             self.note_exit_without_event(id, 0);
             return self.reflect_event(hw, Reason::TripleFault as u32);

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::cli::{On, WhatArgs};
 use crate::guests::{self, Guest, Module};
-use crate::images::{self, Image};
+use crate::images::{self, Hypapp, Image};
 use crate::iso::Starts;
 use crate::kernel::{self, Kind};
 use crate::machine::{Firmware, Machine, mhz};
@@ -56,7 +56,7 @@ fn umbra_for(what: &WhatArgs) -> Image {
     } else if what.counts_accesses {
         Image::UmbraWithAccesses
     } else {
-        Image::Umbra
+        Hypapp::image(what.hypapp)
     }
 }
 
@@ -105,7 +105,7 @@ pub fn install(what: &WhatArgs, on: On, starts: Starts, folder: &Path, image: &P
     let guest = prepare(&bare, Some(on))?;
     match starts {
         Starts::Uefi { acpi_cpus } if !what.native => {
-            let umbra = images::umbra_efi()?;
+            let umbra = images::umbra_efi(&umbra_for(what).build()?)?;
             let below = disk::Below {
                 umbra: &umbra,
                 depth: what.depth,
@@ -197,8 +197,8 @@ pub fn write_disk(
     with_contents(prepared, starts, folder, |contents| {
         iso::fill(contents, &work)
     })?;
-    if prepared.depth > 0 {
-        disk::put_readme(&work, &images::umbra_efi()?)?;
+    if let Some(umbra) = &prepared.umbra {
+        disk::put_readme(&work, &images::umbra_efi(umbra)?)?;
     }
     if let Some(below) = below {
         disk::put_below(below, &work)?;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use crate::images::Hypapp;
 use crate::machine::Firmware;
 use crate::ticks::Ticks;
 use crate::{guests, machine};
@@ -112,6 +113,9 @@ pub struct WhatArgs {
         allow_hyphen_values = true
     )]
     pub umbra: Option<String>,
+    /// Build this extension into Umbra; docs/hypapp.md has what each does
+    #[arg(long, value_name = "NAME", value_enum, conflicts_with_all = ["native", "lacking"])]
+    pub hypapp: Option<Hypapp>,
     /// Whether Umbra counts its VMCS accesses: for `--ledger`.
     #[arg(skip)]
     pub counts_accesses: bool,
@@ -186,7 +190,7 @@ pub struct RunArgs {
     /// Write Umbra's ledger to this file, as YAML: each kind of exit with its
     /// count, its ticks and its VMCS accesses, which the image that is built for
     /// this counts as well. One document for each Umbra, the innermost first
-    #[arg(long, value_name = "FILE", conflicts_with = "native")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["native", "hypapp"])]
     pub ledger: Option<PathBuf>,
     /// Keep the machine's own files (its configuration, log and CD image) in
     /// this folder
@@ -232,6 +236,9 @@ pub struct BuildArgs {
     /// The folder
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
+    /// Build this extension into Umbra; docs/hypapp.md has what each does
+    #[arg(long, value_name = "NAME", value_enum)]
+    pub hypapp: Option<Hypapp>,
 }
 
 /// `./x iso` and `./x disk`.

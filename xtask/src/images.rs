@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 
 use crate::ui::{self, Step};
 use crate::{fail, packages};
@@ -28,6 +29,20 @@ pub fn checkout() -> &'static Path {
     xtask.parent().unwrap_or(xtask)
 }
 
+/// What can be built into Umbra: one of the extensions in `hypapp/`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Hypapp {
+    /// A leaf of CPUID and a call, to begin with.
+    Hello,
+}
+
+impl Hypapp {
+    /// Umbra's image with it, or without any.
+    pub fn image(hypapp: Option<Self>) -> Image {
+        hypapp.map_or(Image::Umbra, Image::UmbraWith)
+    }
+}
+
 /// A freestanding package of the workspace.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Image {
@@ -39,6 +54,8 @@ pub enum Image {
     UmbraPlain,
     /// Umbra with what its own tests ask of it, never what a person runs.
     UmbraForTests,
+    /// Umbra with a hypapp.
+    UmbraWith(Hypapp),
     /// The test VM in `testvms/<name>`.
     TestVm(String),
 }
@@ -51,6 +68,7 @@ impl Image {
             Self::UmbraWithAccesses => "umbra-with-accesses",
             Self::UmbraPlain => "umbra-plain",
             Self::UmbraForTests => "umbra-for-tests",
+            Self::UmbraWith(Hypapp::Hello) => "umbra-with-hello",
             Self::TestVm(name) => name,
         }
     }
@@ -72,6 +90,9 @@ impl Image {
             ],
             Self::UmbraPlain => &["--no-default-features", "--target-dir=target/plain"],
             Self::UmbraForTests => &["--features=fake-caps", "--target-dir=target/for-tests"],
+            Self::UmbraWith(Hypapp::Hello) => {
+                &["--features=hypapp-hello", "--target-dir=target/with-hello"]
+            }
             Self::Umbra | Self::TestVm(_) => &[],
         }
     }
@@ -176,14 +197,13 @@ fn first_forbidden(disassembly: &str) -> Option<&str> {
     })
 }
 
-/// Umbra as an EFI application, beside its image.
+/// Umbra as an EFI application, beside the image `elf` that it is made of.
 ///
 /// # Errors
-/// It cannot be built.
-pub fn umbra_efi() -> Result<PathBuf> {
-    let elf = Image::Umbra.build()?;
+/// It cannot be made.
+pub fn umbra_efi(elf: &Path) -> Result<PathBuf> {
     let target = elf.with_extension("efi");
-    let bytes = std::fs::read(&elf).with_context(|| format!("cannot read {}", elf.display()))?;
+    let bytes = std::fs::read(elf).with_context(|| format!("cannot read {}", elf.display()))?;
     let fresh = tempfile::Builder::new()
         .prefix(".efi-")
         .tempdir_in(elf.parent().unwrap_or(Path::new(".")))?;
@@ -197,13 +217,12 @@ pub fn umbra_efi() -> Result<PathBuf> {
 ///
 /// # Errors
 /// It cannot be built, or the folder cannot be written to.
-pub fn put(folder: &Path) -> Result<()> {
+pub fn put(image: &Image, folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder)
         .map_err(|error| fail::usage(format!("--output {}: {error}", folder.display())))?;
-    for (file, name) in [
-        (Image::Umbra.build()?, "umbra.elf"),
-        (umbra_efi()?, "umbra.efi"),
-    ] {
+    let elf = image.build()?;
+    let efi = umbra_efi(&elf)?;
+    for (file, name) in [(elf, "umbra.elf"), (efi, "umbra.efi")] {
         let target = folder.join(name);
         std::fs::copy(&file, &target)
             .with_context(|| format!("cannot write {}", target.display()))?;

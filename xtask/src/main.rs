@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     let done = match &cli.verb {
         Verb::Setup => setup::setup(),
         Verb::Run(args) => run::run(args),
-        Verb::Build(args) => images::put(&args.output),
+        Verb::Build(args) => images::put(&images::Hypapp::image(args.hypapp), &args.output),
         Verb::Iso(args) => run::iso(args),
         Verb::Disk(args) => run::disk(args),
         Verb::Test(args) => test::test(args),

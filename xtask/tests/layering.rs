@@ -19,6 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("umbra-guests", &["umbra-arch"]),
     ("umbra-iommu", &["umbra-arch"]),
+    ("umbra-hypapp", &["umbra-arch"]),
     (
         "umbra",
         &[
@@ -29,6 +30,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "umbra-nested",
             "umbra-guests",
             "umbra-iommu",
+            "umbra-hypapp",
         ],
     ),
     ("xtask", &[]),
@@ -49,6 +51,7 @@ const WITHOUT_STD: &[&str] = &[
     "umbra-nested",
     "umbra-guests",
     "umbra-iommu",
+    "umbra-hypapp",
 ];
 
 fn checkout() -> &'static Path {

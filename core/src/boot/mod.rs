@@ -119,6 +119,7 @@ fn enter_l1(cpu: &mut Cpu, state: Option<&StartState>) -> ! {
         None => init_sipi::wait_for_sipi(cpu),
     }
     crate::nested::set_up(cpu);
+    crate::hypapp::start(cpu);
     crate::run::first_entry(cpu)
 }
 

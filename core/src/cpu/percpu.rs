@@ -16,6 +16,7 @@
 //! ```
 
 use crate::arch::desc::{Gdt, TaskState};
+use crate::cpu::app::App;
 use crate::cpu::counters::{Ept02Ledger, Ledger};
 use crate::cpu::registers::Registers;
 use crate::machine::machine;
@@ -159,6 +160,8 @@ pub struct Cpu {
     pub is_ept01_changed: bool,
     /// L1's port writes that end the run.
     pub watch: Watch,
+    /// The hypapp's own.
+    pub hypapp: App,
     /// The pages.
     pub pages: CpuPages,
 }
@@ -278,6 +281,7 @@ pub fn create(pool: &mut PagePool, space: &mut AddressSpace, index: u32, apic_id
             has_new_mtrrs: false,
             is_ept01_changed: false,
             watch: Watch::new(machine().acpi.pm1_control, machine().acpi.reset),
+            hypapp: App::default(),
             pages,
         });
     }

@@ -62,8 +62,10 @@ pub fn handle(cpu: &mut Cpu, nested: &mut Nested, exit: Exit) -> Action {
         Exit::Xsetbv => xsetbv::handle(cpu),
         Exit::EptViolation { gpa, qualification } => ept::violation(cpu, gpa, qualification),
         Exit::Vmx(reason) => {
-            if reason == Reason::Vmcall && hypercall::of_l1(cpu) {
-                return Action::Skip;
+            if reason == Reason::Vmcall
+                && let Some(action) = hypercall::of_l1(cpu)
+            {
+                return action;
             }
             crate::nested::instruction(cpu, nested, reason)
         }

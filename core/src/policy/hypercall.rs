@@ -8,6 +8,7 @@
 //! | 1 | [`Capabilities`] | VMCSs of L1 at hand on each CPU | CPUs | EPT pointers with tables of their own on each CPU |
 //! | 2 | the [ledger](crate::ledger_leaf), as ECX asks; zeros unless L1's kernel asks it and it is kept | | | |
 //! | 3 | 0: done. VMCALL of L1's kernel: ECX 0 forbids L2 these calls, 1 allows them again | | | |
+//! | from [`FIRST_OF_HYPAPP`] on | what the hypapp says, if one is built in | | | |
 //!
 //! Any other number of the range, and a call that its caller may not make, answers
 //! [`REFUSED`] and zeros. All but the four registers stay.
@@ -25,6 +26,8 @@ pub const REFUSED: u32 = u32::MAX;
 /// Numbers in the range.
 const NUMBERS: u32 = 0x100;
 const LAST: u32 = 3;
+/// Of the range, the numbers from here on are the hypapp's.
+pub const FIRST_OF_HYPAPP: u32 = 0x40;
 
 bitflags! {
     /// EAX of the answer to 1: what L1 is offered, and what Umbra does.
@@ -57,6 +60,11 @@ pub enum Call {
     },
     /// Whether L2 may call.
     AllowL2(bool),
+    /// Something of the hypapp's.
+    Hypapp {
+        /// Its own number, from 0 on.
+        number: u32,
+    },
     /// No call, or not this caller's.
     Refused,
 }
@@ -89,6 +97,9 @@ pub const fn call(number: u32, ecx: u32, caller: Caller) -> Call {
         1 => Call::Capabilities,
         2 if is_l1s_kernel => Call::Ledger { subleaf: ecx },
         3 if is_l1s_kernel && caller.by_vmcall && ecx <= 1 => Call::AllowL2(ecx == 1),
+        FIRST_OF_HYPAPP..NUMBERS => Call::Hypapp {
+            number: number - FIRST_OF_HYPAPP,
+        },
         _ => Call::Refused,
     }
 }
@@ -153,7 +164,7 @@ mod tests {
         for caller in others {
             assert_eq!(call(0, 0, caller), Call::Version);
             assert_eq!(call(1, 0, caller), Call::Capabilities);
-            for number in 2..NUMBERS {
+            for number in 2..FIRST_OF_HYPAPP {
                 assert_eq!(call(number, 0, caller), Call::Refused, "{number}");
             }
         }
@@ -162,6 +173,15 @@ mod tests {
             ..KERNEL
         };
         assert_eq!(call(3, 0, by_cpuid), Call::Refused);
+    }
+
+    #[test]
+    fn the_last_192_numbers_are_the_hypapps() {
+        let number = |number| call(number, 0, KERNEL);
+        assert_eq!(number(0x3f), Call::Refused);
+        assert_eq!(number(0x40), Call::Hypapp { number: 0 });
+        assert_eq!(number(0xff), Call::Hypapp { number: 0xbf });
+        assert_eq!(number(0x100), Call::Refused);
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct Test {
     pub guest: String,
     /// The options of `./x run`, other than how deep.
     pub options: Vec<String>,
+    /// Further ones of a run that has an Umbra.
+    pub options_of_umbra: Vec<String>,
     /// Whether it takes so long that only a filter makes it run.
     pub only_by_name: bool,
     /// What is expected.
@@ -105,6 +107,7 @@ struct Declaration {
     #[serde(default)]
     lacking: Vec<String>,
     umbra: Option<String>,
+    hypapp: Option<String>,
     #[serde(default)]
     only_by_name: bool,
     ticks: Option<Ticks>,
@@ -231,7 +234,9 @@ impl Declaration {
             option("umbra", self.umbra.clone());
         }
         options.extend(self.options.iter().cloned());
+        let hypapp = self.hypapp.iter();
         Ok(Test {
+            options_of_umbra: hypapp.map(|name| format!("--hypapp={name}")).collect(),
             name,
             group: self.group.clone(),
             guest: self.guest.clone(),

@@ -3,9 +3,10 @@
 use std::process::{Command, Stdio};
 
 use anyhow::Result;
+use clap::ValueEnum;
 
 use super::Outcome;
-use crate::images::{self, Image};
+use crate::images::{self, Hypapp, Image};
 
 /// The group that all of these belong to.
 pub const GROUP: &str = "host";
@@ -18,6 +19,7 @@ const LIBRARIES: &[&str] = &[
     "--package=umbra-nested",
     "--package=umbra-guests",
     "--package=umbra-iommu",
+    "--package=umbra-hypapp",
 ];
 /// This tool.
 const TOOL: &[&str] = &["--package=xtask"];
@@ -58,6 +60,11 @@ pub fn steps() -> Result<Vec<HostStep>> {
         Image::UmbraPlain,
         Image::UmbraForTests,
     ];
+    images.extend(
+        Hypapp::value_variants()
+            .iter()
+            .map(|&app| Image::UmbraWith(app)),
+    );
     images.extend(images::test_vms()?.into_iter().map(Image::TestVm));
     for image in images {
         steps.push(step(&format!("clippy-{}", image.name()), move || {

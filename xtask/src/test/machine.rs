@@ -86,6 +86,7 @@ fn judge(test: &Test, runs: &Runs) -> Result<Judged> {
     let name = test.name.replace('/', "-");
     match &test.expect {
         Expect::Ends { status, last_line } => {
+            words.extend(test.options_of_umbra.iter().cloned());
             let ran = runs.get(&name, &words);
             let ran = ran_of(&ran)?;
             let mut report = ended(ran, *status, last_line.as_ref());
@@ -114,7 +115,10 @@ fn judge(test: &Test, runs: &Runs) -> Result<Judged> {
                 report.insert(0, "on the bare machine:".to_owned());
                 return Ok(close(report, &[bare]));
             }
-            let under = runs.get(&name, &with(&["--depth", &depth.to_string()]));
+            let depth = depth.to_string();
+            let mut of_umbra = vec!["--depth", &depth];
+            of_umbra.extend(test.options_of_umbra.iter().map(String::as_str));
+            let under = runs.get(&name, &with(&of_umbra));
             let under = ran_of(&under)?;
             let mut report = ended(under, fail::OK, None);
             report.extend(transcript::difference(
