@@ -11,7 +11,7 @@ use umbra_vmcs::Vmcs12;
 
 use crate::derived::shadow_link;
 use crate::hw::{Memory, VmcsAccess};
-use crate::slots::{SlotId, read_region, write_region};
+use crate::slots::{SlotId, read_region, write_clear_region};
 use crate::state::Nested;
 
 impl Nested {
@@ -44,7 +44,7 @@ impl Nested {
             let mut vmcs12 = Vmcs12::new();
             read_region(hw, gpa, &mut vmcs12);
             hw.drain_shadow(&mut vmcs12, &self.fields);
-            write_region(hw, gpa, &vmcs12);
+            write_clear_region(hw, gpa, &vmcs12);
         }
     }
 }

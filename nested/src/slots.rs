@@ -7,6 +7,7 @@
 
 use umbra_ept::caps::Caps as EptCaps;
 use umbra_vmcs::field::{self, Field, FieldSet};
+use umbra_vmcs::rules::CpuFacts;
 use umbra_vmcs::{InsnError, Vmcs12};
 
 use crate::blame::blame;
@@ -19,7 +20,10 @@ pub use crate::slot_id::{MAX_SLOTS, SlotId};
 const LAUNCH_STATE_OFFSET: u64 = 8;
 /// The offset of the field values.
 const VALUES_OFFSET: u64 = 16;
+/// The launch state of a VMCS that is launched. Whatever else is there is "clear": this, or a
+/// [`Tag`].
 const LAUNCHED: u64 = 1;
+const CLEAR: u64 = 0;
 const _: () = assert!(Vmcs12::BYTES as u64 + VALUES_OFFSET <= 4096);
 
 /// Takes the fields from L1's VMCS region at `gpa`.
@@ -27,9 +31,50 @@ pub(crate) fn read_region(hw: &impl Memory, gpa: u64, vmcs12: &mut Vmcs12) {
     vmcs12.fill(|bytes| hw.read_l1(gpa + VALUES_OFFSET, bytes));
 }
 
-/// Puts the fields into L1's VMCS region at `gpa`.
-pub(crate) fn write_region(hw: &mut impl Memory, gpa: u64, vmcs12: &Vmcs12) {
+/// Puts the fields into L1's VMCS region at `gpa`, and the launch state: whoever writes the
+/// one has the other changed, so that no [`Tag`] outlives its values.
+fn write_region(hw: &mut impl Memory, gpa: u64, vmcs12: &Vmcs12, launch_state: u64) {
     hw.write_l1(gpa + VALUES_OFFSET, vmcs12.as_bytes());
+    write_launch_state(hw, gpa, launch_state);
+}
+
+/// The same for a VMCS that is not launched.
+pub(crate) fn write_clear_region(hw: &mut impl Memory, gpa: u64, vmcs12: &Vmcs12) {
+    write_region(hw, gpa, vmcs12, CLEAR);
+}
+
+fn read_launch_state(hw: &impl Memory, gpa: u64) -> u64 {
+    let mut state = [0; 8];
+    hw.read_l1(gpa + LAUNCH_STATE_OFFSET, &mut state);
+    u64::from_le_bytes(state)
+}
+
+fn write_launch_state(hw: &mut impl Memory, gpa: u64, state: u64) {
+    hw.write_l1(gpa + LAUNCH_STATE_OFFSET, &state.to_le_bytes());
+}
+
+/// A launch state "clear" that no two VMCLEARs write: a region that still has it has the
+/// values which that VMCLEAR wrote.
+///
+/// SDM "Initializing a VMCS", "Software Access to the VMCS and Related Structures": the values
+/// are not software's to write by ordinary stores. Where it copies a region, or clears or
+/// fills it, the tag is another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Tag(u64);
+
+impl Tag {
+    /// Of the `count`th VMCLEAR of this owner, counted from 1. It is even, unlike
+    /// [`LAUNCHED`], and not 0.
+    const fn new(count: u64, owner: u16) -> Self {
+        Self(count << 17 | (owner as u64) << 1)
+    }
+}
+
+/// A VMCS that was cleared, and whose vmcs12 and vmcs02 are still here.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    gpa: u64,
+    tag: Tag,
 }
 
 /// One vmcs12 and what is known of its vmcs02.
@@ -42,6 +87,8 @@ pub(crate) fn write_region(hw: &mut impl Memory, gpa: u64, vmcs12: &Vmcs12) {
 pub struct Slot {
     /// The region's address, or `None` for a free slot.
     gpa: Option<u64>,
+    /// The VMCS that a free slot had before it was cleared, unless its values are gone.
+    kept: Option<Kept>,
     vmcs12: Vmcs12,
     /// VMLAUNCH has succeeded since VMCLEAR.
     is_launched: bool,
@@ -100,6 +147,7 @@ impl Slot {
     pub const fn free() -> Self {
         Self {
             gpa: None,
+            kept: None,
             vmcs12: Vmcs12::new(),
             is_launched: false,
             is_shadow: false,
@@ -123,6 +171,7 @@ impl Slot {
     /// The VMCS goes. Its values stay: the next one brings all of its own.
     fn release(&mut self) {
         self.gpa = None;
+        self.kept = None;
         self.is_launched = false;
         self.dirty = FieldSet::FULL;
         self.unchecked = FieldSet::FULL;
@@ -133,6 +182,22 @@ impl Slot {
         self.is_lent = false;
         self.violated = None;
         self.needs_reset = true;
+    }
+
+    /// The VMCS goes, to come back most likely: it was cleared, and its region has all
+    /// values and this tag. A hypervisor that lends its own vmcs02s clears each twice a
+    /// round trip, and KVM clears one to run it on another CPU and back.
+    fn keep(&mut self, gpa: u64, tag: Tag) {
+        self.gpa = None;
+        self.kept = Some(Kept { gpa, tag });
+        self.is_launched = false;
+        self.violated = None;
+    }
+
+    /// It has come back as it went.
+    fn has_again(&mut self, kept: Kept) {
+        self.gpa = Some(kept.gpa);
+        self.kept = None;
     }
 
     /// A field as vmcs12 has it, which must not be one whose value lies in vmcs02
@@ -455,6 +520,10 @@ pub struct Slots {
     /// Where a region was last, by some bits of its address.
     hints: [u8; HINTS],
     clock: u64,
+    /// Whose table it is: another number on each CPU.
+    owner: u16,
+    /// VMCLEARs that have left a [`Tag`].
+    clears: u64,
 }
 
 const HINTS: usize = 256;
@@ -467,8 +536,8 @@ const fn hint(gpa: u64) -> usize {
 
 impl Slots {
     /// Keeps vmcs12s in these slots, all of them free; of more than
-    /// [`MAX_SLOTS`] the rest is not used.
-    pub fn new(slots: &'static mut [Slot]) -> Self {
+    /// [`MAX_SLOTS`] the rest is not used. `owner` is the CPU's number.
+    pub fn new(slots: &'static mut [Slot], owner: u16) -> Self {
         let used = slots.len().min(MAX_SLOTS);
         let Some(slots) = slots.get_mut(..used).filter(|slots| !slots.is_empty()) else {
             blame("there is no slot")
@@ -477,6 +546,8 @@ impl Slots {
             slots,
             hints: [0; HINTS],
             clock: 0,
+            owner,
+            clears: 0,
         }
     }
 
@@ -501,24 +572,27 @@ impl Slots {
         }
     }
 
+    /// The free slot that still has the VMCS at `gpa` as it was when it was cleared last.
+    ///
+    /// The hint is enough: it names the slot where the VMCS was last, or one that has
+    /// another since.
+    fn find_kept(&self, hw: &impl Memory, gpa: u64) -> Option<(SlotId, Kept)> {
+        let hint = self.hints[hint(gpa)];
+        let kept = self.slots.get(usize::from(hint))?.kept?;
+        let is_same = kept.gpa == gpa && read_launch_state(hw, gpa) == kept.tag.0;
+        is_same.then_some((SlotId::new(hint), kept))
+    }
+
     /// Brings the VMCS at `gpa` into a slot, writing back the least recently
     /// used one if all are taken.
     pub fn load(&mut self, hw: &mut (impl VmcsAccess + Memory), gpa: u64) -> SlotId {
         self.clock += 1;
-        let id = match self.find(gpa) {
-            Some(id) => id,
-            None => {
-                let id = self.victim();
-                self.write_back(hw, id);
-                let slot = self.get(id);
-                slot.release();
-                slot.gpa = Some(gpa);
-                read_region(hw, gpa, &mut slot.vmcs12);
-                let mut state = [0; 8];
-                hw.read_l1(gpa + LAUNCH_STATE_OFFSET, &mut state);
-                slot.is_launched = u64::from_le_bytes(state) == LAUNCHED;
+        let id = match self.find_kept(hw, gpa) {
+            Some((id, kept)) => {
+                self.get(id).has_again(kept);
                 id
             }
+            None => self.find_or_read(hw, gpa),
         };
         self.hints[hint(gpa)] = id.hint();
         let clock = self.clock;
@@ -526,15 +600,32 @@ impl Slots {
         id
     }
 
+    fn find_or_read(&mut self, hw: &mut (impl VmcsAccess + Memory), gpa: u64) -> SlotId {
+        if let Some(id) = self.find(gpa) {
+            return id;
+        }
+        let id = self.victim();
+        self.write_back(hw, id);
+        let slot = self.get(id);
+        slot.release();
+        slot.gpa = Some(gpa);
+        read_region(hw, gpa, &mut slot.vmcs12);
+        slot.is_launched = read_launch_state(hw, gpa) == LAUNCHED;
+        id
+    }
+
+    /// The slot to use next: one that has nothing, else the one of the VMCS that L1
+    /// cleared or, if it cleared none, loaded the longest time ago.
     fn victim(&self) -> SlotId {
-        let mut best = SlotId::FIRST;
+        let (mut best, mut best_rank) = (SlotId::FIRST, (true, u64::MAX));
         for id in self.ids() {
             let slot = &self.slots[id.number()];
-            if slot.gpa.is_none() {
+            if slot.gpa.is_none() && slot.kept.is_none() {
                 return id;
             }
-            if slot.last_used < self.slots[best.number()].last_used {
-                best = id;
+            let rank = (slot.gpa.is_some(), slot.last_used);
+            if rank < best_rank {
+                (best, best_rank) = (id, rank);
             }
         }
         best
@@ -542,15 +633,25 @@ impl Slots {
 
     /// VMCLEAR of the VMCS at `gpa`: its data go to L1's memory, its launch
     /// state becomes clear, its slot free.
-    pub fn clear(&mut self, hw: &mut (impl VmcsAccess + Memory), gpa: u64) {
-        match self.find(gpa) {
-            Some(id) => {
-                self.get(id).is_launched = false;
-                self.write_back(hw, id);
-                self.get(id).release();
+    pub fn clear(&mut self, hw: &mut (impl VmcsAccess + Memory), gpa: u64, cpu: &CpuFacts) {
+        let Some(id) = self.find(gpa) else {
+            if self.find_kept(hw, gpa).is_none() {
+                write_launch_state(hw, gpa, CLEAR);
             }
-            None => hw.write_l1(gpa + LAUNCH_STATE_OFFSET, &0_u64.to_le_bytes()),
+            return;
+        };
+        self.clears += 1;
+        let tag = Tag::new(self.clears, self.owner);
+        let slot = self.get(id);
+        if slot.is_lent() {
+            hw.take_back_vmcs02(id);
+            slot.take_back(hw, cpu);
         }
+        self.sync(hw, id);
+        hw.switch_to(Current::Vmcs01);
+        let slot = self.get(id);
+        write_region(hw, gpa, &slot.vmcs12, tag.0);
+        slot.keep(gpa, tag);
     }
 
     /// Writes the VMCS at `gpa` back and frees its slot, if it is in one.
@@ -573,9 +674,8 @@ impl Slots {
         self.sync(hw, id);
         let slot = self.get(id);
         let Some(gpa) = slot.gpa else { return };
-        write_region(hw, gpa, &slot.vmcs12);
-        let state = if slot.is_launched { LAUNCHED } else { 0 };
-        hw.write_l1(gpa + LAUNCH_STATE_OFFSET, &state.to_le_bytes());
+        let state = if slot.is_launched { LAUNCHED } else { CLEAR };
+        write_region(hw, gpa, &slot.vmcs12, state);
     }
 
     /// Reads back what vmcs02 holds newer than vmcs12. Leaves vmcs01 current

@@ -7,7 +7,7 @@ use model::*;
 use proptest::prelude::*;
 use umbra_nested::{Current, Done, L2Done, Nested, lend};
 use umbra_vmcs::exit::Reason;
-use umbra_vmcs::field::{self, Field};
+use umbra_vmcs::field::{self, Field, FieldSet};
 
 const OTHER_REGION: u64 = 0x3000;
 
@@ -233,6 +233,75 @@ fn another_vmcs_is_reached_instead() {
     assert_eq!(reached(&hw), None);
 }
 
+/// L1's region looks as if it had been cleared on another CPU.
+fn forget_tag(hw: &mut Machine, region: u64) {
+    hw.write_l1(region + 8, &[0; 8]);
+}
+
+/// A VMCS that L1 cleared is where it was: its vmcs02 is lent from its first exit on, and
+/// only what L1 writes goes there.
+#[test]
+fn a_cleared_vmcs_goes_on_being_lent() {
+    let (mut hw, mut nested) = lending();
+    write(&mut hw, &mut nested, field::GUEST_RIP, 0x1234);
+    pointer(&mut hw, &mut nested, Reason::Vmclear, VMCS_REGION);
+    pointer(&mut hw, &mut nested, Reason::Vmptrld, VMCS_REGION);
+    assert_eq!(reached(&hw), None);
+    // Not launched any more.
+    nested.instruction(&mut hw, Reason::Vmresume);
+    assert_eq!(error(&mut hw, &mut nested), Some(5));
+    vmwrite(&mut hw, &mut nested, enc(field::GUEST_CR3), 0x7000);
+    let before = hw.writes;
+    nested.instruction(&mut hw, Reason::Vmlaunch);
+    assert_eq!(hw.read(field::GUEST_CR3), 0x7000);
+    // Not a field of vmcs02 that it had.
+    assert!(hw.writes - before < 20, "{} fields", hw.writes - before);
+    exit_from_l2(&mut hw, Reason::Cpuid as u32, &[]);
+    l2_exit(&mut hw, &mut nested);
+    assert!(reached(&hw).is_some());
+    assert_eq!(read(&mut hw, &mut nested, field::GUEST_CR3), 0x7000);
+}
+
+/// What is in L1's memory is what counts: a region that another CPU has used since, or that
+/// was filled from another one, is read.
+#[test]
+fn a_cleared_region_that_changed_is_read() {
+    for change in 0..3 {
+        let (mut hw, mut nested) = lending();
+        pointer(&mut hw, &mut nested, Reason::Vmclear, OTHER_REGION);
+        let mut before = [0; 2048];
+        hw.read_l1(OTHER_REGION, &mut before);
+        pointer(&mut hw, &mut nested, Reason::Vmptrld, OTHER_REGION);
+        vmwrite(&mut hw, &mut nested, enc(field::GUEST_CR3), 0x7000);
+        pointer(&mut hw, &mut nested, Reason::Vmclear, OTHER_REGION);
+        let expected = match change {
+            // An older copy, tag and all.
+            0 => {
+                hw.write_l1(OTHER_REGION, &before);
+                None
+            }
+            1 => {
+                hw.write_l1(OTHER_REGION + 8, &[0; 2040]);
+                Some(0)
+            }
+            _ => {
+                let mut another = nested_on(1, FieldSet::FULL);
+                pointer(&mut hw, &mut another, Reason::Vmxon, VMXON_REGION);
+                pointer(&mut hw, &mut another, Reason::Vmptrld, OTHER_REGION);
+                vmwrite(&mut hw, &mut another, enc(field::GUEST_CR3), 0x9000);
+                pointer(&mut hw, &mut another, Reason::Vmclear, OTHER_REGION);
+                Some(0x9000)
+            }
+        };
+        pointer(&mut hw, &mut nested, Reason::Vmptrld, OTHER_REGION);
+        let cr3 = vmread(&mut hw, &mut nested, enc(field::GUEST_CR3));
+        assert_ne!(cr3, 0x7000, "change {change}");
+        if let Some(expected) = expected {
+            assert_eq!(cr3, expected, "change {change}");
+        }
+    }
+}
+
 /// What L1 and L2 do.
 #[derive(Clone, Debug)]
 enum Step {
@@ -350,6 +419,10 @@ fn take(hw: &mut Machine, nested: &mut Nested, is_launched: &mut [bool; 2], step
         Step::Clear(is_other) => {
             is_launched[usize::from(is_other)] = false;
             let done = pointer(hw, nested, Reason::Vmclear, region(is_other));
+            if !nested.can_lend {
+                // Whoever does not lend does not keep a cleared VMCS in its slot, either.
+                forget_tag(hw, region(is_other));
+            }
             // There is always a current VMCS again.
             pointer(hw, nested, Reason::Vmptrld, region(is_other));
             format!("{done:?}")

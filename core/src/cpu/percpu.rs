@@ -401,7 +401,8 @@ pub unsafe fn slots(cpu: &Cpu) -> Slots {
     }
     // SAFETY: as above; each was written, and nothing else ever refers to them (the
     // caller's promise).
-    Slots::new(unsafe { core::slice::from_raw_parts_mut(first, count) })
+    let slots = unsafe { core::slice::from_raw_parts_mut(first, count) };
+    Slots::new(slots, u16::try_from(cpu.index).unwrap_or(u16::MAX))
 }
 
 /// Fills CPU `index`'s part for nested VMX.

@@ -30,7 +30,7 @@ impl Nested {
         }
         let is_current = self.current_pointer() == pointer;
         self.release_shadow_at(hw, pointer);
-        self.slots.clear(hw, pointer);
+        self.slots.clear(hw, pointer, &self.cpu);
         if is_current {
             self.root().current = None;
             self.follow_current(hw);

@@ -452,9 +452,14 @@ pub fn nested() -> Nested {
 
 /// On a CPU that has these fields alone.
 pub fn nested_with(present: FieldSet) -> Nested {
+    nested_on(0, present)
+}
+
+/// On this CPU.
+pub fn nested_on(owner: u16, present: FieldSet) -> Nested {
     let caps = offer::offer(&capabilities_below(), &present);
     let slots: Vec<Slot> = (0..SLOTS).map(|_| Slot::free()).collect();
-    let slots = Slots::new(Box::leak(slots.into_boxed_slice()));
+    let slots = Slots::new(Box::leak(slots.into_boxed_slice()), owner);
     let mut nested = Nested::new(caps, present, cpu_facts(), true, slots);
     let config = Config {
         caches: 8,
