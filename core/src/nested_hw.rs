@@ -129,9 +129,9 @@ impl VmcsAccess for Cpu {
     }
 
     #[inline(always)]
-    fn lend_vmcs02(&mut self, slot: SlotId) {
+    fn lend_vmcs02(&mut self, slot: SlotId, is_whole: bool) {
         let region = self.vmcs02(slot);
-        lent::lend(self, slot, region);
+        lent::lend(self, slot, region, is_whole);
     }
 
     #[inline(always)]
@@ -140,10 +140,8 @@ impl VmcsAccess for Cpu {
         lent::take_back(self, slot, region);
     }
 
-    fn link_vmcs02(&mut self, slot: Option<SlotId>) {
-        if self.vmcs.link(slot.map(Current::Vmcs02)) {
-            lent::write_link(slot.map(|slot| self.vmcs02(slot)));
-        }
+    fn link_vmcs02(&mut self, lent: Option<(SlotId, bool)>) {
+        lent::link(self, lent);
     }
 
     fn shadow_region(&self) -> u64 {

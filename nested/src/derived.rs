@@ -101,6 +101,9 @@ pub(crate) const LENT_FOR_WRITING: FieldSet = flow::shadow(Shadow::ReadWrite);
 /// What L1 reads there.
 pub(crate) const LENT: FieldSet = LENT_FOR_WRITING.union(flow::shadow(Shadow::Read));
 
+/// Guest state that each exit saves, and that L1 writes in a vmcs02 that is lent to it whole.
+pub(crate) const LENT_WHOLE: FieldSet = flow::shadow(Shadow::Read).intersection(GUEST_STATE);
+
 /// Exit information. It stays in vmcs02 until L1 asks.
 pub(crate) const INFORMATION: FieldSet =
     flow::back(Back::WhenAsked, On::Any).intersection(flow::area(Area::ExitInformation));

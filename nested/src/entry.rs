@@ -21,7 +21,7 @@ use crate::host_state::LeftByL2;
 use crate::hw::{Current, Memory, Msrs, Translations, VmcsAccess};
 use crate::insn::Done;
 use crate::pdptes::{PDPTES, load_pdptes};
-use crate::slots::{Slot, SlotId};
+use crate::slots::{Own, Slot, SlotId};
 use crate::state::Nested;
 
 /// L1's registers that L2 starts with unless vmcs12 loads its own.
@@ -58,11 +58,8 @@ impl Nested {
         id: SlotId,
         inherited: &Inherited,
     ) -> Done {
-        let on = self.slots.get(id).derived().entry;
-        if on.contains(OnEntry::SHADOWS) {
-            self.hold_shadow(hw, id);
-        }
         let slot = self.slots.get(id);
+        let on = slot.derived().entry;
         if slot.take_reset() {
             hw.reset_vmcs02(id);
         } else {
@@ -75,7 +72,7 @@ impl Nested {
         }
         if on.contains(OnEntry::MSR_BITMAP) {
             let merged = hw.merge_msr_bitmap(slot.get(field::MSR_BITMAP));
-            hw.write(field::MSR_BITMAP, merged);
+            slot.write_own(hw, Own::MsrBitmap, merged);
         }
         use_vpid(hw, slot, &mut self.vpids);
         if !use_ept(hw, slot, &mut self.pool) {
@@ -288,7 +285,7 @@ fn use_ept(hw: &mut (impl VmcsAccess + Translations), slot: &mut Slot, pool: &mu
         pool.activate(&context, &mut tables, &mut memory)
     };
     let Some(active) = active else { return false };
-    hw.write(field::EPT_POINTER, active.eptp.raw());
+    slot.write_own(hw, Own::EptPointer, active.eptp.raw());
     let mut owed = active.invalidate;
     if let Some(gpa2) = violated {
         // L1 has most likely mended it, and L2 would fault there once more.
@@ -303,7 +300,7 @@ fn use_ept(hw: &mut (impl VmcsAccess + Translations), slot: &mut Slot, pool: &mu
 }
 
 /// The same where vmcs12 has no EPT context.
-fn use_ept01(hw: &mut (impl VmcsAccess + Translations), slot: &Slot) -> bool {
+fn use_ept01(hw: &mut (impl VmcsAccess + Translations), slot: &mut Slot) -> bool {
     if slot.proc2(Proc2::ENABLE_EPT) {
         return false;
     }
@@ -314,19 +311,19 @@ fn use_ept01(hw: &mut (impl VmcsAccess + Translations), slot: &Slot) -> bool {
         hw.keep_small_ept01(slot.get(field::APIC_ACCESS_ADDRESS));
     }
     let pointer = hw.ept01_pointer();
-    hw.write(field::EPT_POINTER, pointer);
+    slot.write_own(hw, Own::EptPointer, pointer);
     true
 }
 
 /// Gives vmcs02 its VPID.
 #[inline(always)]
-fn use_vpid(hw: &mut (impl VmcsAccess + Translations), slot: &Slot, vpids: &mut Vpids) {
+fn use_vpid(hw: &mut (impl VmcsAccess + Translations), slot: &mut Slot, vpids: &mut Vpids) {
     let vpid12 = match slot.derived().exit.contains(OnExit::DROPS_TRANSLATIONS) {
         true => None,
         false => Some(slot.get(field::VIRTUAL_PROCESSOR_ID) as u16),
     };
     let assigned = vpids.enter(vpid12);
-    hw.write(field::VIRTUAL_PROCESSOR_ID, u64::from(assigned.hardware));
+    slot.write_own(hw, Own::Vpid, assigned.hardware.into());
     if assigned.flush_needed {
         hw.invvpid_single(assigned.hardware);
     }

@@ -40,14 +40,15 @@ pub trait VmcsAccess {
 
     /// Lends a vmcs02, which is current, to L1: VMCLEAR, a shadow VMCS from now on, and
     /// L1's VMREAD and VMWRITE reach it. Leaves vmcs01 current. Asked for only where
-    /// the CPU [can](crate::lend::can_lend).
-    fn lend_vmcs02(&mut self, slot: SlotId);
+    /// the CPU [can](crate::lend::can_lend). Its VMWRITE reaches
+    /// [`WRITTEN_WHOLE`](crate::lend::WRITTEN_WHOLE) or [`WRITTEN`](crate::lend::WRITTEN).
+    fn lend_vmcs02(&mut self, slot: SlotId, is_whole: bool);
     /// Takes a vmcs02 that was lent back: VMCLEAR, and an ordinary VMCS again. Leaves
     /// it current. Before L1 runs again it is lent once more, or another is linked.
     fn take_back_vmcs02(&mut self, slot: SlotId);
-    /// L1's VMREAD and VMWRITE reach this vmcs02, which is lent, or exit. vmcs01 is
-    /// current.
-    fn link_vmcs02(&mut self, slot: Option<SlotId>);
+    /// L1's VMREAD and VMWRITE reach this vmcs02, which is lent, and lent whole or not;
+    /// or they exit. vmcs01 is current.
+    fn link_vmcs02(&mut self, lent: Option<(SlotId, bool)>);
 
     /// The host-physical address of L0's shadow VMCS: for the link pointer of a
     /// vmcs02. Asked for only where L1 is offered VMCS shadowing.

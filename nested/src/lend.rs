@@ -9,6 +9,10 @@
 //! again, L0 clears it once more and makes it an ordinary VMCS. Bitmaps let through
 //! what the field table allows.
 //!
+//! An L1 that writes much of the guest state each time, as another Umbra does with its own
+//! vmcs01, has vmcs02 lent *whole*: all of the guest state is its to write there. At the
+//! next entry L0 reads it, and what is not as it was at the last one is checked.
+//!
 //! A lent vmcs02 is the truth for the fields that L1 may write there: they are stale
 //! in vmcs12. L0 looks at them before the next entry, and only where a quick look does
 //! not show that all rules hold are they checked like any other field that L1 wrote.
@@ -19,13 +23,16 @@ use umbra_vmcs::controls::{Entry, Proc2};
 use umbra_vmcs::field::{self, Field, FieldSet};
 use umbra_vmcs::rules::CpuFacts;
 
-use crate::derived::{LENT, LENT_FOR_WRITING};
+use crate::derived::{LENT, LENT_FOR_WRITING, LENT_WHOLE};
 use crate::hw::{Current, VmcsAccess};
 use crate::slots::{Saved, Slot, SlotId};
 use crate::state::Nested;
 
 /// What L1 reads and writes in a lent vmcs02.
 pub const WRITTEN: FieldSet = LENT_FOR_WRITING;
+
+/// The same where it is lent whole.
+pub const WRITTEN_WHOLE: FieldSet = LENT_FOR_WRITING.union(LENT_WHOLE);
 
 /// What L1 reads there.
 pub const READ: FieldSet = LENT;
@@ -76,7 +83,7 @@ impl Nested {
             return;
         }
         let lent = self.current().filter(|id| self.slots.get(*id).is_lent());
-        hw.link_vmcs02(lent);
+        hw.link_vmcs02(lent.map(|id| (id, self.slots.get(id).is_lent_whole())));
     }
 }
 
@@ -94,7 +101,7 @@ pub(crate) fn leave_vmcs02(
     if slot.is_lending() {
         hw.switch_to(Current::Vmcs02(id));
         slot.prepare_lending(hw, saved, fields);
-        hw.lend_vmcs02(id);
+        hw.lend_vmcs02(id, slot.is_lent_whole());
     } else {
         hw.switch_to(Current::Vmcs01);
     }
@@ -125,6 +132,9 @@ impl Slot {
     /// at, and what may break a rule is to be checked.
     #[inline(always)]
     pub(crate) fn take_back(&mut self, hw: &mut impl VmcsAccess, cpu: &CpuFacts) {
+        if self.is_lent_whole() {
+            self.take_back_whole(hw);
+        }
         self.taken_back();
         let event = hw.read(field::VM_ENTRY_INTERRUPTION_INFORMATION);
         self.cpu_stored(field::VM_ENTRY_INTERRUPTION_INFORMATION, event);
@@ -144,6 +154,22 @@ impl Slot {
         if rip >> 31 != 0 && !self.is_good_64_bit_rip(hw, cpu, rip) {
             self.must_check(&FieldSet::of(&[field::GUEST_RIP]));
         }
+    }
+
+    /// What L1 may have written where it may write all guest state: what is not as it was
+    /// when the rules last saw it has to be seen again.
+    fn take_back_whole(&mut self, hw: &mut impl VmcsAccess) {
+        let mut changed = FieldSet::EMPTY;
+        let mut rest = LENT_WHOLE;
+        rest.drain_within(&LENT_WHOLE, |f| {
+            let value = hw.read(f);
+            if value != self.vmcs12().get(f) {
+                self.cpu_stored(f, value);
+                changed.insert(f);
+            }
+        });
+        self.has_whole_back();
+        self.must_check(&changed);
     }
 
     fn is_good_64_bit_rip(&self, hw: &mut impl VmcsAccess, cpu: &CpuFacts, rip: u64) -> bool {

@@ -11,7 +11,7 @@ use umbra_vmcs::rules::CpuFacts;
 use umbra_vmcs::{InsnError, Vmcs12};
 
 use crate::blame::blame;
-use crate::derived::{self, Derived, LENT, OnEntry};
+use crate::derived::{self, Derived, LENT, LENT_WHOLE, OnEntry};
 use crate::hw::{Current, Memory, VmcsAccess};
 pub use crate::slot_id::{MAX_SLOTS, SlotId};
 
@@ -102,6 +102,10 @@ pub struct Slot {
     is_lending: bool,
     /// It is lent.
     is_lent: bool,
+    /// Entries for which it is yet to be lent whole.
+    whole_for: u8,
+    /// VMWRITEs of L1's while it is lent that would not have exited were it lent whole.
+    whole_writes: u8,
     /// What L0 recorded in vmcs12 alone.
     recorded: FieldSet,
     stale: FieldSet,
@@ -120,8 +124,27 @@ pub struct Slot {
     violated: Option<u64>,
     /// vmcs02 has to be reset before it is used.
     needs_reset: bool,
+    /// What vmcs02 has in the fields [`Own`].
+    own: [u64; 3],
     last_used: u64,
 }
+
+/// Fields of vmcs02 that L0 gives a value of its own at each entry, most often the same.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Own {
+    EptPointer,
+    Vpid,
+    MsrBitmap,
+}
+
+const OWN: [Field; 3] = [
+    field::EPT_POINTER,
+    field::VIRTUAL_PROCESSOR_ID,
+    field::MSR_BITMAP,
+];
+
+/// No field of [`OWN`] has this value: the upper bits of each are 0.
+const UNKNOWN: [u64; 3] = [u64::MAX; 3];
 
 /// What the CPU has stored in vmcs02 that is L1's to see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +162,13 @@ pub(crate) enum Saved {
 /// it along.
 const EXITS_UNREAD: u8 = 8;
 
+/// How many VMWRITEs of guest state make it worth to lend vmcs02 whole: reading it all
+/// costs what these exits do.
+const MANY_WRITES: u8 = 4;
+
+/// For how many entries; then L1 has to show again that it writes.
+const WHOLE_FOR: u8 = u8::MAX;
+
 /// How many fields L1 has read back one by one after an exit; then it gets all.
 const ONE_BY_ONE: u8 = 4;
 
@@ -155,6 +185,8 @@ impl Slot {
             unchecked: FieldSet::FULL,
             is_lending: false,
             is_lent: false,
+            whole_for: 0,
+            whole_writes: 0,
             recorded: FieldSet::EMPTY,
             stale: FieldSet::EMPTY,
             derived: Derived::NOTHING,
@@ -164,6 +196,7 @@ impl Slot {
             asked_for: 0,
             violated: None,
             needs_reset: true,
+            own: UNKNOWN,
             last_used: 0,
         }
     }
@@ -180,6 +213,8 @@ impl Slot {
         self.recorded = FieldSet::EMPTY;
         self.is_lending = false;
         self.is_lent = false;
+        self.whole_for = 0;
+        self.whole_writes = 0;
         self.violated = None;
         self.needs_reset = true;
     }
@@ -242,6 +277,18 @@ impl Slot {
     #[inline]
     pub fn set_launched(&mut self, is_launched: bool) {
         self.is_launched = is_launched;
+    }
+
+    /// L1 is about to write a field, by a VMWRITE that exited.
+    #[inline]
+    pub(crate) fn note_write(&mut self, field: Field) {
+        if self.is_lent && LENT_WHOLE.contains(field) {
+            self.whole_writes = self.whole_writes.saturating_add(1);
+            if self.whole_writes > MANY_WRITES {
+                // That L1 cannot write it all before the next exit does no harm.
+                self.whole_for = WHOLE_FOR;
+            }
+        }
     }
 
     /// L1 writes a field, by VMWRITE; or L0 on L1's behalf.
@@ -325,11 +372,12 @@ impl Slot {
         self.dirty.union(self.recorded)
     }
 
-    /// vmcs02 has got what vmcs12 had alone of the fields that L1 `reads` there.
+    /// vmcs02 has got what vmcs12 had alone of the fields that L1 `reads` there, and is
+    /// about to be lent: it has what L1 may write.
     pub(crate) fn caught_up(&mut self, reads: &FieldSet) {
         self.dirty = self.dirty.difference(*reads);
         self.recorded = FieldSet::EMPTY;
-        self.stale = self.stale.union(self.derived.lent);
+        self.stale = self.stale.union(self.lent_for_writing());
     }
 
     /// vmcs02 is lent to L1.
@@ -338,10 +386,24 @@ impl Slot {
         self.is_lent = true;
     }
 
+    /// Whether it is lent to L1 whole where it is lent.
+    #[inline]
+    pub(crate) const fn is_lent_whole(&self) -> bool {
+        self.whole_for > 0
+    }
+
+    /// vmcs12 has got what vmcs02 had alone of what L1 may write in one that is lent whole.
+    #[inline]
+    pub(crate) fn has_whole_back(&mut self) {
+        self.stale = self.stale.difference(LENT_WHOLE);
+        self.whole_for -= 1;
+    }
+
     /// vmcs02 is L0's again.
     #[inline]
     pub(crate) const fn taken_back(&mut self) {
         self.is_lent = false;
+        self.whole_writes = 0;
     }
 
     /// What L1 may have written in vmcs02, for the rules.
@@ -364,7 +426,16 @@ impl Slot {
     #[inline]
     fn keep_stale(&mut self) {
         if self.is_lent {
-            self.stale = self.stale.union(self.derived.lent);
+            self.stale = self.stale.union(self.lent_for_writing());
+        }
+    }
+
+    /// What L1 may write in vmcs02 where it is lent.
+    #[inline]
+    fn lent_for_writing(&self) -> FieldSet {
+        match self.is_lent_whole() {
+            false => self.derived.lent,
+            true => self.derived.lent.union(LENT_WHOLE),
         }
     }
 
@@ -404,7 +475,7 @@ impl Slot {
         let mut asked = self.asked.intersection(self.stale);
         if self.is_lending() {
             // A lent vmcs02 stays the truth for these.
-            asked = asked.difference(self.derived.lent);
+            asked = asked.difference(self.lent_for_writing());
         }
         self.fetch_all(hw, asked);
     }
@@ -462,7 +533,22 @@ impl Slot {
     /// Whether vmcs02 has to be reset, which now happens.
     #[inline]
     pub(crate) fn take_reset(&mut self) -> bool {
-        core::mem::take(&mut self.needs_reset)
+        let needs_reset = core::mem::take(&mut self.needs_reset);
+        if needs_reset {
+            self.own = UNKNOWN;
+        }
+        needs_reset
+    }
+
+    /// Gives vmcs02, which is current, this value of L0's own, unless it has it. To a CPU
+    /// the VMWRITE is cheap; below another hypervisor it may be an exit.
+    #[inline(always)]
+    pub(crate) fn write_own(&mut self, hw: &mut impl VmcsAccess, which: Own, value: u64) {
+        let has = &mut self.own[which as usize];
+        if *has != value {
+            *has = value;
+            hw.write(OWN[which as usize], value);
+        }
     }
 
     /// Fields that changed since the rules last passed.
@@ -563,13 +649,17 @@ impl Slots {
     }
 
     fn find(&self, gpa: u64) -> Option<SlotId> {
+        self.find_by_hint(gpa).or_else(|| {
+            let mut ids = self.ids();
+            ids.find(|id| self.slots[id.number()].gpa == Some(gpa))
+        })
+    }
+
+    #[inline]
+    fn find_by_hint(&self, gpa: u64) -> Option<SlotId> {
         let hint = self.hints[hint(gpa)];
-        match self.slots.get(usize::from(hint)) {
-            Some(slot) if slot.gpa == Some(gpa) => Some(SlotId::new(hint)),
-            _ => self
-                .ids()
-                .find(|id| self.slots[id.number()].gpa == Some(gpa)),
-        }
+        let slot = self.slots.get(usize::from(hint))?;
+        (slot.gpa == Some(gpa)).then_some(SlotId::new(hint))
     }
 
     /// The free slot that still has the VMCS at `gpa` as it was when it was cleared last.
@@ -587,12 +677,9 @@ impl Slots {
     /// used one if all are taken.
     pub fn load(&mut self, hw: &mut (impl VmcsAccess + Memory), gpa: u64) -> SlotId {
         self.clock += 1;
-        let id = match self.find_kept(hw, gpa) {
-            Some((id, kept)) => {
-                self.get(id).has_again(kept);
-                id
-            }
-            None => self.find_or_read(hw, gpa),
+        let id = match self.find_by_hint(gpa) {
+            Some(id) => id,
+            None => self.bring(hw, gpa),
         };
         self.hints[hint(gpa)] = id.hint();
         let clock = self.clock;
@@ -600,7 +687,11 @@ impl Slots {
         id
     }
 
-    fn find_or_read(&mut self, hw: &mut (impl VmcsAccess + Memory), gpa: u64) -> SlotId {
+    fn bring(&mut self, hw: &mut (impl VmcsAccess + Memory), gpa: u64) -> SlotId {
+        if let Some((id, kept)) = self.find_kept(hw, gpa) {
+            self.get(id).has_again(kept);
+            return id;
+        }
         if let Some(id) = self.find(gpa) {
             return id;
         }
@@ -702,7 +793,7 @@ impl Slots {
         }
         // A lent vmcs02 stays the truth for what L1 writes there.
         let again = match slot.is_lending() {
-            true => fields.difference(slot.derived.lent),
+            true => fields.difference(slot.lent_for_writing()),
             false => fields,
         };
         slot.asked = slot.asked.union(again);

@@ -34,12 +34,19 @@ fn read(hw: &mut Machine, nested: &mut Nested, f: Field) -> u64 {
 /// L1's VMWRITE, likewise.
 fn write(hw: &mut Machine, nested: &mut Nested, f: Field, value: u64) {
     match reached(hw) {
-        Some(slot) if lend::WRITTEN.contains(f) => {
+        Some(slot) if written(hw).contains(f) => {
             if let Some(vmcs) = hw.vmcs.get_mut(&(slot + 1)) {
                 vmcs.set(f, value);
             }
         }
         _ => vmwrite(hw, nested, enc(f), value),
+    }
+}
+
+fn written(hw: &Machine) -> FieldSet {
+    match hw.is_whole {
+        true => lend::WRITTEN_WHOLE,
+        false => lend::WRITTEN,
     }
 }
 
@@ -233,6 +240,72 @@ fn another_vmcs_is_reached_instead() {
     assert_eq!(reached(&hw), None);
 }
 
+/// A machine whose L1 writes much of the guest state, without an exit now.
+fn lending_whole() -> (Machine, Nested) {
+    let (mut hw, mut nested) = lending();
+    for (f, value) in good_state() {
+        write(&mut hw, &mut nested, f, value);
+    }
+    assert!(!hw.is_whole);
+    round(&mut hw, &mut nested, Reason::Vmresume, &[]);
+    assert!(hw.is_whole);
+    (hw, nested)
+}
+
+#[test]
+fn an_l1_that_writes_much_has_it_lent_whole() {
+    let (mut hw, mut nested) = lending_whole();
+    write(&mut hw, &mut nested, field::GUEST_CR3, 0x7000);
+    // As it was.
+    write(
+        &mut hw,
+        &mut nested,
+        field::GUEST_LDTR_ACCESS_RIGHTS,
+        0x1_0000,
+    );
+    assert!(reached(&hw).is_some());
+    nested.instruction(&mut hw, Reason::Vmresume);
+    assert!(nested.in_l2());
+    assert_eq!(hw.read(field::GUEST_CR3), 0x7000);
+}
+
+#[test]
+fn guest_state_written_without_an_exit_is_checked() {
+    for (f, value) in [
+        (field::GUEST_CR0, 0),
+        (field::GUEST_CR4, 0),
+        (field::GUEST_TR_ACCESS_RIGHTS, 0),
+        (field::GUEST_CS_ACCESS_RIGHTS, 0x1_0000),
+        (field::GUEST_GDTR_LIMIT, 0x1_0000),
+        (field::GUEST_ACTIVITY_STATE, 9),
+        (field::GUEST_FS_BASE, 1 << 60),
+    ] {
+        let (mut hw, mut nested) = lending_whole();
+        let before = read(&mut hw, &mut nested, f);
+        for _ in 0..2 {
+            write(&mut hw, &mut nested, f, value);
+            nested.instruction(&mut hw, Reason::Vmresume);
+            assert!(!nested.in_l2(), "{f:?}");
+            let reason = read(&mut hw, &mut nested, field::EXIT_REASON);
+            assert_eq!(reason, 0x8000_0021, "{f:?}");
+            assert_eq!(read(&mut hw, &mut nested, f), value, "{f:?}");
+            write(&mut hw, &mut nested, f, before);
+            round(&mut hw, &mut nested, Reason::Vmresume, &[]);
+        }
+    }
+}
+
+/// Who writes no more gets it back as it was before.
+#[test]
+fn lending_whole_ends_by_itself() {
+    let (mut hw, mut nested) = lending_whole();
+    for _ in 0..300 {
+        round(&mut hw, &mut nested, Reason::Vmresume, &[]);
+    }
+    assert!(reached(&hw).is_some());
+    assert!(!hw.is_whole);
+}
+
 /// L1's region looks as if it had been cleared on another CPU.
 fn forget_tag(hw: &mut Machine, region: u64) {
     hw.write_l1(region + 8, &[0; 8]);
@@ -307,6 +380,8 @@ fn a_cleared_region_that_changed_is_read() {
 enum Step {
     Read(usize),
     Write(usize, u64),
+    /// Most of the guest state, as another Umbra does; with one field of another value.
+    WriteState(usize, u64),
     Enter,
     Exit(u16, u64),
     Load(bool),
@@ -333,6 +408,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => prop::sample::select(lent_fields()).prop_map(Step::Read),
         2 => (any_field, value()).prop_map(|(f, v)| Step::Write(f, v)),
         4 => (prop::sample::select(lent_fields()), value()).prop_map(|(f, v)| Step::Write(f, v)),
+        2 => (prop::sample::select(state_fields()), value())
+            .prop_map(|(f, v)| Step::WriteState(f, v)),
         6 => Just(Step::Enter),
         6 => (prop::sample::select(vec![0u16, 1, 7, 10, 12, 18, 30, 48]), any::<u64>())
             .prop_map(|(reason, bits)| Step::Exit(reason, bits)),
@@ -343,6 +420,18 @@ fn step() -> impl Strategy<Value = Step> {
 
 fn lent_fields() -> Vec<usize> {
     lend::WRITTEN.iter().map(Field::index).collect()
+}
+
+fn state_fields() -> Vec<usize> {
+    lend::WRITTEN_WHOLE.iter().map(Field::index).collect()
+}
+
+/// Guest state that any rule lets through.
+fn good_state() -> impl Iterator<Item = (Field, u64)> {
+    let written = lend::WRITTEN_WHOLE.difference(lend::WRITTEN);
+    valid_fields()
+        .into_iter()
+        .filter(move |(f, _)| written.contains(*f))
 }
 
 const fn region(is_other: bool) -> u64 {
@@ -363,6 +452,15 @@ fn take(hw: &mut Machine, nested: &mut Nested, is_launched: &mut [bool; 2], step
         Step::Read(f) => format!("{:#x}", read(hw, nested, field::ALL[f])),
         Step::Write(f, value) => {
             write(hw, nested, field::ALL[f], value);
+            String::new()
+        }
+        Step::WriteState(f, value) => {
+            for (f, value) in good_state() {
+                write(hw, nested, f, value);
+            }
+            if value >> 62 == 0 {
+                write(hw, nested, field::ALL[f], value);
+            }
             String::new()
         }
         Step::Enter => {

@@ -106,7 +106,8 @@ pub struct CpuPages {
     pub msr_bitmap: OwnedPages,
     /// vmcs01's two I/O bitmaps.
     pub io_bitmaps: OwnedPages,
-    /// vmcs01's VMREAD and VMWRITE bitmaps.
+    /// vmcs01's VMREAD and VMWRITE bitmaps:
+    /// VMREAD's, VMWRITE's, and VMWRITE's where a vmcs02 is lent whole.
     pub field_bitmaps: OwnedPages,
     /// vmcs02 regions, one for each slot of `nested`.
     pub vmcs02: OwnedPages,
@@ -189,7 +190,7 @@ const fn slot_pages(vmcs12s: u64) -> u64 {
 }
 
 /// The pages of [`CpuPages`] that no option changes the number of.
-const SINGLE_PAGES: u64 = 8;
+const SINGLE_PAGES: u64 = 9;
 
 /// How many pages one CPU takes, without its ept01 and page tables.
 pub fn fixed_pages(options: &Options) -> u64 {
@@ -244,7 +245,7 @@ pub fn create(pool: &mut PagePool, space: &mut AddressSpace, index: u32, apic_id
         shadow: pool.take(1),
         msr_bitmap: pool.take(1),
         io_bitmaps: pool.take(2),
-        field_bitmaps: pool.take(2),
+        field_bitmaps: pool.take(3),
         vmcs02: pool.take(vmcs12s),
         slots: pool.take(slot_pages(vmcs12s)),
         nested: pool.take(NESTED_PAGES),

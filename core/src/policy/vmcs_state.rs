@@ -12,6 +12,12 @@ const fn number(which: Current) -> usize {
     }
 }
 
+/// A link as one number: the linked VMCS's, vmcs01's for none, and whether it is lent whole.
+#[inline]
+const fn link(which: Current, is_whole: bool) -> usize {
+    number(which) << 1 | is_whole as usize
+}
+
 /// Which VMCS the CPU has current, and which have been launched since they were
 /// last cleared.
 #[derive(Debug)]
@@ -21,7 +27,7 @@ pub struct VmcsState {
     is_launched: [bool; 1 + MAX_SLOTS],
     /// Those that are shadow VMCSs, lent to L1.
     is_lent: [bool; 1 + MAX_SLOTS],
-    /// The number of the one that vmcs01's link pointer names; vmcs01's own for none.
+    /// What vmcs01's link pointer names, and how that is lent.
     linked: usize,
     /// The last VM entry was a VMLAUNCH.
     was_launch: bool,
@@ -40,7 +46,7 @@ impl VmcsState {
             current: number(Current::Vmcs01),
             is_launched: [false; 1 + MAX_SLOTS],
             is_lent: [false; 1 + MAX_SLOTS],
-            linked: number(Current::Vmcs01),
+            linked: link(Current::Vmcs01, false),
             was_launch: false,
         }
     }
@@ -86,11 +92,12 @@ impl VmcsState {
         self.current = number(Current::Vmcs01);
     }
 
-    /// Notes what vmcs01's link pointer is to name; whether that is another one.
+    /// Notes what vmcs01's link pointer is to name, and whether that is lent whole; whether
+    /// that is another one, or otherwise lent.
     #[inline]
-    pub fn link(&mut self, which: Option<Current>) -> bool {
-        let which = number(which.unwrap_or(Current::Vmcs01));
-        core::mem::replace(&mut self.linked, which) != which
+    pub fn link(&mut self, which: Option<Current>, is_whole: bool) -> bool {
+        let lent = link(which.unwrap_or(Current::Vmcs01), is_whole);
+        core::mem::replace(&mut self.linked, lent) != lent
     }
 
     /// Whether the VM entry that now follows is a VMLAUNCH. It is taken to succeed

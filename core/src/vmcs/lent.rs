@@ -19,13 +19,17 @@ use umbra_vmcs::field::{self, FieldSet};
 /// The shadow-VMCS indicator.
 const INDICATOR: u32 = 1 << 31;
 
+/// Where among the pages of a CPU for them the VMWRITE bitmaps are, behind VMREAD's.
+const WRITE: u64 = 1;
+const WRITE_WHOLE: u64 = 2;
+
 /// Fills vmcs01's bitmaps: L1 has these of its fields without an exit, once a vmcs02
 /// is lent to it. vmcs01 is current.
 pub fn set_up(cpu: &mut Cpu, fields: &FieldSet) {
     let bitmaps = cpu.pages.field_bitmaps.bytes_mut();
     bitmaps.fill(0xff);
-    let (read, written) = bitmaps.split_at_mut(crate::mem::PAGE_BYTES as usize);
-    for (bitmap, allowed) in [(read, lend::READ), (written, lend::WRITTEN)] {
+    let pages = bitmaps.chunks_exact_mut(crate::mem::PAGE_BYTES as usize);
+    for (bitmap, allowed) in pages.zip([lend::READ, lend::WRITTEN, lend::WRITTEN_WHOLE]) {
         for field in allowed.intersection(*fields).iter() {
             let encoding = field.encoding() as usize;
             bitmap[encoding / 8] &= !(1 << (encoding % 8));
@@ -37,7 +41,35 @@ pub fn set_up(cpu: &mut Cpu, fields: &FieldSet) {
     );
     write(
         field::VMWRITE_BITMAP_ADDRESS,
-        cpu.pages.field_bitmaps.page(1),
+        cpu.pages.field_bitmaps.page(WRITE),
+    );
+}
+
+/// Has L1's VMREAD and VMWRITE reach this vmcs02, and most of it or all; or none. vmcs01
+/// is current.
+#[inline(always)]
+pub fn link(cpu: &mut Cpu, lent: Option<(SlotId, bool)>) {
+    let is_whole = matches!(lent, Some((_, true)));
+    let slot = lent.map(|(slot, _)| slot);
+    if cpu.vmcs.link(slot.map(Current::Vmcs02), is_whole) {
+        write_link(cpu, slot, is_whole);
+    }
+}
+
+#[cold]
+fn write_link(cpu: &Cpu, slot: Option<SlotId>, is_whole: bool) {
+    let region = slot.map(|slot| cpu.pages.vmcs02.page(slot.number() as u64));
+    write(field::VMCS_LINK_POINTER, region.unwrap_or(u64::MAX));
+    let shadowing = u64::from(Proc2::VMCS_SHADOWING.bits());
+    let (set, clear) = match region {
+        Some(_) => (shadowing, 0),
+        None => (0, shadowing),
+    };
+    change(field::SECONDARY_PROCESSOR_BASED_CONTROLS, set, clear);
+    let bitmap = if is_whole { WRITE_WHOLE } else { WRITE };
+    write(
+        field::VMWRITE_BITMAP_ADDRESS,
+        cpu.pages.field_bitmaps.page(bitmap),
     );
 }
 
@@ -69,7 +101,7 @@ pub fn is_possible(cpu: &Cpu) -> bool {
 
 /// Lends the vmcs02 in this region, the current VMCS. vmcs01 is current afterwards.
 #[inline(always)]
-pub fn lend(cpu: &mut Cpu, slot: SlotId, region: u64) {
+pub fn lend(cpu: &mut Cpu, slot: SlotId, region: u64, is_whole: bool) {
     #[cfg(feature = "ledger-accesses")]
     percpu::count_access(Access::Load);
     clear(region);
@@ -79,9 +111,7 @@ pub fn lend(cpu: &mut Cpu, slot: SlotId, region: u64) {
         panic!("VMPTRLD of vmcs01: {fail:?}");
     }
     cpu.vmcs.lent(Current::Vmcs02(slot));
-    if cpu.vmcs.link(Some(Current::Vmcs02(slot))) {
-        write_link(Some(region));
-    }
+    link(cpu, Some((slot, is_whole)));
 }
 
 /// Takes it back. It is current afterwards, and to be launched.
@@ -96,15 +126,4 @@ pub fn take_back(cpu: &mut Cpu, slot: SlotId, region: u64) {
         panic!("VMPTRLD of a vmcs02: {fail:?}");
     }
     cpu.vmcs.made(Current::Vmcs02(slot));
-}
-
-/// Has vmcs01, which is current, name this region, or none.
-pub fn write_link(region: Option<u64>) {
-    write(field::VMCS_LINK_POINTER, region.unwrap_or(u64::MAX));
-    let shadowing = u64::from(Proc2::VMCS_SHADOWING.bits());
-    let (set, clear) = match region {
-        Some(_) => (shadowing, 0),
-        None => (0, shadowing),
-    };
-    change(field::SECONDARY_PROCESSOR_BASED_CONTROLS, set, clear);
 }

@@ -65,7 +65,8 @@ impl Nested {
             return self.finish(hw, Ok(broken(rule)));
         }
         slot.derive(self.fields, &self.ept_caps, stores_lma);
-        let inherited = Inherited::read(hw, slot.derived().entry);
+        let on = slot.derived().entry;
+        let inherited = Inherited::read(hw, on);
         if slot.is_lent() {
             hw.take_back_vmcs02(current);
             slot.take_back(hw, &self.cpu);
@@ -76,6 +77,9 @@ impl Nested {
                 return self.broken_entry(hw, current, rule);
             }
             self.slots.get(current).passed();
+        }
+        if on.contains(OnEntry::SHADOWS) {
+            self.hold_shadow(hw, current);
         }
         self.enter_l2(hw, current, &inherited)
     }

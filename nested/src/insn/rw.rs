@@ -82,6 +82,7 @@ impl Nested {
         }
         self.note_use(current, field);
         let slot = self.slots.get(current);
+        slot.note_write(field);
         slot.l1_writes(field, value);
         if slot.is_lent() && READ.contains(field) {
             slot.write_through(hw, current, field);

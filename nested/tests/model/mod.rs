@@ -61,6 +61,8 @@ pub struct Machine {
     /// The slots whose vmcs02 is lent to L1, and the one that L1 reaches.
     pub lent: std::collections::HashSet<usize>,
     pub linked: Option<usize>,
+    /// It is lent whole.
+    pub is_whole: bool,
 }
 
 pub struct Tables(Rc<RefCell<HashMap<u64, [u64; 512]>>>);
@@ -126,6 +128,7 @@ impl Machine {
             present: FieldSet::FULL,
             lent: std::collections::HashSet::new(),
             linked: None,
+            is_whole: false,
         };
         // L1 in 64-bit mode at CPL 0, all of memory mapped by one table of
         // 1 GiB pages at 0x10000 and 0x11000.
@@ -196,10 +199,11 @@ impl VmcsAccess for Machine {
         }
     }
 
-    fn lend_vmcs02(&mut self, slot: SlotId) {
+    fn lend_vmcs02(&mut self, slot: SlotId, is_whole: bool) {
         assert_eq!(self.current, Current::Vmcs02(slot));
         self.lent.insert(slot.number());
         self.linked = Some(slot.number());
+        self.is_whole = is_whole;
         self.current = Current::Vmcs01;
     }
 
@@ -208,9 +212,10 @@ impl VmcsAccess for Machine {
         self.current = Current::Vmcs02(slot);
     }
 
-    fn link_vmcs02(&mut self, slot: Option<SlotId>) {
+    fn link_vmcs02(&mut self, lent: Option<(SlotId, bool)>) {
         assert_eq!(self.current, Current::Vmcs01);
-        self.linked = slot.map(SlotId::number);
+        self.linked = lent.map(|(slot, _)| slot.number());
+        self.is_whole = lent.is_some_and(|(_, is_whole)| is_whole);
     }
 
     fn switch_to(&mut self, which: Current) {

@@ -45,11 +45,22 @@ pub fn vmwrite() -> u64 {
     }
 }
 
-/// Ticks for a row of VMREAD of a field that no hypervisor reads often: a segment limit.
+/// Ticks for a row of VMREAD of a field that no hypervisor reads often, of the host state.
 pub fn vmread_rare() -> u64 {
     // SAFETY: as for `vmread`.
     unsafe {
-        timed!(".rept 32\nvmread {value}, {field}\n.endr", value = out(reg) _, field = in(reg) 0x480au64)
+        timed!(".rept 32\nvmread {value}, {field}\n.endr", value = out(reg) _, field = in(reg) 0x6c0au64)
+    }
+}
+
+/// Ticks for a row of VMWRITE of that field.
+pub fn vmwrite_rare() -> u64 {
+    // SAFETY: as for `vmread`; the host's TR base is written with what it is.
+    unsafe {
+        timed!(
+            "vmread {value}, {field}\n.rept 32\nvmwrite {field}, {value}\n.endr",
+            value = out(reg) _, field = in(reg) 0x6c0au64
+        )
     }
 }
 

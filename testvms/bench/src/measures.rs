@@ -63,6 +63,7 @@ impl Bench {
         row("vmread", instructions::vmread);
         row("vmread-rare", instructions::vmread_rare);
         row("vmwrite", instructions::vmwrite);
+        row("vmwrite-rare", instructions::vmwrite_rare);
         row("cpuid", instructions::cpuid);
         row("invept", || instructions::invept(pointer));
         if self.vmx.caps.offers_proc2(Proc2::ENABLE_VPID) {
