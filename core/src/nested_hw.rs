@@ -152,8 +152,8 @@ impl VmcsAccess for Cpu {
         shadow::fill(self, from, fields);
     }
 
-    fn drain_shadow(&mut self, to: &mut Vmcs12, fields: &FieldSet) {
-        shadow::drain(self, to, fields);
+    fn drain_shadow(&mut self, fields: &FieldSet, take: impl FnMut(Field, u64)) {
+        shadow::drain(self, fields, take);
     }
 
     fn reset_vmcs02(&mut self, slot: SlotId) {

@@ -56,8 +56,9 @@ pub trait VmcsAccess {
     /// Writes these fields to L0's shadow VMCS, and clears it, so that its region
     /// has them. Leaves vmcs01 current.
     fn fill_shadow(&mut self, from: &Vmcs12, fields: &FieldSet);
-    /// Reads these fields from L0's shadow VMCS. Leaves vmcs01 current.
-    fn drain_shadow(&mut self, to: &mut Vmcs12, fields: &FieldSet);
+    /// Reads these fields from L0's shadow VMCS, and gives each to `take`. Leaves vmcs01
+    /// current.
+    fn drain_shadow(&mut self, fields: &FieldSet, take: impl FnMut(Field, u64));
 }
 
 /// The registers that no VMCS holds, of the level that just exited.

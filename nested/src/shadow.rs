@@ -25,9 +25,13 @@ impl Nested {
         }
         self.release_shadow(hw);
         self.slots.give_back(hw, link);
-        let mut vmcs12 = Vmcs12::new();
-        read_region(hw, link, &mut vmcs12);
-        hw.fill_shadow(&vmcs12, &self.fields);
+        if let Some(slot) = self.slots.kept(hw, link) {
+            hw.fill_shadow(slot.vmcs12(), &self.fields);
+        } else {
+            let mut vmcs12 = Vmcs12::new();
+            read_region(hw, link, &mut vmcs12);
+            hw.fill_shadow(&vmcs12, &self.fields);
+        }
         self.shadow = Some(link);
     }
 
@@ -40,11 +44,26 @@ impl Nested {
 
     /// Gives L1's shadow VMCS back what L0's holds of it. vmcs01 is current, and stays so.
     pub(crate) fn release_shadow(&mut self, hw: &mut (impl VmcsAccess + Memory)) {
-        if let Some(gpa) = self.shadow.take() {
-            let mut vmcs12 = Vmcs12::new();
-            read_region(hw, gpa, &mut vmcs12);
-            hw.drain_shadow(&mut vmcs12, &self.fields);
-            write_clear_region(hw, gpa, &vmcs12);
+        let Some(gpa) = self.shadow.take() else {
+            return;
+        };
+        // What L1 lends to its L2 it most often runs itself: it stays in its slot.
+        if let Some(slot) = self.slots.kept(hw, gpa) {
+            let mut has_changed = false;
+            hw.drain_shadow(&self.fields, |field, value| {
+                if slot.get(field) != value {
+                    slot.l1_writes(field, value);
+                    has_changed = true;
+                }
+            });
+            if has_changed {
+                self.slots.write_kept(hw, gpa);
+            }
+            return;
         }
+        let mut vmcs12 = Vmcs12::new();
+        read_region(hw, gpa, &mut vmcs12);
+        hw.drain_shadow(&self.fields, |field, value| vmcs12.set(field, value));
+        write_clear_region(hw, gpa, &vmcs12);
     }
 }

@@ -63,7 +63,7 @@ fn write_launch_state(hw: &mut impl Memory, gpa: u64, state: u64) {
 struct Tag(u64);
 
 impl Tag {
-    /// Of the `count`th VMCLEAR of this owner, counted from 1. It is even, unlike
+    /// The `count`th of this owner, counted from 1. It is even, unlike
     /// [`LAUNCHED`], and not 0.
     const fn new(count: u64, owner: u16) -> Self {
         Self(count << 17 | (owner as u64) << 1)
@@ -608,8 +608,8 @@ pub struct Slots {
     clock: u64,
     /// Whose table it is: another number on each CPU.
     owner: u16,
-    /// VMCLEARs that have left a [`Tag`].
-    clears: u64,
+    /// How many [`Tag`]s there were.
+    tags: u64,
 }
 
 const HINTS: usize = 256;
@@ -633,7 +633,7 @@ impl Slots {
             hints: [0; HINTS],
             clock: 0,
             owner,
-            clears: 0,
+            tags: 0,
         }
     }
 
@@ -671,6 +671,27 @@ impl Slots {
         let kept = self.slots.get(usize::from(hint))?.kept?;
         let is_same = kept.gpa == gpa && read_launch_state(hw, gpa) == kept.tag.0;
         is_same.then_some((SlotId::new(hint), kept))
+    }
+
+    /// The slot that still has the VMCS at `gpa`, which is in no slot, as its region has it.
+    pub(crate) fn kept(&mut self, hw: &impl Memory, gpa: u64) -> Option<&mut Slot> {
+        let (id, _) = self.find_kept(hw, gpa)?;
+        Some(self.get(id))
+    }
+
+    /// What is kept of the VMCS at `gpa` has changed: its region gets it, with another tag.
+    pub(crate) fn write_kept(&mut self, hw: &mut impl Memory, gpa: u64) {
+        if let Some((id, _)) = self.find_kept(hw, gpa) {
+            let tag = self.next_tag();
+            let slot = self.get(id);
+            write_region(hw, gpa, &slot.vmcs12, tag.0);
+            slot.kept = Some(Kept { gpa, tag });
+        }
+    }
+
+    const fn next_tag(&mut self) -> Tag {
+        self.tags += 1;
+        Tag::new(self.tags, self.owner)
     }
 
     /// Brings the VMCS at `gpa` into a slot, writing back the least recently
@@ -731,8 +752,7 @@ impl Slots {
             }
             return;
         };
-        self.clears += 1;
-        let tag = Tag::new(self.clears, self.owner);
+        let tag = self.next_tag();
         let slot = self.get(id);
         if slot.is_lent() {
             hw.take_back_vmcs02(id);

@@ -127,6 +127,63 @@ fn what_l2_wrote_is_there_when_l1_loads_the_shadow() {
     assert_eq!(hw.shadow.get(field::GUEST_RIP), 0x5555);
 }
 
+/// Marks the region as a shadow VMCS's or not, as L1 does behind a VMCLEAR.
+fn mark(hw: &mut Machine, nested: &umbra_nested::Nested, region: u64, is_shadow: bool) {
+    let indicator = if is_shadow { INDICATOR } else { 0 };
+    hw.write_l1(region, &(nested.caps.revision() | indicator).to_le_bytes());
+}
+
+/// What another Umbra does: the VMCS that it runs its L2 with, it lends to its L1.
+#[test]
+fn l1_lends_its_l2_a_vmcs_that_it_runs_itself() {
+    let (mut hw, mut nested) = with_valid_vmcs();
+    make(&mut hw, &mut nested, OTHER, 0);
+    pointer(&mut hw, &mut nested, Reason::Vmclear, OTHER);
+    mark(&mut hw, &nested, OTHER, false);
+    pointer(&mut hw, &mut nested, Reason::Vmptrld, OTHER);
+    for (f, value) in valid_fields() {
+        write(&mut hw, &mut nested, f, value);
+    }
+    let mut launch = Reason::Vmlaunch;
+    for rip in [0x1000, 0x2000, 0x3000] {
+        assert_eq!(
+            nested.instruction(&mut hw, Reason::Vmlaunch),
+            Done::Switched
+        );
+        assert!(nested.in_l2());
+        exit_from_l2(&mut hw, Reason::Cpuid as u32, &[(field::GUEST_RIP, rip)]);
+        let _ = l2_exit(&mut hw, &mut nested);
+        // As L1 clears it, so its region has it.
+        pointer(&mut hw, &mut nested, Reason::Vmclear, OTHER);
+        let mut copy = [0; 2048];
+        hw.read_l1(OTHER + 8, &mut copy);
+        mark(&mut hw, &nested, OTHER, true);
+        pointer(&mut hw, &mut nested, Reason::Vmptrld, VMCS_REGION);
+        enter(&mut hw, &mut nested, OTHER, launch);
+        launch = Reason::Vmresume;
+        assert_eq!(hw.shadow.get(field::GUEST_RIP), rip);
+        hw.shadow.set(field::GUEST_RIP, rip + 2);
+        hw.shadow.set(field::GUEST_CR3, 0x7000);
+        leave(&mut hw, &mut nested);
+        pointer(&mut hw, &mut nested, Reason::Vmclear, OTHER);
+        mark(&mut hw, &nested, OTHER, false);
+        if rip == 0x2000 {
+            // L1 takes back what its L2 did.
+            hw.write_l1(OTHER + 8, &copy);
+        }
+        pointer(&mut hw, &mut nested, Reason::Vmptrld, OTHER);
+        let expected = if rip == 0x2000 { rip } else { rip + 2 };
+        assert_eq!(read(&mut hw, &mut nested, field::GUEST_RIP), expected);
+    }
+    // What L2 wrote is checked, and L2's next entry gets it.
+    assert_eq!(
+        nested.instruction(&mut hw, Reason::Vmlaunch),
+        Done::Switched
+    );
+    assert_eq!(hw.read(field::GUEST_RIP), 0x3002);
+    assert_eq!(hw.read(field::GUEST_CR3), 0x7000);
+}
+
 #[test]
 fn vmxoff_gives_the_shadow_back() {
     let (mut hw, mut nested) = with_valid_vmcs();

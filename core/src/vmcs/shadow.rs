@@ -36,13 +36,13 @@ pub fn fill(cpu: &mut Cpu, from: &Vmcs12, fields: &FieldSet) {
     back_to_vmcs01(cpu);
 }
 
-/// Reads these fields. vmcs01 is current afterwards.
-pub fn drain(cpu: &mut Cpu, to: &mut Vmcs12, fields: &FieldSet) {
+/// Reads these fields, and gives each to `take`. vmcs01 is current afterwards.
+pub fn drain(cpu: &mut Cpu, fields: &FieldSet, mut take: impl FnMut(Field, u64)) {
     let region = cpu.pages.shadow.base();
     load(region);
     for field in fields.iter() {
         match vmx::vmread(field) {
-            Ok(value) => to.set(field, value),
+            Ok(value) => take(field, value),
             Err(fail) => panic!("VMREAD of {} in a shadow VMCS: {fail:?}", field.name()),
         }
     }

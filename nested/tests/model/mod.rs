@@ -233,10 +233,10 @@ impl VmcsAccess for Machine {
         }
     }
 
-    fn drain_shadow(&mut self, to: &mut Vmcs12, fields: &FieldSet) {
+    fn drain_shadow(&mut self, fields: &FieldSet, mut take: impl FnMut(Field, u64)) {
         self.current = Current::Vmcs01;
         for field in fields.iter() {
-            to.set(field, self.shadow.get(field));
+            take(field, self.shadow.get(field));
         }
     }
 
