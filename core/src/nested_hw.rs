@@ -8,7 +8,7 @@ use umbra_ept::ept01::{Ept01, OnDemand};
 use umbra_ept::invalidate::Invalidate;
 use umbra_ept::mem::{BLOCK, L1Memory, Leaf01};
 use umbra_nested::{
-    Current, HostImage, Memory, MsrFault, Msrs, Registers, SlotId, Translations, VmcsAccess,
+    Current, HostImage, Lent, Memory, MsrFault, Msrs, Registers, SlotId, Translations, VmcsAccess,
 };
 use umbra_vmcs::field::FieldSet;
 use umbra_vmcs::{Field, Vmcs12};
@@ -129,9 +129,9 @@ impl VmcsAccess for Cpu {
     }
 
     #[inline(always)]
-    fn lend_vmcs02(&mut self, slot: SlotId, is_whole: bool) {
+    fn lend_vmcs02(&mut self, slot: SlotId, how: Lent) {
         let region = self.vmcs02(slot);
-        lent::lend(self, slot, region, is_whole);
+        lent::lend(self, slot, region, how);
     }
 
     #[inline(always)]
@@ -140,7 +140,7 @@ impl VmcsAccess for Cpu {
         lent::take_back(self, slot, region);
     }
 
-    fn link_vmcs02(&mut self, lent: Option<(SlotId, bool)>) {
+    fn link_vmcs02(&mut self, lent: Option<(SlotId, Lent)>) {
         lent::link(self, lent);
     }
 

@@ -153,7 +153,10 @@ pub(crate) struct Derived {
     pub saved_and_lent: FieldSet,
     /// What L1 may write in a vmcs02 that is lent.
     pub lent: FieldSet,
-    /// The part of it that no exit saves: L0 may have replaced it in vmcs02.
+    /// [`ALWAYS_SAVED`] is vmcs12's at entries and exits alike, so that vmcs02 has it as
+    /// vmcs12 would.
+    pub has_registers: bool,
+    /// The part of `lent` that no exit saves: L0 may have replaced it in vmcs02.
     pub lent_unsaved: FieldSet,
     /// What an exit leaves in vmcs02 though vmcs12 keeps a value of its own.
     pub unsaved: FieldSet,
@@ -174,6 +177,7 @@ impl Derived {
         saved_with_information: FieldSet::EMPTY,
         saved_and_lent: FieldSet::EMPTY,
         lent: FieldSet::EMPTY,
+        has_registers: false,
         lent_unsaved: FieldSet::EMPTY,
         unsaved: FieldSet::EMPTY,
         context: None,
@@ -184,10 +188,12 @@ impl Derived {
     /// the entry controls at exits, or not.
     pub(crate) fn of(v: &Vmcs12, fields: FieldSet, caps: &EptCaps, stores_lma: bool) -> Self {
         let saved = saved(v).intersection(fields);
+        let loaded = loaded(v);
+        let unsaved = ALWAYS_SAVED.difference(saved);
         Self {
             entry: on_entry(v),
             exit: on_exit(v, stores_lma),
-            loaded: loaded(v),
+            loaded,
             saved,
             saved_with_information: saved.union(INFORMATION.intersection(fields)),
             saved_and_lent: saved
@@ -195,8 +201,9 @@ impl Derived {
                 .union(LENT_FOR_WRITING.intersection(fields))
                 .with(field::EXIT_REASON),
             lent: LENT_FOR_WRITING.intersection(fields),
+            has_registers: ALWAYS_SAVED.difference(loaded).union(unsaved).is_empty(),
             lent_unsaved: LENT_FOR_WRITING.intersection(fields).difference(saved),
-            unsaved: ALWAYS_SAVED.intersection(fields).difference(saved),
+            unsaved: unsaved.intersection(fields),
             context: context(v, caps),
             host: HostImage::of(v),
         }

@@ -7,6 +7,7 @@ use umbra_ept::mem::{L1Memory, TableMemory};
 use umbra_vmcs::field::FieldSet;
 use umbra_vmcs::{Field, Vmcs12};
 
+use crate::derived::{ALWAYS_SAVED, LENT, LENT_FOR_WRITING, LENT_WHOLE};
 use crate::host_image::HostImage;
 use crate::slot_id::SlotId;
 
@@ -17,6 +18,69 @@ pub enum Current {
     Vmcs01,
     /// L0 runs L2 for L1, with the vmcs02 of this slot.
     Vmcs02(SlotId),
+}
+
+/// How a vmcs02 is lent to L1: which fields its VMREAD and VMWRITE reach. See
+/// [`lend`](crate::lend).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Lent {
+    /// What every hypervisor reads and writes.
+    InPart = 0,
+    /// The same, and the registers that vmcs02 always loads and saves may be read.
+    WithRegisters = 1,
+    /// All guest state but those registers may be written.
+    Whole = 2,
+    /// All guest state may be read and written.
+    WholeWithRegisters = 3,
+}
+
+impl Lent {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 4] = [
+        Self::InPart,
+        Self::WithRegisters,
+        Self::Whole,
+        Self::WholeWithRegisters,
+    ];
+
+    pub(crate) const fn new(is_whole: bool, has_registers: bool) -> Self {
+        match (is_whole, has_registers) {
+            (false, false) => Self::InPart,
+            (false, true) => Self::WithRegisters,
+            (true, false) => Self::Whole,
+            (true, true) => Self::WholeWithRegisters,
+        }
+    }
+
+    #[inline]
+    pub(crate) const fn is_whole(self) -> bool {
+        self as u8 & Self::Whole as u8 != 0
+    }
+
+    #[inline]
+    pub(crate) const fn has_registers(self) -> bool {
+        self as u8 & Self::WithRegisters as u8 != 0
+    }
+
+    /// What L1 reads without an exit.
+    #[inline]
+    pub const fn read(self) -> FieldSet {
+        match self.has_registers() {
+            false => LENT,
+            true => LENT.union(ALWAYS_SAVED),
+        }
+    }
+
+    /// What it writes without one.
+    #[inline]
+    pub const fn written(self) -> FieldSet {
+        match self {
+            Self::InPart | Self::WithRegisters => LENT_FOR_WRITING,
+            Self::Whole => LENT_FOR_WRITING.union(LENT_WHOLE),
+            Self::WholeWithRegisters => LENT_FOR_WRITING.union(LENT_WHOLE).union(ALWAYS_SAVED),
+        }
+    }
 }
 
 /// An MSR access that a CPU would answer with #GP.
@@ -40,15 +104,14 @@ pub trait VmcsAccess {
 
     /// Lends a vmcs02, which is current, to L1: VMCLEAR, a shadow VMCS from now on, and
     /// L1's VMREAD and VMWRITE reach it. Leaves vmcs01 current. Asked for only where
-    /// the CPU [can](crate::lend::can_lend). Its VMWRITE reaches
-    /// [`WRITTEN_WHOLE`](crate::lend::WRITTEN_WHOLE) or [`WRITTEN`](crate::lend::WRITTEN).
-    fn lend_vmcs02(&mut self, slot: SlotId, is_whole: bool);
+    /// the CPU [can](crate::lend::can_lend).
+    fn lend_vmcs02(&mut self, slot: SlotId, how: Lent);
     /// Takes a vmcs02 that was lent back: VMCLEAR, and an ordinary VMCS again. Leaves
     /// it current. Before L1 runs again it is lent once more, or another is linked.
     fn take_back_vmcs02(&mut self, slot: SlotId);
-    /// L1's VMREAD and VMWRITE reach this vmcs02, which is lent, and lent whole or not;
-    /// or they exit. vmcs01 is current.
-    fn link_vmcs02(&mut self, lent: Option<(SlotId, bool)>);
+    /// L1's VMREAD and VMWRITE reach this vmcs02, which is lent in this way; or they
+    /// exit. vmcs01 is current.
+    fn link_vmcs02(&mut self, lent: Option<(SlotId, Lent)>);
 
     /// The host-physical address of L0's shadow VMCS: for the link pointer of a
     /// vmcs02. Asked for only where L1 is offered VMCS shadowing.

@@ -23,19 +23,10 @@ use umbra_vmcs::controls::{Entry, Proc2};
 use umbra_vmcs::field::{self, Field, FieldSet};
 use umbra_vmcs::rules::CpuFacts;
 
-use crate::derived::{LENT, LENT_FOR_WRITING, LENT_WHOLE};
+use crate::derived::{ALWAYS_SAVED, LENT};
 use crate::hw::{Current, VmcsAccess};
 use crate::slots::{Saved, Slot, SlotId};
 use crate::state::Nested;
-
-/// What L1 reads and writes in a lent vmcs02.
-pub const WRITTEN: FieldSet = LENT_FOR_WRITING;
-
-/// The same where it is lent whole.
-pub const WRITTEN_WHOLE: FieldSet = LENT_FOR_WRITING.union(LENT_WHOLE);
-
-/// What L1 reads there.
-pub const READ: FieldSet = LENT;
 
 /// The event that the next entry injects.
 const EVENT: FieldSet = FieldSet::of(&[
@@ -69,11 +60,22 @@ impl Nested {
     /// L1 has used VMREAD or VMWRITE on a field of its current VMCS that it could have
     /// had without an exit: from the next exit of L2 on, it has.
     pub(crate) fn note_use(&mut self, id: SlotId, field: Field) {
-        if self.can_lend && READ.contains(field) {
+        if self.can_lend && LENT.contains(field) {
             let slot = self.slots.get(id);
-            if slot.is_launched() && !slot.is_lending() {
+            if !slot.is_launched() {
+                slot.note_early_use();
+            } else if !slot.is_lending() {
                 slot.begin_lending();
             }
+        }
+    }
+
+    /// The VMCS has been made current: its vmcs02, which was lent before VMCLEAR, is again,
+    /// if L1 used the VMCS before its entry the last time.
+    pub(crate) fn lend_again(&mut self, hw: &mut impl VmcsAccess, id: SlotId) {
+        let slot = self.slots.get(id);
+        if slot.is_lending() && slot.is_used_early() && !slot.is_lent() {
+            leave_vmcs02(hw, slot, id, Saved::GuestState, &self.fields);
         }
     }
 
@@ -83,7 +85,7 @@ impl Nested {
             return;
         }
         let lent = self.current().filter(|id| self.slots.get(*id).is_lent());
-        hw.link_vmcs02(lent.map(|id| (id, self.slots.get(id).is_lent_whole())));
+        hw.link_vmcs02(lent.map(|id| (id, self.slots.get(id).how_lent())));
     }
 }
 
@@ -101,7 +103,7 @@ pub(crate) fn leave_vmcs02(
     if slot.is_lending() {
         hw.switch_to(Current::Vmcs02(id));
         slot.prepare_lending(hw, saved, fields);
-        hw.lend_vmcs02(id, slot.is_lent_whole());
+        hw.lend_vmcs02(id, slot.how_lent());
     } else {
         hw.switch_to(Current::Vmcs01);
     }
@@ -117,22 +119,25 @@ impl Slot {
             hw.write(field::VM_ENTRY_INTERRUPTION_INFORMATION, event);
         }
         let ahead = self.ahead_of_vmcs02();
-        if saved != Saved::AllOfIt || ahead.intersects(&READ) {
+        let is_ahead = ahead.intersects(&LENT)
+            || self.how_lent().has_registers() && ahead.intersects(&ALWAYS_SAVED);
+        if saved != Saved::AllOfIt || is_ahead {
             self.catch_up(hw, ahead.intersection(*fields));
         }
         self.lend();
     }
 
     fn catch_up(&mut self, hw: &mut impl VmcsAccess, mut ahead: FieldSet) {
-        ahead.drain_within(&READ, |f| hw.write(f, self.get(f)));
-        self.caught_up(&READ);
+        let reads = self.how_lent().read();
+        ahead.drain_within(&reads, |f| hw.write(f, self.get(f)));
+        self.caught_up(&reads);
     }
 
     /// L0 has vmcs02 back, which is current: what L1 may have written there is looked
     /// at, and what may break a rule is to be checked.
     #[inline(always)]
     pub(crate) fn take_back(&mut self, hw: &mut impl VmcsAccess, cpu: &CpuFacts) {
-        if self.is_lent_whole() {
+        if self.how_lent().is_whole() {
             self.take_back_whole(hw);
         }
         self.taken_back();
@@ -159,16 +164,16 @@ impl Slot {
     /// What L1 may have written where it may write all guest state: what is not as it was
     /// when the rules last saw it has to be seen again.
     fn take_back_whole(&mut self, hw: &mut impl VmcsAccess) {
+        let written = self.written_whole();
         let mut changed = FieldSet::EMPTY;
-        let mut rest = LENT_WHOLE;
-        rest.drain_within(&LENT_WHOLE, |f| {
+        written.for_each(|f| {
             let value = hw.read(f);
             if value != self.vmcs12().get(f) {
                 self.cpu_stored(f, value);
                 changed.insert(f);
             }
         });
-        self.has_whole_back();
+        self.has_whole_back(&written);
         self.must_check(&changed);
     }
 

@@ -52,7 +52,9 @@ pub use exit::L2Done;
 pub use fault::Refusal;
 pub use host_image::HostImage;
 pub use host_state::abort;
-pub use hw::{Current, Hardware, Memory, MsrFault, Msrs, Registers, Translations, VmcsAccess};
+pub use hw::{
+    Current, Hardware, Lent, Memory, MsrFault, Msrs, Registers, Translations, VmcsAccess,
+};
 pub use insn::Done;
 pub use slots::SlotId;
 pub use state::Nested;

@@ -11,8 +11,8 @@ use umbra_vmcs::rules::CpuFacts;
 use umbra_vmcs::{InsnError, Vmcs12};
 
 use crate::blame::blame;
-use crate::derived::{self, Derived, LENT, LENT_WHOLE, OnEntry};
-use crate::hw::{Current, Memory, VmcsAccess};
+use crate::derived::{self, ALWAYS_SAVED, Derived, LENT, LENT_FOR_WRITING, LENT_WHOLE, OnEntry};
+use crate::hw::{Current, Lent, Memory, VmcsAccess};
 pub use crate::slot_id::{MAX_SLOTS, SlotId};
 
 /// The offset of the launch state in L1's VMCS region, after the revision
@@ -102,6 +102,12 @@ pub struct Slot {
     is_lending: bool,
     /// It is lent.
     is_lent: bool,
+    /// How it is lent, or will be.
+    how_lent: Lent,
+    /// How it was lent until L1 changed a control that this hangs on, before the entry.
+    was_lent: Option<Lent>,
+    /// L1 used the VMCS between its VMPTRLD and its VMLAUNCH.
+    is_used_early: bool,
     /// Entries for which it is yet to be lent whole.
     whole_for: u8,
     /// VMWRITEs of L1's while it is lent that would not have exited were it lent whole.
@@ -185,6 +191,9 @@ impl Slot {
             unchecked: FieldSet::FULL,
             is_lending: false,
             is_lent: false,
+            how_lent: Lent::InPart,
+            was_lent: None,
+            is_used_early: false,
             whole_for: 0,
             whole_writes: 0,
             recorded: FieldSet::EMPTY,
@@ -213,8 +222,11 @@ impl Slot {
         self.recorded = FieldSet::EMPTY;
         self.is_lending = false;
         self.is_lent = false;
+        self.was_lent = None;
+        self.is_used_early = false;
         self.whole_for = 0;
         self.whole_writes = 0;
+        self.settle_how_lent();
         self.violated = None;
         self.needs_reset = true;
     }
@@ -225,6 +237,7 @@ impl Slot {
     fn keep(&mut self, gpa: u64, tag: Tag) {
         self.gpa = None;
         self.kept = Some(Kept { gpa, tag });
+        self.is_used_early &= self.is_launched;
         self.is_launched = false;
         self.violated = None;
     }
@@ -282,11 +295,13 @@ impl Slot {
     /// L1 is about to write a field, by a VMWRITE that exited.
     #[inline]
     pub(crate) fn note_write(&mut self, field: Field) {
-        if self.is_lent && LENT_WHOLE.contains(field) {
+        // To fill a VMCS before its VMLAUNCH is no habit.
+        if self.is_lent && self.is_launched && LENT_WHOLE.contains(field) {
             self.whole_writes = self.whole_writes.saturating_add(1);
             if self.whole_writes > MANY_WRITES {
                 // That L1 cannot write it all before the next exit does no harm.
                 self.whole_for = WHOLE_FOR;
+                self.settle_how_lent();
             }
         }
     }
@@ -386,17 +401,38 @@ impl Slot {
         self.is_lent = true;
     }
 
-    /// Whether it is lent to L1 whole where it is lent.
-    #[inline]
-    pub(crate) const fn is_lent_whole(&self) -> bool {
-        self.whole_for > 0
+    /// L1 uses a field of it before its VMLAUNCH.
+    pub(crate) const fn note_early_use(&mut self) {
+        self.is_used_early = true;
     }
 
-    /// vmcs12 has got what vmcs02 had alone of what L1 may write in one that is lent whole.
+    /// Whether L1 did, the last time.
+    pub(crate) const fn is_used_early(&self) -> bool {
+        self.is_used_early
+    }
+
+    /// How it is lent to L1 where it is lent.
     #[inline]
-    pub(crate) fn has_whole_back(&mut self) {
-        self.stale = self.stale.difference(LENT_WHOLE);
-        self.whole_for -= 1;
+    pub(crate) const fn how_lent(&self) -> Lent {
+        self.how_lent
+    }
+
+    const fn settle_how_lent(&mut self) {
+        self.how_lent = Lent::new(self.whole_for > 0, self.derived.has_registers);
+    }
+
+    /// What L1 may have written in vmcs02, which was lent whole, without a look of the
+    /// rules' own at it.
+    pub(crate) fn written_whole(&mut self) -> FieldSet {
+        let how = self.was_lent.take().unwrap_or(self.how_lent);
+        how.written().difference(LENT_FOR_WRITING)
+    }
+
+    /// vmcs12 has got what vmcs02 had alone of that.
+    pub(crate) fn has_whole_back(&mut self, written: &FieldSet) {
+        self.stale = self.stale.difference(*written);
+        self.whole_for = self.whole_for.saturating_sub(1);
+        self.settle_how_lent();
     }
 
     /// vmcs02 is L0's again.
@@ -433,9 +469,10 @@ impl Slot {
     /// What L1 may write in vmcs02 where it is lent.
     #[inline]
     fn lent_for_writing(&self) -> FieldSet {
-        match self.is_lent_whole() {
-            false => self.derived.lent,
-            true => self.derived.lent.union(LENT_WHOLE),
+        match self.how_lent {
+            Lent::InPart | Lent::WithRegisters => self.derived.lent,
+            Lent::Whole => self.derived.lent.union(LENT_WHOLE),
+            Lent::WholeWithRegisters => self.derived.lent.union(LENT_WHOLE).union(ALWAYS_SAVED),
         }
     }
 
@@ -451,6 +488,10 @@ impl Slot {
     pub(crate) fn derive(&mut self, fields: FieldSet, caps: &EptCaps, stores_lma: bool) {
         if self.dirty.intersects(&derived::INPUTS) {
             self.derived = Derived::of(&self.vmcs12, fields, caps, stores_lma);
+            if self.is_lent && self.how_lent.is_whole() {
+                self.was_lent = Some(self.how_lent);
+            }
+            self.settle_how_lent();
         }
     }
 
@@ -746,10 +787,11 @@ impl Slots {
     /// VMCLEAR of the VMCS at `gpa`: its data go to L1's memory, its launch
     /// state becomes clear, its slot free.
     pub fn clear(&mut self, hw: &mut (impl VmcsAccess + Memory), gpa: u64, cpu: &CpuFacts) {
+        if self.find_kept(hw, gpa).is_some() {
+            return;
+        }
         let Some(id) = self.find(gpa) else {
-            if self.find_kept(hw, gpa).is_none() {
-                write_launch_state(hw, gpa, CLEAR);
-            }
+            write_launch_state(hw, gpa, CLEAR);
             return;
         };
         let tag = self.next_tag();
@@ -767,7 +809,9 @@ impl Slots {
 
     /// Writes the VMCS at `gpa` back and frees its slot, if it is in one.
     pub fn give_back(&mut self, hw: &mut (impl VmcsAccess + Memory), gpa: u64) {
-        if let Some(id) = self.find(gpa) {
+        if self.find_kept(hw, gpa).is_none()
+            && let Some(id) = self.find(gpa)
+        {
             self.write_back(hw, id);
             self.get(id).release();
         }
@@ -830,7 +874,7 @@ impl Slots {
         slot.read_lately.insert(field);
         if slot.stale.contains(field) {
             // A field that vmcs02 is lent for is not asked for again.
-            if !slot.is_lending() || !LENT.contains(field) {
+            if !slot.is_lending() || !slot.how_lent.read().contains(field) {
                 slot.asked.insert(field);
             }
             slot.asked_for = slot.asked_for.saturating_add(1);

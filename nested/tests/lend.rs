@@ -5,7 +5,8 @@ mod model;
 
 use model::*;
 use proptest::prelude::*;
-use umbra_nested::{Current, Done, L2Done, Nested, lend};
+use umbra_nested::{Current, Done, L2Done, Lent, Nested};
+use umbra_vmcs::controls::{Entry, Exit};
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field::{self, Field, FieldSet};
 
@@ -26,7 +27,7 @@ fn reached(hw: &Machine) -> Option<usize> {
 /// L1's VMREAD, by the CPU where it may.
 fn read(hw: &mut Machine, nested: &mut Nested, f: Field) -> u64 {
     match reached(hw) {
-        Some(slot) if lend::READ.contains(f) => hw.vmcs[&(slot + 1)].get(f),
+        Some(slot) if hw.how_lent.read().contains(f) => hw.vmcs[&(slot + 1)].get(f),
         _ => vmread(hw, nested, enc(f)),
     }
 }
@@ -34,19 +35,12 @@ fn read(hw: &mut Machine, nested: &mut Nested, f: Field) -> u64 {
 /// L1's VMWRITE, likewise.
 fn write(hw: &mut Machine, nested: &mut Nested, f: Field, value: u64) {
     match reached(hw) {
-        Some(slot) if written(hw).contains(f) => {
+        Some(slot) if hw.how_lent.written().contains(f) => {
             if let Some(vmcs) = hw.vmcs.get_mut(&(slot + 1)) {
                 vmcs.set(f, value);
             }
         }
         _ => vmwrite(hw, nested, enc(f), value),
-    }
-}
-
-fn written(hw: &Machine) -> FieldSet {
-    match hw.is_whole {
-        true => lend::WRITTEN_WHOLE,
-        false => lend::WRITTEN,
     }
 }
 
@@ -240,15 +234,75 @@ fn another_vmcs_is_reached_instead() {
     assert_eq!(reached(&hw), None);
 }
 
+/// Has VM entry load EFER, PAT and the debug registers, and VM exit save them; or neither.
+fn keep_registers(hw: &mut Machine, nested: &mut Nested, is_kept: bool) {
+    let entry = Entry::LOAD_DEBUG_CONTROLS | Entry::LOAD_PAT | Entry::LOAD_EFER;
+    let exit = Exit::SAVE_DEBUG_CONTROLS | Exit::SAVE_PAT | Exit::SAVE_EFER;
+    for (f, bits) in [
+        (field::VM_ENTRY_CONTROLS, entry.bits()),
+        (field::PRIMARY_VM_EXIT_CONTROLS, exit.bits()),
+    ] {
+        let old = read(hw, nested, f);
+        let bits = u64::from(bits);
+        let new = if is_kept { old | bits } else { old & !bits };
+        write(hw, nested, f, new);
+    }
+}
+
+/// Where both ways are vmcs12's, L1 has these registers without an exit too.
+#[test]
+fn registers_are_lent_where_l1_loads_and_saves_them() {
+    for is_kept in [false, true] {
+        let (mut hw, mut nested) = lending_whole();
+        keep_registers(&mut hw, &mut nested, is_kept);
+        write(&mut hw, &mut nested, field::GUEST_IA32_EFER, 0xd01);
+        write(
+            &mut hw,
+            &mut nested,
+            field::GUEST_IA32_PAT,
+            0x0007_0406_0007_0406,
+        );
+        write(&mut hw, &mut nested, field::GUEST_DR7, 0x400);
+        round(&mut hw, &mut nested, Reason::Vmresume, &[]);
+        assert!(nested.current_pointer() == VMCS_REGION && !nested.in_l2());
+        let is_read = hw.how_lent.read().contains(field::GUEST_IA32_EFER);
+        assert_eq!(is_read, is_kept);
+        assert_eq!(read(&mut hw, &mut nested, field::GUEST_IA32_EFER), 0xd01);
+        // What L1 writes goes into L2, and a control that it changes then loses nothing.
+        write(&mut hw, &mut nested, field::GUEST_IA32_EFER, 0xd00);
+        if is_kept {
+            let exit = read(&mut hw, &mut nested, field::PRIMARY_VM_EXIT_CONTROLS);
+            let without = exit & !u64::from(Exit::SAVE_EFER.bits());
+            write(
+                &mut hw,
+                &mut nested,
+                field::PRIMARY_VM_EXIT_CONTROLS,
+                without,
+            );
+        }
+        round(&mut hw, &mut nested, Reason::Vmresume, &[]);
+        assert_eq!(read(&mut hw, &mut nested, field::GUEST_IA32_EFER), 0xd00);
+        // A bad one is found.
+        write(&mut hw, &mut nested, field::GUEST_IA32_PAT, 0xff);
+        keep_registers(&mut hw, &mut nested, true);
+        nested.instruction(&mut hw, Reason::Vmresume);
+        assert!(!nested.in_l2());
+    }
+}
+
+fn is_whole(hw: &Machine) -> bool {
+    matches!(hw.how_lent, Lent::Whole | Lent::WholeWithRegisters)
+}
+
 /// A machine whose L1 writes much of the guest state, without an exit now.
 fn lending_whole() -> (Machine, Nested) {
     let (mut hw, mut nested) = lending();
     for (f, value) in good_state() {
         write(&mut hw, &mut nested, f, value);
     }
-    assert!(!hw.is_whole);
+    assert!(!is_whole(&hw));
     round(&mut hw, &mut nested, Reason::Vmresume, &[]);
-    assert!(hw.is_whole);
+    assert!(is_whole(&hw));
     (hw, nested)
 }
 
@@ -303,7 +357,7 @@ fn lending_whole_ends_by_itself() {
         round(&mut hw, &mut nested, Reason::Vmresume, &[]);
     }
     assert!(reached(&hw).is_some());
-    assert!(!hw.is_whole);
+    assert!(!is_whole(&hw));
 }
 
 /// L1's region looks as if it had been cleared on another CPU.
@@ -311,8 +365,8 @@ fn forget_tag(hw: &mut Machine, region: u64) {
     hw.write_l1(region + 8, &[0; 8]);
 }
 
-/// A VMCS that L1 cleared is where it was: its vmcs02 is lent from its first exit on, and
-/// only what L1 writes goes there.
+/// A VMCS that L1 cleared is where it was: its vmcs02 is lent again, and only what L1 writes
+/// goes there.
 #[test]
 fn a_cleared_vmcs_goes_on_being_lent() {
     let (mut hw, mut nested) = lending();
@@ -323,7 +377,7 @@ fn a_cleared_vmcs_goes_on_being_lent() {
     // Not launched any more.
     nested.instruction(&mut hw, Reason::Vmresume);
     assert_eq!(error(&mut hw, &mut nested), Some(5));
-    vmwrite(&mut hw, &mut nested, enc(field::GUEST_CR3), 0x7000);
+    write(&mut hw, &mut nested, field::GUEST_CR3, 0x7000);
     let before = hw.writes;
     nested.instruction(&mut hw, Reason::Vmlaunch);
     assert_eq!(hw.read(field::GUEST_CR3), 0x7000);
@@ -333,6 +387,14 @@ fn a_cleared_vmcs_goes_on_being_lent() {
     l2_exit(&mut hw, &mut nested);
     assert!(reached(&hw).is_some());
     assert_eq!(read(&mut hw, &mut nested, field::GUEST_CR3), 0x7000);
+    // L1 has used it before its VMLAUNCH: it most likely will again, and has it at once.
+    pointer(&mut hw, &mut nested, Reason::Vmclear, VMCS_REGION);
+    pointer(&mut hw, &mut nested, Reason::Vmptrld, VMCS_REGION);
+    assert!(reached(&hw).is_some());
+    write(&mut hw, &mut nested, field::GUEST_RIP, 0x5678);
+    nested.instruction(&mut hw, Reason::Vmlaunch);
+    assert_eq!(hw.read(field::GUEST_RIP), 0x5678);
+    assert_eq!(hw.read(field::GUEST_CR3), 0x7000);
 }
 
 /// What is in L1's memory is what counts: a region that another CPU has used since, or that
@@ -382,6 +444,8 @@ enum Step {
     Write(usize, u64),
     /// Most of the guest state, as another Umbra does; with one field of another value.
     WriteState(usize, u64),
+    /// EFER, PAT and the debug registers are loaded and saved, or not.
+    KeepRegisters(bool),
     Enter,
     Exit(u16, u64),
     Load(bool),
@@ -410,6 +474,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (prop::sample::select(lent_fields()), value()).prop_map(|(f, v)| Step::Write(f, v)),
         2 => (prop::sample::select(state_fields()), value())
             .prop_map(|(f, v)| Step::WriteState(f, v)),
+        2 => any::<bool>().prop_map(Step::KeepRegisters),
         6 => Just(Step::Enter),
         6 => (prop::sample::select(vec![0u16, 1, 7, 10, 12, 18, 30, 48]), any::<u64>())
             .prop_map(|(reason, bits)| Step::Exit(reason, bits)),
@@ -419,16 +484,20 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn lent_fields() -> Vec<usize> {
-    lend::WRITTEN.iter().map(Field::index).collect()
+    Lent::InPart.written().iter().map(Field::index).collect()
 }
 
 fn state_fields() -> Vec<usize> {
-    lend::WRITTEN_WHOLE.iter().map(Field::index).collect()
+    Lent::WholeWithRegisters
+        .written()
+        .iter()
+        .map(Field::index)
+        .collect()
 }
 
 /// Guest state that any rule lets through.
 fn good_state() -> impl Iterator<Item = (Field, u64)> {
-    let written = lend::WRITTEN_WHOLE.difference(lend::WRITTEN);
+    let written = Lent::Whole.written().difference(Lent::InPart.written());
     valid_fields()
         .into_iter()
         .filter(move |(f, _)| written.contains(*f))
@@ -463,6 +532,14 @@ fn take(hw: &mut Machine, nested: &mut Nested, is_launched: &mut [bool; 2], step
             }
             String::new()
         }
+        Step::KeepRegisters(is_kept) => {
+            keep_registers(hw, nested, is_kept);
+            write(hw, nested, field::GUEST_IA32_EFER, 0xd01);
+            write(hw, nested, field::GUEST_IA32_PAT, 0x0007_0406_0007_0406);
+            write(hw, nested, field::GUEST_DR7, 0x400);
+            write(hw, nested, field::GUEST_IA32_DEBUGCTL, 1);
+            String::new()
+        }
         Step::Enter => {
             let at = usize::from(nested.current_pointer() == OTHER_REGION);
             let reason = match is_launched[at] {
@@ -478,7 +555,7 @@ fn take(hw: &mut Machine, nested: &mut Nested, is_launched: &mut [bool; 2], step
                 let counts = |f: &Field| {
                     !f.is_read_only() && (has_event || !f.name().starts_with("VM_ENTRY_"))
                 };
-                for f in lend::READ.iter().filter(counts) {
+                for f in Lent::WithRegisters.read().iter().filter(counts) {
                     seen += &format!(" {f:?}={:#x}", hw.read(f));
                 }
             }

@@ -31,8 +31,8 @@ use umbra_core::trace::Ring;
 use umbra_core::vmcs_state::VmcsState;
 use umbra_ept::ept01::Ept01;
 use umbra_ept::mtrr::Mtrrs;
-use umbra_nested::Nested;
 use umbra_nested::slots::{Slot, Slots};
+use umbra_nested::{Lent, Nested};
 use umbra_nmi::{Inbox, NmiMachine};
 use umbra_vmcs::VmxCaps;
 use umbra_vmcs::field::FieldSet;
@@ -106,8 +106,7 @@ pub struct CpuPages {
     pub msr_bitmap: OwnedPages,
     /// vmcs01's two I/O bitmaps.
     pub io_bitmaps: OwnedPages,
-    /// vmcs01's VMREAD and VMWRITE bitmaps:
-    /// VMREAD's, VMWRITE's, and VMWRITE's where a vmcs02 is lent whole.
+    /// Bitmaps for vmcs01: VMREAD's and VMWRITE's for each way of lending a vmcs02.
     pub field_bitmaps: OwnedPages,
     /// vmcs02 regions, one for each slot of `nested`.
     pub vmcs02: OwnedPages,
@@ -189,8 +188,10 @@ const fn slot_pages(vmcs12s: u64) -> u64 {
     pages(vmcs12s * size_of::<Slot>() as u64)
 }
 
+const FIELD_BITMAPS: u64 = 2 * Lent::ALL.len() as u64;
+
 /// The pages of [`CpuPages`] that no option changes the number of.
-const SINGLE_PAGES: u64 = 9;
+const SINGLE_PAGES: u64 = 6 + FIELD_BITMAPS;
 
 /// How many pages one CPU takes, without its ept01 and page tables.
 pub fn fixed_pages(options: &Options) -> u64 {
@@ -245,7 +246,7 @@ pub fn create(pool: &mut PagePool, space: &mut AddressSpace, index: u32, apic_id
         shadow: pool.take(1),
         msr_bitmap: pool.take(1),
         io_bitmaps: pool.take(2),
-        field_bitmaps: pool.take(3),
+        field_bitmaps: pool.take(FIELD_BITMAPS),
         vmcs02: pool.take(vmcs12s),
         slots: pool.take(slot_pages(vmcs12s)),
         nested: pool.take(NESTED_PAGES),

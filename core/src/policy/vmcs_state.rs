@@ -1,7 +1,7 @@
 //! Which VMCS is current on a CPU, and which were launched.
 
-use umbra_nested::Current;
 use umbra_nested::slots::MAX_SLOTS;
+use umbra_nested::{Current, Lent, SlotId};
 
 /// The number of a VMCS in the table: vmcs01 first, then the vmcs02s by their slots.
 #[inline]
@@ -10,12 +10,6 @@ const fn number(which: Current) -> usize {
         Current::Vmcs01 => 0,
         Current::Vmcs02(slot) => 1 + slot.number(),
     }
-}
-
-/// A link as one number: the linked VMCS's, vmcs01's for none, and whether it is lent whole.
-#[inline]
-const fn link(which: Current, is_whole: bool) -> usize {
-    number(which) << 1 | is_whole as usize
 }
 
 /// Which VMCS the CPU has current, and which have been launched since they were
@@ -27,7 +21,7 @@ pub struct VmcsState {
     is_launched: [bool; 1 + MAX_SLOTS],
     /// Those that are shadow VMCSs, lent to L1.
     is_lent: [bool; 1 + MAX_SLOTS],
-    /// What vmcs01's link pointer names, and how that is lent.
+    /// What vmcs01's link pointer names, as [`link`](Self::link) has it.
     linked: usize,
     /// The last VM entry was a VMLAUNCH.
     was_launch: bool,
@@ -46,7 +40,7 @@ impl VmcsState {
             current: number(Current::Vmcs01),
             is_launched: [false; 1 + MAX_SLOTS],
             is_lent: [false; 1 + MAX_SLOTS],
-            linked: link(Current::Vmcs01, false),
+            linked: 0,
             was_launch: false,
         }
     }
@@ -92,12 +86,15 @@ impl VmcsState {
         self.current = number(Current::Vmcs01);
     }
 
-    /// Notes what vmcs01's link pointer is to name, and whether that is lent whole; whether
-    /// that is another one, or otherwise lent.
+    /// Notes what vmcs01's link pointer is to name, and how that is lent; whether that is
+    /// another one, or otherwise lent.
     #[inline]
-    pub fn link(&mut self, which: Option<Current>, is_whole: bool) -> bool {
-        let lent = link(which.unwrap_or(Current::Vmcs01), is_whole);
-        core::mem::replace(&mut self.linked, lent) != lent
+    pub fn link(&mut self, lent: Option<(SlotId, Lent)>) -> bool {
+        let linked = match lent {
+            None => 0,
+            Some((slot, how)) => number(Current::Vmcs02(slot)) << 2 | how as usize,
+        };
+        core::mem::replace(&mut self.linked, linked) != linked
     }
 
     /// Whether the VM entry that now follows is a VMLAUNCH. It is taken to succeed

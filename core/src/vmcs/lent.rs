@@ -12,53 +12,49 @@ use crate::cpu::percpu;
 use crate::cpu::percpu::Cpu;
 use crate::machine::machine;
 use crate::vmcs::current::{change, write};
-use umbra_nested::{Current, SlotId, lend};
+use umbra_nested::{Current, Lent, SlotId, lend};
 use umbra_vmcs::controls::Proc2;
 use umbra_vmcs::field::{self, FieldSet};
 
 /// The shadow-VMCS indicator.
 const INDICATOR: u32 = 1 << 31;
 
-/// Where among the pages of a CPU for them the VMWRITE bitmaps are, behind VMREAD's.
-const WRITE: u64 = 1;
-const WRITE_WHOLE: u64 = 2;
-
-/// Fills vmcs01's bitmaps: L1 has these of its fields without an exit, once a vmcs02
+/// Fills the bitmaps for vmcs01: L1 has these of its fields without an exit, once a vmcs02
 /// is lent to it. vmcs01 is current.
 pub fn set_up(cpu: &mut Cpu, fields: &FieldSet) {
     let bitmaps = cpu.pages.field_bitmaps.bytes_mut();
     bitmaps.fill(0xff);
     let pages = bitmaps.chunks_exact_mut(crate::mem::PAGE_BYTES as usize);
-    for (bitmap, allowed) in pages.zip([lend::READ, lend::WRITTEN, lend::WRITTEN_WHOLE]) {
-        for field in allowed.intersection(*fields).iter() {
+    let sets = Lent::ALL.iter().flat_map(|how| [how.read(), how.written()]);
+    for (bitmap, allowed) in pages.zip(sets) {
+        allowed.intersection(*fields).for_each(|field| {
             let encoding = field.encoding() as usize;
             bitmap[encoding / 8] &= !(1 << (encoding % 8));
-        }
+        });
     }
-    write(
-        field::VMREAD_BITMAP_ADDRESS,
-        cpu.pages.field_bitmaps.page(0),
-    );
-    write(
-        field::VMWRITE_BITMAP_ADDRESS,
-        cpu.pages.field_bitmaps.page(WRITE),
-    );
+    write_bitmaps(cpu, Lent::InPart);
 }
 
-/// Has L1's VMREAD and VMWRITE reach this vmcs02, and most of it or all; or none. vmcs01
-/// is current.
+/// Gives vmcs01, which is current, the two bitmaps for a vmcs02 that is lent in this way.
+fn write_bitmaps(cpu: &Cpu, how: Lent) {
+    let read = 2 * how as u64;
+    let bitmaps = &cpu.pages.field_bitmaps;
+    write(field::VMREAD_BITMAP_ADDRESS, bitmaps.page(read));
+    write(field::VMWRITE_BITMAP_ADDRESS, bitmaps.page(read + 1));
+}
+
+/// Has L1's VMREAD and VMWRITE reach this vmcs02, lent in this way; or none. vmcs01 is
+/// current.
 #[inline(always)]
-pub fn link(cpu: &mut Cpu, lent: Option<(SlotId, bool)>) {
-    let is_whole = matches!(lent, Some((_, true)));
-    let slot = lent.map(|(slot, _)| slot);
-    if cpu.vmcs.link(slot.map(Current::Vmcs02), is_whole) {
-        write_link(cpu, slot, is_whole);
+pub fn link(cpu: &mut Cpu, lent: Option<(SlotId, Lent)>) {
+    if cpu.vmcs.link(lent) {
+        write_link(cpu, lent);
     }
 }
 
 #[cold]
-fn write_link(cpu: &Cpu, slot: Option<SlotId>, is_whole: bool) {
-    let region = slot.map(|slot| cpu.pages.vmcs02.page(slot.number() as u64));
+fn write_link(cpu: &Cpu, lent: Option<(SlotId, Lent)>) {
+    let region = lent.map(|(slot, _)| cpu.pages.vmcs02.page(slot.number() as u64));
     write(field::VMCS_LINK_POINTER, region.unwrap_or(u64::MAX));
     let shadowing = u64::from(Proc2::VMCS_SHADOWING.bits());
     let (set, clear) = match region {
@@ -66,11 +62,9 @@ fn write_link(cpu: &Cpu, slot: Option<SlotId>, is_whole: bool) {
         None => (0, shadowing),
     };
     change(field::SECONDARY_PROCESSOR_BASED_CONTROLS, set, clear);
-    let bitmap = if is_whole { WRITE_WHOLE } else { WRITE };
-    write(
-        field::VMWRITE_BITMAP_ADDRESS,
-        cpu.pages.field_bitmaps.page(bitmap),
-    );
+    if let Some((_, how)) = lent {
+        write_bitmaps(cpu, how);
+    }
 }
 
 /// Makes the region at `region` an ordinary VMCS or a shadow VMCS.
@@ -101,7 +95,7 @@ pub fn is_possible(cpu: &Cpu) -> bool {
 
 /// Lends the vmcs02 in this region, the current VMCS. vmcs01 is current afterwards.
 #[inline(always)]
-pub fn lend(cpu: &mut Cpu, slot: SlotId, region: u64, is_whole: bool) {
+pub fn lend(cpu: &mut Cpu, slot: SlotId, region: u64, how: Lent) {
     #[cfg(feature = "ledger-accesses")]
     percpu::count_access(Access::Load);
     clear(region);
@@ -111,7 +105,7 @@ pub fn lend(cpu: &mut Cpu, slot: SlotId, region: u64, is_whole: bool) {
         panic!("VMPTRLD of vmcs01: {fail:?}");
     }
     cpu.vmcs.lent(Current::Vmcs02(slot));
-    link(cpu, Some((slot, is_whole)));
+    link(cpu, Some((slot, how)));
 }
 
 /// Takes it back. It is current afterwards, and to be launched.

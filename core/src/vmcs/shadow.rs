@@ -27,9 +27,7 @@ pub fn make(cpu: &Cpu) {
 pub fn fill(cpu: &mut Cpu, from: &Vmcs12, fields: &FieldSet) {
     let region = cpu.pages.shadow.base();
     load(region);
-    for field in fields.iter() {
-        write(field, from.get(field));
-    }
+    fields.for_each(|field| write(field, from.get(field)));
     // SDM "VMCS Types: Ordinary and Shadow": the CPU reads and writes the region
     // that the link pointer names, so that nothing of it may be cached.
     clear(region);
@@ -40,12 +38,10 @@ pub fn fill(cpu: &mut Cpu, from: &Vmcs12, fields: &FieldSet) {
 pub fn drain(cpu: &mut Cpu, fields: &FieldSet, mut take: impl FnMut(Field, u64)) {
     let region = cpu.pages.shadow.base();
     load(region);
-    for field in fields.iter() {
-        match vmx::vmread(field) {
-            Ok(value) => take(field, value),
-            Err(fail) => panic!("VMREAD of {} in a shadow VMCS: {fail:?}", field.name()),
-        }
-    }
+    fields.for_each(|field| match vmx::vmread(field) {
+        Ok(value) => take(field, value),
+        Err(fail) => panic!("VMREAD of {} in a shadow VMCS: {fail:?}", field.name()),
+    });
     clear(region);
     back_to_vmcs01(cpu);
 }

@@ -61,6 +61,7 @@ impl Nested {
         let id = self.slots.load(hw, pointer);
         self.slots.get(id).set_shadow(is_shadow);
         self.root().current = Some(id);
+        self.lend_again(hw, id);
         self.follow_current(hw);
         Ok(Succeed)
     }

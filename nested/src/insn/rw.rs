@@ -9,7 +9,6 @@ use umbra_vmcs::rules::instructions::{
 use super::{Outcome, Succeed, broken};
 use crate::fault::Refusal;
 use crate::hw::{Memory, Msrs, Registers, VmcsAccess};
-use crate::lend::READ;
 use crate::operand::{gpr, set_gpr, vmx_operand};
 use crate::state::Nested;
 
@@ -84,7 +83,7 @@ impl Nested {
         let slot = self.slots.get(current);
         slot.note_write(field);
         slot.l1_writes(field, value);
-        if slot.is_lent() && READ.contains(field) {
+        if slot.is_lent() && slot.how_lent().read().contains(field) {
             slot.write_through(hw, current, field);
         }
         Ok(Succeed)

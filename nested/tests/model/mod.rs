@@ -11,7 +11,7 @@ use umbra_ept::mem::{L1Memory, Leaf01, TableMemory, TablePages};
 use umbra_ept::memtype::{MemType, Merge};
 use umbra_ept::rights::Rights;
 use umbra_nested::slots::{Slot, Slots};
-use umbra_nested::{Current, Done, HostImage, L2Done, MsrFault, Nested, SlotId, offer};
+use umbra_nested::{Current, Done, HostImage, L2Done, Lent, MsrFault, Nested, SlotId, offer};
 pub use umbra_nested::{Memory, Msrs, Registers, Translations, VmcsAccess};
 use umbra_vmcs::caps::Allowed;
 use umbra_vmcs::exit::{ExitReason, Reason};
@@ -61,8 +61,8 @@ pub struct Machine {
     /// The slots whose vmcs02 is lent to L1, and the one that L1 reaches.
     pub lent: std::collections::HashSet<usize>,
     pub linked: Option<usize>,
-    /// It is lent whole.
-    pub is_whole: bool,
+    /// How that is lent.
+    pub how_lent: Lent,
 }
 
 pub struct Tables(Rc<RefCell<HashMap<u64, [u64; 512]>>>);
@@ -128,7 +128,7 @@ impl Machine {
             present: FieldSet::FULL,
             lent: std::collections::HashSet::new(),
             linked: None,
-            is_whole: false,
+            how_lent: Lent::InPart,
         };
         // L1 in 64-bit mode at CPL 0, all of memory mapped by one table of
         // 1 GiB pages at 0x10000 and 0x11000.
@@ -199,11 +199,11 @@ impl VmcsAccess for Machine {
         }
     }
 
-    fn lend_vmcs02(&mut self, slot: SlotId, is_whole: bool) {
+    fn lend_vmcs02(&mut self, slot: SlotId, how: Lent) {
         assert_eq!(self.current, Current::Vmcs02(slot));
         self.lent.insert(slot.number());
         self.linked = Some(slot.number());
-        self.is_whole = is_whole;
+        self.how_lent = how;
         self.current = Current::Vmcs01;
     }
 
@@ -212,10 +212,10 @@ impl VmcsAccess for Machine {
         self.current = Current::Vmcs02(slot);
     }
 
-    fn link_vmcs02(&mut self, lent: Option<(SlotId, bool)>) {
+    fn link_vmcs02(&mut self, lent: Option<(SlotId, Lent)>) {
         assert_eq!(self.current, Current::Vmcs01);
         self.linked = lent.map(|(slot, _)| slot.number());
-        self.is_whole = lent.is_some_and(|(_, is_whole)| is_whole);
+        self.how_lent = lent.map_or(Lent::InPart, |(_, how)| how);
     }
 
     fn switch_to(&mut self, which: Current) {

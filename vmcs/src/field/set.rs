@@ -129,6 +129,12 @@ impl FieldSet {
         ALL.into_iter().filter(|f| self.contains(*f))
     }
 
+    /// Calls `f` for every field. Quicker than to [iterate](Self::iter).
+    #[inline]
+    pub fn for_each(mut self, f: impl FnMut(Field)) {
+        self.drain_within(&Self::FULL, f);
+    }
+
     /// Calls `f` for every field that both sets have and leaves this set
     /// without them.
     #[inline]
