@@ -211,6 +211,12 @@ impl Memory for Cpu {
             *word = value.to_le_bytes();
             return;
         }
+        if let Ok(half) = <&mut [u8; 4]>::try_from(&mut *bytes)
+            && let Ok(value) = L1Physical::new().read_u32(gpa)
+        {
+            *half = value.to_le_bytes();
+            return;
+        }
         if let Ok(words) = <&mut [u8; 16]>::try_from(&mut *bytes)
             && let Ok(low) = L1Physical::new().read_u64(gpa)
             && let Ok(high) = L1Physical::new().read_u64(gpa + 8)
@@ -219,6 +225,11 @@ impl Memory for Cpu {
             return;
         }
         read_any(gpa, bytes);
+    }
+
+    #[inline(always)]
+    fn holds_l1(&self, words: &[(u64, u64)]) -> bool {
+        L1Physical::new().holds(words)
     }
 
     fn write_l1(&mut self, gpa: u64, bytes: &[u8]) {

@@ -148,6 +148,14 @@ pub trait Registers {
 pub trait Memory {
     /// Copies L1-physical memory out.
     fn read_l1(&self, gpa: u64, bytes: &mut [u8]);
+    /// Whether the 64-bit words at these aligned addresses have these values.
+    fn holds_l1(&self, words: &[(u64, u64)]) -> bool {
+        words.iter().all(|&(gpa, value)| {
+            let mut bytes = [0; 8];
+            self.read_l1(gpa, &mut bytes);
+            u64::from_le_bytes(bytes) == value
+        })
+    }
     /// Copies into L1-physical memory.
     fn write_l1(&mut self, gpa: u64, bytes: &[u8]);
     /// Sets bits of an aligned little-endian word of L1 memory, 4 or 8 bytes

@@ -37,10 +37,6 @@ impl LinearForm {
     /// at `address` goes to, without metadata; `None` if it is not canonical.
     #[inline]
     pub const fn resolve(self, address: u64, length_bytes: u64) -> Option<u64> {
-        // Below 2 GiB an address is good whatever is masked.
-        if (address | address.wrapping_add(length_bytes)) >> 31 == 0 {
-            return Some(address);
-        }
         let first = self.masked(address);
         let last = first.wrapping_add(length_bytes - 1);
         if is_canonical(first, self.width) && is_canonical(last, self.width) {

@@ -90,8 +90,7 @@ impl MemoryOperand {
                 false => 0,
             };
             let linear = base.wrapping_add(offset);
-            let form = paging.linear_form();
-            return match form.resolve(linear, length_bytes) {
+            return match paging.resolve(linear, length_bytes) {
                 Some(linear) => Ok(Self {
                     linear,
                     paging,

@@ -97,9 +97,8 @@ impl Walked {
         self.what.as_ref() == Some(what)
             && self
                 .entries
-                .iter()
-                .take(self.met)
-                .all(|(at, entry)| Paging::entry(hw, *at, true) == *entry)
+                .get(..self.met)
+                .is_some_and(|met| hw.holds_l1(met))
     }
 
     fn begin(&mut self) {
@@ -150,9 +149,15 @@ impl Paging {
         }
     }
 
-    /// What data addresses look like in 64-bit mode.
-    pub const fn linear_form(&self) -> LinearForm {
-        LinearForm::new(self.cr3, self.cr4)
+    /// The linear address that a data access of this length in 64-bit mode goes to:
+    /// see [`LinearForm::resolve`].
+    #[inline(always)]
+    pub const fn resolve(&self, address: u64, length_bytes: u64) -> Option<u64> {
+        // Below 2 GiB an address is good whatever is masked.
+        if (address | address.wrapping_add(length_bytes)) >> 31 == 0 {
+            return Some(address);
+        }
+        LinearForm::new(self.cr3, self.cr4).resolve(address, length_bytes)
     }
 
     /// The L1-physical address behind a linear one. In 64-bit mode the address

@@ -102,6 +102,8 @@ pub struct Slot {
     is_lending: bool,
     /// It is lent.
     is_lent: bool,
+    /// VMWRITEs of L1's while it is lent that would not have exited were it lent whole.
+    whole_writes: u8,
     /// How it is lent, or will be.
     how_lent: Lent,
     /// How it was lent until L1 changed a control that this hangs on, before the entry.
@@ -110,8 +112,6 @@ pub struct Slot {
     is_used_early: bool,
     /// Entries for which it is yet to be lent whole.
     whole_for: u8,
-    /// VMWRITEs of L1's while it is lent that would not have exited were it lent whole.
-    whole_writes: u8,
     /// What L0 recorded in vmcs12 alone.
     recorded: FieldSet,
     stale: FieldSet,
@@ -574,11 +574,12 @@ impl Slot {
     /// Whether vmcs02 has to be reset, which now happens.
     #[inline]
     pub(crate) fn take_reset(&mut self) -> bool {
-        let needs_reset = core::mem::take(&mut self.needs_reset);
-        if needs_reset {
+        if self.needs_reset {
+            self.needs_reset = false;
             self.own = UNKNOWN;
+            return true;
         }
-        needs_reset
+        false
     }
 
     /// Gives vmcs02, which is current, this value of L0's own, unless it has it. To a CPU

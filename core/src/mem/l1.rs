@@ -113,6 +113,36 @@ impl L1Physical {
         Ok(unsafe { seen_at(layout, address).cast::<u64>().read_volatile() })
     }
 
+    /// Whether the 64-bit words at these addresses have these values.
+    #[inline]
+    pub fn holds(self, words: &[(u64, u64)]) -> bool {
+        let layout = self.0;
+        words.iter().all(|&(address, value)| {
+            // What is hidden are whole pages.
+            let is_hidden = address.wrapping_sub(layout.hidden_start) < layout.hidden_bytes;
+            if !address.is_multiple_of(8) || address >= layout.mapped_bytes || is_hidden {
+                return self.read_u64(address) == Ok(value);
+            }
+            // SAFETY: mapped, as is what follows up to the next page, aligned, and L1's.
+            unsafe { pointer(address).cast::<u64>().read_volatile() == value }
+        })
+    }
+
+    /// Reads 32 bits at a 4-byte aligned address, in one access.
+    ///
+    /// # Errors
+    /// [`Unreachable`] for an address beyond what L0 maps, or a misaligned one.
+    #[inline]
+    pub fn read_u32(self, address: u64) -> Result<u32, Unreachable> {
+        let layout = self.0;
+        check(layout, address, 4)?;
+        if !address.is_multiple_of(4) {
+            return Err(Unreachable { address });
+        }
+        // SAFETY: mapped, aligned, L1's or the void.
+        Ok(unsafe { seen_at(layout, address).cast::<u32>().read_volatile() })
+    }
+
     /// Reads `N` words of 64 bits at an address aligned to their size, each in one
     /// access. `N` is a power of two, so that they lie in one page.
     ///
