@@ -60,6 +60,33 @@ impl Format {
         })
     }
 
+    /// How many pages [`SecondLevel::identity`] takes at most for ranges that end below
+    /// `end_hpa`, `count` of them.
+    #[must_use]
+    pub fn pages_at_most(&self, end_hpa: u64, count: u64) -> u64 {
+        let end = match self.address_bits {
+            bits @ 0..64 => end_hpa.min(1 << bits),
+            _ => end_hpa,
+        };
+        let levels = self.levels.count();
+        (0..levels)
+            .map(|level| {
+                let above = level + 1;
+                let all = if above < levels {
+                    end.div_ceil(span_bytes(above)).max(1)
+                } else {
+                    1
+                };
+                // Where a leaf could stand in its place, a table is there only because a
+                // range begins or ends below it.
+                match self.has_leaf_at(above) {
+                    true => all.min(2 * count),
+                    false => all,
+                }
+            })
+            .sum()
+    }
+
     /// Whether a leaf may stand at a level: 0 for 4 KiB, 1 for 2 MiB, 2 for 1 GiB.
     const fn has_leaf_at(&self, level: u32) -> bool {
         match level {

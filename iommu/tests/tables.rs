@@ -259,3 +259,28 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    /// What is reserved for the tables suffices, wherever the holes are. (Without 2 MiB pages
+    /// every table is there: see above.)
+    #[test]
+    fn the_bound_on_pages_holds(
+        holes in prop::collection::vec((0..4 * GIB / KIB4, 1..2000_u64), 0..6),
+        end_gib in 1..9_u64,
+        has_1g in any::<bool>(),
+    ) {
+        let mut ranges = Ranges::<16>::new();
+        let end = end_gib * GIB;
+        ranges.add(Range::touching(0, end - 1).unwrap()).unwrap();
+        for (page, count) in holes {
+            let start = page * KIB4;
+            ranges.remove(Range::touching(start, start + count * KIB4 - 1).unwrap()).unwrap();
+        }
+        for levels in [Levels::Three, Levels::Four, Levels::Five] {
+            let format = format(levels, true, has_1g);
+            let bound = format.pages_at_most(end, ranges.iter().count() as u64);
+            let mut pages = Pages::new(bound as u32);
+            SecondLevel::identity(&mut pages, format, &ranges).expect("they suffice");
+        }
+    }
+}

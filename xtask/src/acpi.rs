@@ -14,7 +14,7 @@ pub fn tables(cpus: u32) -> [(&'static str, Vec<u8>); 3] {
 }
 
 /// A table: its header, its body, its checksum.
-fn table(signature: &[u8; 4], revision: u8, body: &[u8]) -> Vec<u8> {
+pub fn table(signature: &[u8; 4], revision: u8, body: &[u8]) -> Vec<u8> {
     let mut table = Vec::new();
     table.extend(signature);
     table.extend(((HEADER_BYTES + body.len()) as u32).to_le_bytes());

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::cli::{On, WhatArgs};
+use crate::dmar::Dmar;
 use crate::guests::{self, Guest, Module};
 use crate::images::{self, Hypapp, Image};
 use crate::iso::Starts;
@@ -24,6 +25,7 @@ pub struct Prepared {
     umbra: Option<PathBuf>,
     depth: u32,
     umbra_cmdline: String,
+    dmar: Option<Dmar>,
 }
 
 impl Prepared {
@@ -40,6 +42,7 @@ impl Prepared {
             umbra: None,
             depth: 0,
             umbra_cmdline: String::new(),
+            dmar: None,
         })
     }
 }
@@ -51,7 +54,7 @@ pub fn hypervisors(depth: u32, on: Option<On>) -> u32 {
 
 /// The image of Umbra for a run.
 fn umbra_for(what: &WhatArgs) -> Image {
-    if what.lacking.is_some() {
+    if what.lacking.is_some() || what.dmar == Some(Dmar::Fake) {
         Image::UmbraForTests
     } else if what.counts_accesses {
         Image::UmbraWithAccesses
@@ -83,13 +86,21 @@ pub fn prepare(what: &WhatArgs, on: Option<On>) -> Result<Prepared> {
     }
     let umbra = (depth > 0).then(|| umbra_for(what).build()).transpose()?;
     let lacks = what.lacking.iter().map(|lack| format!(" lacks={lack}"));
+    let fake = (what.dmar == Some(Dmar::Fake)).then(|| " fake-unit".to_owned());
     Ok(Prepared {
         guest,
         kind,
         kernel,
         umbra,
         depth,
-        umbra_cmdline: what.umbra.iter().cloned().chain(lacks).collect(),
+        umbra_cmdline: what
+            .umbra
+            .iter()
+            .cloned()
+            .chain(lacks)
+            .chain(fake)
+            .collect(),
+        dmar: what.dmar,
     })
 }
 
@@ -155,6 +166,7 @@ pub fn prepare_disk(
         umbra: Some(umbra_for(what).build()?),
         depth: what.depth,
         umbra_cmdline: what.umbra.clone().unwrap_or_default(),
+        dmar: what.dmar,
     }))
 }
 
@@ -231,6 +243,7 @@ fn with_contents(
         kernel: &prepared.kernel,
         cmdline: &prepared.guest.cmdline,
         modules: &modules,
+        dmar: prepared.dmar,
     })
 }
 

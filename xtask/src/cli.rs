@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::images::Hypapp;
+use crate::dmar::Dmar;
 use crate::machine::Firmware;
 use crate::ticks::Ticks;
 use crate::{guests, machine};
@@ -123,6 +124,10 @@ pub struct WhatArgs {
     /// as in 48b.17, or a VMCS field as in field.6402
     #[arg(long, value_name = "WHAT", conflicts_with = "native")]
     pub lacking: Option<String>,
+    /// For Umbra's own tests: the firmware's table of DMA-remapping units is one
+    /// that is made up, of this kind
+    #[arg(long, value_name = "KIND", value_enum)]
+    pub dmar: Option<Dmar>,
 }
 
 /// `./x run`.

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::dmar::Dmar;
 use crate::guests::Module;
 use crate::kernel::Kind;
 use crate::serial::FIRMWARE_IS_DONE;
@@ -16,7 +17,7 @@ pub const GRUB_BIOS: &str = "/usr/lib/grub/i386-pc";
 /// The same for UEFI machines (package grub-efi-amd64-bin).
 pub const GRUB_UEFI: &str = "/usr/lib/grub/x86_64-efi";
 /// The GRUB modules that the generated configuration uses.
-const GRUB_MODULES: &str = "normal iso9660 biosdisk multiboot multiboot2 linux chain";
+const GRUB_MODULES: &str = "normal iso9660 biosdisk multiboot multiboot2 linux chain acpi";
 const GRUB_UEFI_MODULES: &str = "normal iso9660 multiboot multiboot2 linux chain acpi echo";
 
 /// What the image can be started by.
@@ -54,6 +55,8 @@ pub struct Contents<'a> {
     pub cmdline: &'a str,
     /// The guest's modules, in order.
     pub modules: &'a [Module],
+    /// A made-up DMAR table, if there is to be one.
+    pub dmar: Option<Dmar>,
 }
 
 /// Puts GRUB's configuration and all that it names into the folder `work`.
@@ -72,6 +75,9 @@ pub fn fill(contents: &Contents<'_>, work: &Path) -> Result<()> {
     for (index, module) in contents.modules.iter().enumerate() {
         fs::copy(&module.path, boot.join(format!("module{index}")))
             .with_context(|| format!("cannot copy {}", module.path.display()))?;
+    }
+    if let Some(dmar) = contents.dmar {
+        fs::write(boot.join("dmar"), dmar.table())?;
     }
     if let Starts::Uefi {
         acpi_cpus: Some(cpus),
@@ -169,6 +175,9 @@ fn grub_cfg(contents: &Contents<'_>) -> Result<String> {
         };
         load(module_command, &format!("module{index}"), args)?;
     }
+    if contents.dmar.is_some() {
+        lines.push("  acpi /boot/dmar".to_owned());
+    }
     if let Starts::Uefi { acpi_cpus } = contents.starts {
         if acpi_cpus.is_some() {
             lines.push("  acpi /boot/facp /boot/apic /boot/dsdt".to_owned());
@@ -250,6 +259,7 @@ mod tests {
             kernel: &[],
             cmdline: "console=ttyS0 a=1",
             modules,
+            dmar: None,
         })
         .unwrap()
     }

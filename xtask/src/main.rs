@@ -11,6 +11,7 @@ mod cmd;
 mod console;
 mod debs;
 mod disk;
+mod dmar;
 mod fail;
 mod guests;
 mod images;

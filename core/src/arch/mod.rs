@@ -11,6 +11,17 @@ pub mod msr;
 pub mod vmx;
 pub mod xmm;
 
+/// Writes the cache line that holds this byte back to memory: CLFLUSH.
+///
+/// # Safety
+/// L0 maps the byte.
+pub unsafe fn write_back_line(at: *const u8) {
+    // SAFETY: the caller's promise; CLFLUSH changes no memory.
+    unsafe {
+        core::arch::asm!("clflush [{at}]", at = in(reg) at, options(nostack, preserves_flags));
+    }
+}
+
 /// Stops this CPU for good.
 pub fn halt_forever() -> ! {
     loop {

@@ -14,7 +14,7 @@ use crate::cpu::percpu::{self, Cpu};
 use crate::l1::init_sipi;
 use crate::machine::{Machine, machine};
 use crate::mem::L1Physical;
-use crate::platform::{mtrr, probe, smram};
+use crate::platform::{iommu, mtrr, probe, smram};
 use crate::vmcs::vmcs01;
 use crate::{cannot_start, console, exception, machine as machine_facts, mem, say};
 use core::arch::global_asm;
@@ -76,10 +76,12 @@ fn settle_machine(options: Options, rsdp: Option<u64>, ram_end: u64) {
     if machine().options.trace.is_some() {
         crate::vmentry::trace_exits();
     }
+    iommu::find(&mtrr::of_this_cpu());
 }
 
 /// Moves to the plan's block and takes every CPU; gives this one's data.
 fn take_machine(plan: &Plan) -> &'static mut Cpu {
+    iommu::protect(plan.block);
     let (mut pool, mut space) = relocate::move_image(plan);
     // From here on at the top of RAM; the old place is L1's.
     for (index, &apic_id) in (0u32..).zip(&machine().acpi.apic_ids) {
@@ -96,6 +98,7 @@ fn take_machine(plan: &Plan) -> &'static mut Cpu {
         mem::layout().hidden_bytes >> 10,
         mem::layout().hidden_start
     );
+    iommu::confine(&mut pool);
     smram::lock();
     if machine().options.show_hidden {
         crate::l1::cpuid::show_hidden();

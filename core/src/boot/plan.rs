@@ -7,7 +7,7 @@ use crate::cpu::percpu::{CPU_AREA_BYTES, fixed_pages};
 use crate::machine::machine;
 use crate::mem::paging::{PageSize, pages, tables_for};
 use crate::mem::{LOW_BYTES, PAGE_BYTES};
-use crate::platform::ept01;
+use crate::platform::{ept01, iommu};
 use umbra_ept::mtrr::Mtrrs;
 use umbra_guests::{BootInfo, Kind, MemoryMap, Region};
 
@@ -155,6 +155,7 @@ pub fn block_bytes(image: &Image, mapped_bytes: u64, mtrrs: &Mtrrs) -> u64 {
     // blocks, however many.
     let ept01 = ept01::pages_for(mtrrs, ALIGN);
     // The void page is the one in front.
-    let total = pages(image.bytes()) + tables + cpus * (fixed_pages(options) + ept01) + 1;
+    let total =
+        pages(image.bytes()) + tables + cpus * (fixed_pages(options) + ept01) + iommu::pages() + 1;
     (total * PAGE_BYTES).next_multiple_of(ALIGN)
 }

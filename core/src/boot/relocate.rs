@@ -5,7 +5,10 @@
 
 use super::plan::{Image, Plan, high_page_size};
 use crate::mem::paging::{Access, AddressSpace, PageSize};
-use crate::mem::{LOW_BYTES, Layout, PAGE_BYTES, PHYSMAP, PagePool, pointer, set_layout};
+use crate::mem::{
+    LOW_BYTES, Layout, PAGE_BYTES, PHYSMAP, PagePool, Registers, pointer, set_layout,
+};
+use crate::platform::iommu;
 use core::arch::asm;
 
 /// Moves the image to the plan's block. Gives what is left of the block, and
@@ -57,6 +60,7 @@ pub fn move_image(plan: &Plan) -> (PagePool, AddressSpace) {
     set_layout(Layout {
         hidden_start: block.start,
         hidden_bytes: block.len,
+        registers: Registers::new(iommu::registers()),
         mapped_bytes: plan.mapped_bytes,
         void_page: void_page.base(),
     });

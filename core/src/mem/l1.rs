@@ -1,7 +1,7 @@
 //! L1's physical memory. L1 sees the machine's, except that every page of
 //! Umbra's own is one and the same scratch page to it, the void.
 
-use super::{LOW_BYTES, Layout, PAGE_BYTES, layout, pointer};
+use super::{LOW_BYTES, Layout, PAGE_BYTES, Registers, layout, pointer};
 use umbra_guests::{PhysMemory, Unreachable};
 
 /// L1's physical memory.
@@ -13,6 +13,7 @@ pub struct L1Physical(&'static Layout);
 static EARLY: Layout = Layout {
     hidden_start: 0,
     hidden_bytes: 0,
+    registers: Registers::NONE,
     mapped_bytes: LOW_BYTES,
     void_page: 0,
 };
@@ -119,7 +120,8 @@ impl L1Physical {
         let layout = self.0;
         words.iter().all(|&(address, value)| {
             // What is hidden are whole pages.
-            let is_hidden = address.wrapping_sub(layout.hidden_start) < layout.hidden_bytes;
+            let is_hidden = address.wrapping_sub(layout.hidden_start) < layout.hidden_bytes
+                || layout.registers.are_near(address, 8);
             if !address.is_multiple_of(8) || address >= layout.mapped_bytes || is_hidden {
                 return self.read_u64(address) == Ok(value);
             }

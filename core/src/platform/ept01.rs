@@ -2,8 +2,9 @@
 
 use crate::machine::machine;
 use crate::mem::Tables;
-use crate::mem::{LOW_BYTES, PagePool, layout};
-use umbra_ept::ept01::{Config, Ept01, MAX_SMALL, Range, pages_needed};
+use crate::mem::{LOW_BYTES, PagePool, Registers, layout};
+use crate::platform::iommu;
+use umbra_ept::ept01::{Config, Ept01, MAX_HIDDEN, MAX_SMALL, Range, pages_needed};
 use umbra_ept::mem::TablePages;
 use umbra_ept::mtrr::Mtrrs;
 
@@ -31,13 +32,21 @@ fn config<'a>(hidden: &'a [Range], void_hpa: u64, mtrrs: &'a Mtrrs) -> Config<'a
     }
 }
 
+/// All that is hidden.
+fn with_registers(block: Range, registers: &Registers) -> heapless::Vec<Range, MAX_HIDDEN> {
+    core::iter::once(block)
+        .chain(registers.iter().copied())
+        .collect()
+}
+
 /// How many pages one ept01 takes, wherever in RAM `hidden_bytes` bytes are
 /// hidden from it at 2 MiB boundaries.
 pub fn pages_for(mtrrs: &Mtrrs, hidden_bytes: u64) -> u64 {
-    let hidden = [Range {
+    let block = Range {
         start: 0,
         end: hidden_bytes,
-    }];
+    };
+    let hidden = with_registers(block, &Registers::new(iommu::registers()));
     match pages_needed(&config(&hidden, 0, mtrrs)) {
         // At another place the range may cross one more GiB border.
         Ok(needed) => u64::from(needed) + 2,
@@ -48,10 +57,11 @@ pub fn pages_for(mtrrs: &Mtrrs, hidden_bytes: u64) -> u64 {
 /// Builds ept01 with L0's memory hidden. The void is the block's last page.
 pub fn build(pool: &mut PagePool, mtrrs: &Mtrrs) -> Ept01 {
     let layout = layout();
-    let hidden = [Range {
+    let block = Range {
         start: layout.hidden_start,
         end: layout.hidden_start + layout.hidden_bytes,
-    }];
+    };
+    let hidden = with_registers(block, &layout.registers);
     let config = config(&hidden, layout.void_page, mtrrs);
     let built = pages_needed(&config).and_then(|needed| {
         let run = pool.take(u64::from(needed));

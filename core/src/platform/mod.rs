@@ -2,6 +2,9 @@
 
 pub mod apic;
 pub mod ept01;
+#[cfg(feature = "fake-caps")]
+mod fake_unit;
+pub mod iommu;
 pub mod msr_policy;
 pub mod mtrr;
 pub mod probe;

@@ -11,6 +11,8 @@ pub const MAX_CPUS: usize = 64;
 
 /// Bytes of a table's header.
 pub(crate) const HEADER_BYTES: u64 = 36;
+/// Where a table has its checksum.
+pub(crate) const CHECKSUM: u64 = 9;
 /// The longest table that is taken seriously, in bytes.
 const MAX_TABLE_BYTES: u64 = 1 << 20;
 
@@ -59,6 +61,8 @@ pub struct Machine {
     pub reset: Option<(u16, u8)>,
     /// The physical address of the DSDT; 0: none.
     pub dsdt: u64,
+    /// The physical address of the DMAR table, whose structures are not looked at; 0: none.
+    pub dmar: u64,
     /// The port of the power-management timer; 0: none.
     pub pm_timer: u16,
     /// Whether that timer has 32 bits (else 24).
@@ -105,10 +109,31 @@ pub fn read(memory: &impl PhysMemory, rsdp: u64) -> Result<Machine, Error> {
         match &number::<4>(memory, table)?.to_le_bytes()[..4] {
             b"APIC" => madt(memory, table, &mut machine)?,
             b"FACP" => fadt(memory, table, &mut machine)?,
+            b"DMAR" => machine.dmar = table,
             _ => {}
         }
     }
     Ok(machine)
+}
+
+/// Gives the table at `table` another signature, so that L1 does not find it, and keeps its
+/// sum.
+///
+/// # Errors
+/// [`Error`]: it is out of reach, or cannot be written.
+pub fn hide(memory: &mut impl PhysMemory, table: u64) -> Result<(), Error> {
+    const FIRST: u8 = b'X';
+    let old = number::<1>(memory, table)? as u8;
+    let sum = number::<1>(memory, table + CHECKSUM)? as u8;
+    memory.write(table, &[FIRST])?;
+    memory.write(
+        table + CHECKSUM,
+        &[sum.wrapping_add(old).wrapping_sub(FIRST)],
+    )?;
+    match number::<1>(memory, table)? as u8 {
+        FIRST => Ok(()),
+        _ => Err(Error::Unreachable(table)),
+    }
 }
 
 /// Checks a table's length and sum; gives the length in bytes.
@@ -234,8 +259,14 @@ mod tests {
             bytes.copy_from_slice(from);
             Ok(())
         }
-        fn write(&mut self, address: u64, _: &[u8]) -> Result<(), Unreachable> {
-            Err(Unreachable { address })
+        fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), Unreachable> {
+            let start = usize::try_from(address).map_err(|_| Unreachable { address })?;
+            let to = start
+                .checked_add(bytes.len())
+                .and_then(|end| self.0.get_mut(start..end))
+                .ok_or(Unreachable { address })?;
+            to.copy_from_slice(bytes);
+            Ok(())
         }
         fn zero(&mut self, address: u64, _: u64) -> Result<(), Unreachable> {
             Err(Unreachable { address })
@@ -296,6 +327,17 @@ mod tests {
         assert_eq!(machine.pm1_control, [0xb004, 0]);
         assert_eq!(machine.pm_timer, 0xb008);
         assert!(machine.pm_timer_is_32_bit);
+    }
+
+    #[test]
+    fn a_table_can_be_hidden() {
+        let mut memory = machine_with(&[]);
+        memory.table(0x200, b"DMAR", &[38, 0, 1, 2, 3]);
+        assert_eq!(read(&memory, 0).expect("tables").dmar, 0x200);
+        hide(&mut memory, 0x200).expect("it is there");
+        assert_eq!(read(&memory, 0).expect("tables").dmar, 0);
+        assert!(check(&memory, 0x200).is_ok(), "its sum");
+        assert!(hide(&mut memory, 1 << 40).is_err());
     }
 
     #[test]

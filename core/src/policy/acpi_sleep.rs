@@ -4,7 +4,7 @@
 //! An operating system goes into a sleep state only where the DSDT has its object
 //! (ACPI Specification, "\\_Sx (System States)"). So that of S3 gets another name.
 
-use crate::acpi::{Error, HEADER_BYTES, check, number};
+use crate::acpi::{CHECKSUM, Error, HEADER_BYTES, check, number};
 use umbra_guests::PhysMemory;
 
 /// The object's name as AML has it, and what it becomes.
@@ -13,8 +13,6 @@ const HIDDEN_FIRST: u8 = b'X';
 /// What comes before a name that is defined: NameOp, or the root's prefix.
 const NAME_OP: u8 = 0x08;
 const ROOT: u8 = b'\\';
-/// Where a table has its checksum.
-const CHECKSUM: u64 = 9;
 
 /// Renames the object of S3 in the DSDT at `dsdt`, and keeps the table's sum. Whether
 /// there was one.

@@ -35,11 +35,27 @@ pub struct Options {
     pub trace: Option<Filter>,
     /// Print the ledger as YAML at the end, and answer L1's kernel its leaf.
     pub ledger: bool,
+    /// Whether devices are kept out of Umbra's memory.
+    pub iommu: Iommu,
     /// The first of the numbers of Umbra's own calls; `None` for none.
     pub hypercalls: Option<u32>,
     /// What to take away from the CPU.
     #[cfg(feature = "fake-caps")]
     pub lacks: Option<crate::fake_caps::Lack>,
+    /// VT-d units are made up, too.
+    #[cfg(feature = "fake-caps")]
+    pub fake_unit: bool,
+}
+
+/// What becomes of the machine's VT-d units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Iommu {
+    /// They are L1's.
+    Off,
+    /// They keep devices out of Umbra's memory, where there are any.
+    On,
+    /// The same, and Umbra does not start where they cannot.
+    Required,
 }
 
 impl Default for Options {
@@ -55,9 +71,12 @@ impl Default for Options {
             show_hidden: false,
             trace: None,
             ledger: false,
+            iommu: Iommu::On,
             hypercalls: Some(hypercall::DEFAULT_BASE),
             #[cfg(feature = "fake-caps")]
             lacks: None,
+            #[cfg(feature = "fake-caps")]
+            fake_unit: false,
         }
     }
 }
@@ -142,6 +161,13 @@ pub const ROWS: &[Row] = &[
         default: "4c415000",
         takes: "a number in hexadecimal of at most 8 digits that ends in 00, or off",
         meaning: "the first number of Umbra's own VMCALLs and CPUID leaves (docs/hypercalls.md)",
+    },
+    Row {
+        name: "iommu",
+        value: "USE",
+        default: "on",
+        takes: "on, off or required",
+        meaning: "keep devices out of Umbra's memory by VT-d; `required`: do not start without",
     },
     Row {
         name: "show-hidden",
@@ -284,6 +310,14 @@ pub fn parse(line: &[u8]) -> Result<Options, BadWord<'_>> {
                 let bad = bad(const { row("hypercalls") });
                 options.hypercalls = base(value).ok_or(bad)?;
             }
+            b"iommu" => {
+                options.iommu = match value {
+                    Some(b"on") => Iommu::On,
+                    Some(b"off") => Iommu::Off,
+                    Some(b"required") => Iommu::Required,
+                    _ => return Err(bad(const { row("iommu") })),
+                };
+            }
             b"show-hidden" => match value {
                 None => options.show_hidden = true,
                 Some(_) => return Err(bad(const { row("show-hidden") })),
@@ -292,6 +326,8 @@ pub fn parse(line: &[u8]) -> Result<Options, BadWord<'_>> {
                 let value = value.ok_or_else(|| bad(const { row("trace") }))?;
                 options.trace = Some(Filter::parse(value).map_err(BadWord::Trace)?);
             }
+            #[cfg(feature = "fake-caps")]
+            b"fake-unit" => options.fake_unit = true,
             #[cfg(feature = "fake-caps")]
             b"lacks" => {
                 let lack = value.and_then(crate::fake_caps::Lack::parse);
@@ -352,7 +388,7 @@ mod tests {
     #[test]
     fn every_option_is_read() {
         let got = parse(
-            b"max-active-ept=3 ept02-pages=164 vmcs12s=5 refill=off shadowing=off merge=mtrr log-failed-entries ledger hypercalls=50000000 show-hidden trace=l2,cpuid",
+            b"max-active-ept=3 ept02-pages=164 vmcs12s=5 refill=off shadowing=off merge=mtrr log-failed-entries ledger iommu=required hypercalls=50000000 show-hidden trace=l2,cpuid",
         );
         let want = Options {
             max_active_ept: 3,
@@ -365,9 +401,12 @@ mod tests {
             show_hidden: true,
             trace: Filter::parse(b"l2,cpuid").ok(),
             ledger: true,
+            iommu: Iommu::Required,
             hypercalls: Some(0x5000_0000),
             #[cfg(feature = "fake-caps")]
             lacks: None,
+            #[cfg(feature = "fake-caps")]
+            fake_unit: false,
         };
         assert_eq!(got, Ok(want));
     }
@@ -383,6 +422,8 @@ mod tests {
             "vmcs12s=0",
             "vmcs12s=257",
             "refill=maybe",
+            "iommu",
+            "iommu=maybe",
             "hypercalls=",
             "hypercalls=4c415001",
             "hypercalls=no",

@@ -4,6 +4,7 @@
 #![no_std]
 #![no_main]
 
+mod acpi;
 mod apic;
 mod control;
 mod cpuid;
@@ -26,6 +27,7 @@ rt::entry!(main);
 fn main(boot: &Boot) -> Result<(), Stop> {
     Choice::read(boot, &[])?;
     memory::run(boot);
+    acpi::run();
     cpuid::run();
     msr::run();
     mtrr::run();
