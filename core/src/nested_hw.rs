@@ -62,6 +62,7 @@ impl Cpu {
 pub struct L1View<'a>(&'a Ept01);
 
 impl L1Memory for L1View<'_> {
+    #[inline(always)]
     fn read_u64(&mut self, gpa1: u64) -> Option<u64> {
         L1Physical::new().read_u64(gpa1).ok()
     }
@@ -232,7 +233,13 @@ impl Memory for Cpu {
         L1Physical::new().holds(words)
     }
 
+    #[inline(always)]
     fn write_l1(&mut self, gpa: u64, bytes: &[u8]) {
+        if let Ok(word) = <[u8; 8]>::try_from(bytes)
+            && L1Physical::new().write_plain_u64(gpa, u64::from_le_bytes(word))
+        {
+            return;
+        }
         // Where nothing answers, a write is lost.
         let _ = L1Physical::new().write_bytes(gpa, bytes);
     }

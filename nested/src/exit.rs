@@ -11,7 +11,7 @@ use umbra_vmcs::exit::{ExitReason, Reason};
 use umbra_vmcs::field;
 
 use crate::derived::OnExit;
-use crate::host_state::{LeftByL2, abort};
+use crate::host_state::{LeftByL2, abort, write_host_state};
 use crate::hw::{Current, Hardware, Memory, Msrs, Translations, VmcsAccess};
 use crate::lend::leave_vmcs02;
 use crate::msr_list::in_vmcs;
@@ -254,7 +254,7 @@ impl Nested {
         is_recorded: bool,
     ) -> L2Done {
         let id = self.non_root().current;
-        let slot = self.slots.get(id);
+        let mut slot = self.slots.get(id);
         let is_nmi_exit = reason as u16 == Reason::ExceptionOrNmi as u16 && {
             let event = match is_recorded {
                 true => hw.read(field::VM_EXIT_INTERRUPTION_INFORMATION),
@@ -273,13 +273,17 @@ impl Nested {
         }
         let left = left_by_l2(hw, slot, is_nmi_exit);
         save_guest_state(hw, slot, &left, saved);
-        if on.contains(OnExit::STORE_LIST) && self.store_exit_msrs(hw, id).is_err() {
-            self.end_l2();
-            return L2Done::Abort(self.vmx_abort(hw, id, abort::SAVING_GUEST_MSRS));
+        if on.contains(OnExit::STORE_LIST) {
+            if self.store_exit_msrs(hw, id).is_err() {
+                self.end_l2();
+                return L2Done::Abort(self.vmx_abort(hw, id, abort::SAVING_GUEST_MSRS));
+            }
+            slot = self.slots.get(id);
         }
+        leave_vmcs02(hw, slot, id, saved, &self.fields);
+        let on = write_host_state(hw, slot, &left);
         self.end_l2();
-        leave_vmcs02(hw, self.slots.get(id), id, saved, &self.fields);
-        match self.load_host_state(hw, id, Some(left)) {
+        match self.load_rare_host_state(hw, id, on) {
             Ok(()) => L2Done::Reflected,
             Err(indicator) => L2Done::Abort(indicator),
         }

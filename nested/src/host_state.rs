@@ -11,7 +11,7 @@ use umbra_vmcs::field;
 use crate::derived::OnExit;
 use crate::hw::{Memory, Msrs, Translations, VmcsAccess};
 use crate::pdptes::load_pdptes;
-use crate::slots::SlotId;
+use crate::slots::{Slot, SlotId};
 use crate::state::Nested;
 
 /// The VMX-abort indicators that Umbra can come to.
@@ -73,47 +73,26 @@ impl Nested {
                     .is_in(hw.read(field::GUEST_INTERRUPTIBILITY_STATE) as u32),
             },
         };
-        let slot = self.slots.get(id);
-        let derived = slot.derived();
-        hw.write_host_image(&derived.host);
-        let on = derived.exit;
-        let cr0 = slot.get(field::HOST_CR0) & !CR0_UNMODIFIED | left.cr0 & CR0_UNMODIFIED;
-        hw.write(field::GUEST_CR0, cr0);
-        hw.write(field::CR0_READ_SHADOW, cr0);
-        let mode = Efer::LMA.bits() | Efer::LME.bits();
-        let efer = match on.contains(OnExit::KEEPS_EFER) {
-            true if on.contains(OnExit::IS_64_BIT) => left.efer | mode,
-            true => left.efer & !mode,
-            false => slot.get(field::HOST_IA32_EFER),
-        };
-        hw.write(field::GUEST_IA32_EFER, efer);
-        let pat = match on.contains(OnExit::KEEPS_PAT) {
-            true => left.pat,
-            false => slot.get(field::HOST_IA32_PAT),
-        };
-        hw.write(field::GUEST_IA32_PAT, pat);
-        let interruptibility = if left.blocks_nmis {
-            Blocking::NMI
-        } else {
-            Blocking::empty()
-        };
-        hw.write(
-            field::GUEST_INTERRUPTIBILITY_STATE,
-            interruptibility.bits().into(),
-        );
-        // L1 was active when it entered L2: the activity state is that already.
-        if on.contains(OnExit::DROPS_TRANSLATIONS) {
-            // Without VPIDs the transition drops what L1 had cached.
-            hw.invvpid_single(VPID_L1);
-        }
-        if on.intersects(OnExit::LOADS_PERF | OnExit::PAE_HOST | OnExit::LOAD_LIST) {
-            return self.load_rare_host_state(hw, id, on);
-        }
-        Ok(())
+        let on = write_host_state(hw, self.slots.get(id), &left);
+        self.load_rare_host_state(hw, id, on)
     }
 
-    /// What few hypervisors have loaded.
-    fn load_rare_host_state(
+    /// The rest of an exit to L1, behind [`write_host_state`]: what few hypervisors have
+    /// loaded.
+    #[inline(always)]
+    pub(crate) fn load_rare_host_state(
+        &mut self,
+        hw: &mut (impl VmcsAccess + Memory + Msrs),
+        id: SlotId,
+        on: OnExit,
+    ) -> Result<(), u32> {
+        match on.intersects(OnExit::LOADS_PERF | OnExit::PAE_HOST | OnExit::LOAD_LIST) {
+            true => self.load_what_few_have(hw, id, on),
+            false => Ok(()),
+        }
+    }
+
+    fn load_what_few_have(
         &mut self,
         hw: &mut (impl VmcsAccess + Memory + Msrs),
         id: SlotId,
@@ -144,6 +123,49 @@ impl Nested {
         hw.write_l1(gpa + 4, &indicator.to_le_bytes());
         indicator
     }
+}
+
+/// Loads what every hypervisor has loaded by an exit. vmcs01 is current. Gives what an exit
+/// does besides.
+#[inline(always)]
+pub(crate) fn write_host_state(
+    hw: &mut (impl VmcsAccess + Translations),
+    slot: &Slot,
+    left: &LeftByL2,
+) -> OnExit {
+    let derived = slot.derived();
+    hw.write_host_image(&derived.host);
+    let on = derived.exit;
+    let cr0 = slot.get(field::HOST_CR0) & !CR0_UNMODIFIED | left.cr0 & CR0_UNMODIFIED;
+    hw.write(field::GUEST_CR0, cr0);
+    hw.write(field::CR0_READ_SHADOW, cr0);
+    let mode = Efer::LMA.bits() | Efer::LME.bits();
+    let efer = match on.contains(OnExit::KEEPS_EFER) {
+        true if on.contains(OnExit::IS_64_BIT) => left.efer | mode,
+        true => left.efer & !mode,
+        false => slot.get(field::HOST_IA32_EFER),
+    };
+    hw.write(field::GUEST_IA32_EFER, efer);
+    let pat = match on.contains(OnExit::KEEPS_PAT) {
+        true => left.pat,
+        false => slot.get(field::HOST_IA32_PAT),
+    };
+    hw.write(field::GUEST_IA32_PAT, pat);
+    let interruptibility = if left.blocks_nmis {
+        Blocking::NMI
+    } else {
+        Blocking::empty()
+    };
+    hw.write(
+        field::GUEST_INTERRUPTIBILITY_STATE,
+        interruptibility.bits().into(),
+    );
+    // L1 was active when it entered L2: the activity state is that already.
+    if on.contains(OnExit::DROPS_TRANSLATIONS) {
+        // Without VPIDs the transition drops what L1 had cached.
+        hw.invvpid_single(VPID_L1);
+    }
+    on
 }
 
 /// The bits that must be 0 in a present PDPTE: 2:1, 8:5 and those above the

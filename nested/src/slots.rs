@@ -90,6 +90,8 @@ pub struct Slot {
     /// The VMCS that a free slot had before it was cleared, unless its values are gone.
     kept: Option<Kept>,
     vmcs12: Vmcs12,
+    /// It is as its region has it.
+    is_as_in_region: bool,
     /// VMLAUNCH has succeeded since VMCLEAR.
     is_launched: bool,
     /// It is a shadow VMCS, which cannot be entered: the indicator at the last
@@ -185,6 +187,7 @@ impl Slot {
             gpa: None,
             kept: None,
             vmcs12: Vmcs12::new(),
+            is_as_in_region: false,
             is_launched: false,
             is_shadow: false,
             dirty: FieldSet::FULL,
@@ -214,6 +217,7 @@ impl Slot {
     fn release(&mut self) {
         self.gpa = None;
         self.kept = None;
+        self.is_as_in_region = false;
         self.is_launched = false;
         self.dirty = FieldSet::FULL;
         self.unchecked = FieldSet::FULL;
@@ -246,6 +250,7 @@ impl Slot {
     fn has_again(&mut self, kept: Kept) {
         self.gpa = Some(kept.gpa);
         self.kept = None;
+        self.is_as_in_region = true;
     }
 
     /// A field as vmcs12 has it, which must not be one whose value lies in vmcs02
@@ -290,6 +295,7 @@ impl Slot {
     #[inline]
     pub fn set_launched(&mut self, is_launched: bool) {
         self.is_launched = is_launched;
+        self.is_as_in_region = false;
     }
 
     /// L1 is about to write a field, by a VMWRITE that exited.
@@ -310,6 +316,7 @@ impl Slot {
     #[inline]
     pub fn l1_writes(&mut self, field: Field, value: u64) {
         self.vmcs12.set(field, value);
+        self.is_as_in_region = false;
         self.dirty.insert(field);
         self.unchecked.insert(field);
         self.stale.remove(field);
@@ -321,6 +328,7 @@ impl Slot {
     #[inline]
     pub fn cpu_stored(&mut self, field: Field, value: u64) {
         self.vmcs12.set(field, value);
+        self.is_as_in_region = false;
         self.stale.remove(field);
     }
 
@@ -329,6 +337,7 @@ impl Slot {
     #[inline]
     pub fn l0_records(&mut self, field: Field, value: u64) {
         self.vmcs12.set(field, value);
+        self.is_as_in_region = false;
         self.stale.remove(field);
         self.recorded.insert(field);
     }
@@ -531,6 +540,7 @@ impl Slot {
         fields.drain_within(&FieldSet::FULL, |field| {
             self.vmcs12.set(field, hw.read(field));
         });
+        self.is_as_in_region = false;
     }
 
     /// Before L0 writes something of its own over a field of vmcs02, which is
@@ -804,7 +814,11 @@ impl Slots {
         self.sync(hw, id);
         hw.switch_to(Current::Vmcs01);
         let slot = self.get(id);
-        write_region(hw, gpa, &slot.vmcs12, tag.0);
+        if slot.is_as_in_region {
+            write_launch_state(hw, gpa, tag.0);
+        } else {
+            write_region(hw, gpa, &slot.vmcs12, tag.0);
+        }
         slot.keep(gpa, tag);
     }
 

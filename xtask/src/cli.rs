@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::images::Hypapp;
 use crate::dmar::Dmar;
+use crate::images::Hypapp;
 use crate::machine::Firmware;
 use crate::ticks::Ticks;
 use crate::{guests, machine};

@@ -57,10 +57,14 @@ pub fn move_image(plan: &Plan) -> (PagePool, AddressSpace) {
     // physical memory at the same linear addresses, and the destination is
     // `new_place`.
     unsafe { copy_and_switch(&image, new_place.base(), space.cr3()) };
+    let registers = Registers::new(iommu::registers());
     set_layout(Layout {
         hidden_start: block.start,
         hidden_bytes: block.len,
-        registers: Registers::new(iommu::registers()),
+        plain_bytes: registers
+            .first()
+            .map_or(block.start, |first| first.min(block.start)),
+        registers,
         mapped_bytes: plan.mapped_bytes,
         void_page: void_page.base(),
     });

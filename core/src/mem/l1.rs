@@ -14,6 +14,7 @@ static EARLY: Layout = Layout {
     hidden_start: 0,
     hidden_bytes: 0,
     registers: Registers::NONE,
+    plain_bytes: LOW_BYTES,
     mapped_bytes: LOW_BYTES,
     void_page: 0,
 };
@@ -29,7 +30,7 @@ fn check(layout: &Layout, address: u64, bytes: u64) -> Result<(), Unreachable> {
 /// Where L0 sees L1's address: L1's own memory where it is, Umbra's as the one
 /// void page that ept01 shows instead.
 fn seen_at(layout: &Layout, address: u64) -> *mut u8 {
-    if layout.touches_hidden(address, 1) {
+    if address >= layout.plain_bytes && layout.touches_hidden(address, 1) {
         return pointer(layout.void_page + address % PAGE_BYTES);
     }
     pointer(address)
@@ -103,8 +104,17 @@ impl L1Physical {
     ///
     /// # Errors
     /// [`Unreachable`] for an address beyond what L0 maps, or a misaligned one.
-    #[inline]
+    #[inline(always)]
     pub fn read_u64(self, address: u64) -> Result<u64, Unreachable> {
+        if address.is_multiple_of(8) && address < self.0.plain_bytes {
+            // SAFETY: mapped, as is what follows up to the next page, aligned, and L1's.
+            return Ok(unsafe { pointer(address).cast::<u64>().read_volatile() });
+        }
+        self.read_u64_anywhere(address)
+    }
+
+    #[inline(never)]
+    fn read_u64_anywhere(self, address: u64) -> Result<u64, Unreachable> {
         let layout = self.0;
         check(layout, address, 8)?;
         if !address.is_multiple_of(8) {
@@ -114,20 +124,24 @@ impl L1Physical {
         Ok(unsafe { seen_at(layout, address).cast::<u64>().read_volatile() })
     }
 
+    /// Writes 64 bits at an 8-byte aligned address below which nothing is hidden; whether it is
+    /// one.
+    #[inline(always)]
+    pub fn write_plain_u64(self, address: u64, value: u64) -> bool {
+        let is_plain = address.is_multiple_of(8) && address < self.0.plain_bytes;
+        if is_plain {
+            // SAFETY: mapped, as is what follows up to the next page, aligned, and L1's.
+            unsafe { pointer(address).cast::<u64>().write_volatile(value) };
+        }
+        is_plain
+    }
+
     /// Whether the 64-bit words at these addresses have these values.
     #[inline]
     pub fn holds(self, words: &[(u64, u64)]) -> bool {
-        let layout = self.0;
-        words.iter().all(|&(address, value)| {
-            // What is hidden are whole pages.
-            let is_hidden = address.wrapping_sub(layout.hidden_start) < layout.hidden_bytes
-                || layout.registers.are_near(address, 8);
-            if !address.is_multiple_of(8) || address >= layout.mapped_bytes || is_hidden {
-                return self.read_u64(address) == Ok(value);
-            }
-            // SAFETY: mapped, as is what follows up to the next page, aligned, and L1's.
-            unsafe { pointer(address).cast::<u64>().read_volatile() == value }
-        })
+        words
+            .iter()
+            .all(|&(address, value)| self.read_u64(address) == Ok(value))
     }
 
     /// Reads 32 bits at a 4-byte aligned address, in one access.

@@ -33,48 +33,30 @@ pub const MAX_REGISTERS: usize = MAX_HIDDEN - 1;
 
 /// Registers of devices that L0 drives.
 #[derive(Clone, Debug)]
-pub struct Registers {
-    ranges: heapless::Vec<Range, MAX_REGISTERS>,
-    /// From the first of them to behind the last.
-    start: u64,
-    end: u64,
-}
+pub struct Registers(heapless::Vec<Range, MAX_REGISTERS>);
 
 impl Registers {
     /// None.
-    pub const NONE: Self = Self {
-        ranges: heapless::Vec::new(),
-        start: 0,
-        end: 0,
-    };
+    pub const NONE: Self = Self(heapless::Vec::new());
 
     /// These, of which those beyond [`MAX_REGISTERS`] are left out.
     pub fn new(ranges: impl Iterator<Item = Range>) -> Self {
-        let ranges: heapless::Vec<Range, MAX_REGISTERS> = ranges.take(MAX_REGISTERS).collect();
-        Self {
-            start: ranges.iter().map(|range| range.start).min().unwrap_or(0),
-            end: ranges.iter().map(|range| range.end).max().unwrap_or(0),
-            ranges,
-        }
+        Self(ranges.take(MAX_REGISTERS).collect())
+    }
+
+    /// Where the first of them is.
+    pub fn first(&self) -> Option<u64> {
+        self.iter().map(|range| range.start).min()
     }
 
     /// Each.
     pub fn iter(&self) -> impl Iterator<Item = &Range> {
-        self.ranges.iter()
+        self.0.iter()
     }
 
-    /// Whether any of the `bytes` bytes at `physical` may be one: a quick look.
-    #[inline]
-    fn are_near(&self, physical: u64, bytes: u64) -> bool {
-        physical < self.end && self.start < physical.saturating_add(bytes)
-    }
-
-    #[inline]
     fn touch(&self, physical: u64, bytes: u64) -> bool {
-        self.are_near(physical, bytes)
-            && self
-                .iter()
-                .any(|range| physical < range.end && range.start < physical.saturating_add(bytes))
+        self.iter()
+            .any(|range| physical < range.end && range.start < physical.saturating_add(bytes))
     }
 }
 
@@ -87,6 +69,9 @@ pub struct Layout {
     pub hidden_bytes: u64,
     /// What else L1 is kept from.
     pub registers: Registers,
+    /// Nothing is hidden below, and all of it is mapped: most of L1's RAM, since L0's block
+    /// is as high as it can be.
+    pub plain_bytes: u64,
     /// How much of physical memory [`PHYSMAP`] shows, in bytes from 0.
     pub mapped_bytes: u64,
     /// The one page that L1 finds wherever L0's memory or such registers are.
@@ -104,6 +89,9 @@ impl Layout {
     /// Whether any of the `bytes` bytes at `physical` is L0's.
     #[inline]
     pub fn touches_hidden(&self, physical: u64, bytes: u64) -> bool {
+        if physical.saturating_add(bytes) <= self.plain_bytes {
+            return false;
+        }
         physical < self.hidden_start.saturating_add(self.hidden_bytes)
             && self.hidden_start < physical.saturating_add(bytes)
             || self.registers.touch(physical, bytes)
