@@ -16,7 +16,7 @@ use crate::{cache, cmd, debs};
 
 const RECIPE: &str = include_str!("../../../guests/recipes/kvm/recipe.toml");
 const L1_INIT: &str = include_str!("../../../guests/recipes/kvm/l1-init");
-const L2_INIT: &str = include_str!("../../../guests/recipes/kvm/l2-init");
+pub(super) const L2_INIT: &str = include_str!("../../../guests/recipes/kvm/l2-init");
 const TICKS: &str = include_str!("../../../guests/recipes/kvm/ticks.rs");
 const WORKLOADS: &str = include_str!("../../../guests/recipes/kvm/workloads.rs");
 
@@ -68,6 +68,19 @@ pub fn assemble() -> Result<Guest> {
 /// fire dozens of times more often than it wants them.
 pub(super) fn linux_on_bochs() -> String {
     "tsc_early_khz={khz}".to_owned()
+}
+
+/// The kernel of L1 and L2.
+///
+/// # Errors
+/// The Debian packages cannot be had.
+pub(super) fn cloud_kernel() -> Result<PathBuf> {
+    let recipe = Recipe::parse(RECIPE)?;
+    let names: Vec<&str> = recipe.packages.iter().map(String::as_str).collect();
+    kernel(&Root::new(&debs::unpacked(
+        &names,
+        debs::Needs::Dependencies,
+    )?))
 }
 
 /// The one kernel in the packages.

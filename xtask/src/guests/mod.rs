@@ -17,6 +17,7 @@ pub mod kvm;
 pub mod l0;
 mod recipe;
 mod root;
+mod xen;
 
 /// The guest where none is named.
 pub const DEFAULT: &str = "lhv";
@@ -58,11 +59,18 @@ pub struct Recipe {
 }
 
 /// Every recipe.
-pub const RECIPES: &[Recipe] = &[Recipe {
-    name: "kvm",
-    about: "Debian with KVM and QEMU, which boots a Debian kernel of its own",
-    assemble: kvm::assemble,
-}];
+pub const RECIPES: &[Recipe] = &[
+    Recipe {
+        name: "kvm",
+        about: "Debian with KVM and QEMU, which boots a Debian kernel of its own",
+        assemble: kvm::assemble,
+    },
+    Recipe {
+        name: "xen",
+        about: "Debian's Xen with a Debian as dom0, which boots a PVH guest",
+        assemble: xen::assemble,
+    },
+];
 
 /// Whether `name` is that of a recipe: all of them boot an operating system.
 pub fn is_recipe(name: &str) -> bool {
