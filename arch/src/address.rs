@@ -1,9 +1,8 @@
 //! The kinds of addresses, which are not to be mixed up.
 //!
 //! A number becomes an address where its meaning is known: a [`Gpa1`] where L1
-//! names it, a [`Gpa2`] where L2 or L1's ept12 does.
-
-use core::fmt;
+//! names it, a [`Gpa2`] where L2 or L1's ept12 does. An [`Hpa`](crate::Hpa) is made
+//! of no number but by `core`: see [`hpa`](crate::hpa).
 
 use crate::paging::{ADDRESS_BITS, PAGE_BYTES};
 
@@ -40,7 +39,7 @@ macro_rules! addresses {
             }
         }
 
-        common!($name);
+        crate::address::common!($name);
     )* };
 }
 
@@ -61,6 +60,14 @@ macro_rules! common {
                 Self(self.0 & !(PAGE_BYTES - 1))
             }
 
+            /// The first byte of the aligned block of `bytes`, a power of two, that it
+            /// lies in.
+            #[inline]
+            #[must_use]
+            pub const fn block(self, bytes: u64) -> Self {
+                Self(self.0 & !(bytes - 1))
+            }
+
             /// Its offset in that page, in bytes.
             #[inline]
             #[must_use]
@@ -76,19 +83,21 @@ macro_rules! common {
             }
         }
 
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl core::fmt::Debug for $name {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
                 write!(f, concat!(stringify!($name), "({:#x})"), self.0)
             }
         }
 
-        impl fmt::LowerHex for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::LowerHex::fmt(&self.0, f)
+        impl core::fmt::LowerHex for $name {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                core::fmt::LowerHex::fmt(&self.0, f)
             }
         }
     };
 }
+
+pub(crate) use common;
 
 addresses! {
     /// An L1-physical address: what L1 takes for a machine address, and ept01

@@ -11,7 +11,9 @@
 //!
 //! Sections of the SDM are cited by title.
 #![no_std]
-#![forbid(unsafe_code)]
+// Only the constructors in `hpa` are an exception: functions that may be called by
+// those alone who vouch for what they say.
+#![deny(unsafe_code)]
 // On the way of every VM exit: nothing that L1 or L2 does may stop L0.
 #![cfg_attr(
     not(test),
@@ -34,6 +36,7 @@ pub mod cr;
 pub mod debug;
 pub mod ept_vpid;
 pub mod event;
+pub mod hpa;
 pub mod instruction;
 pub mod memtype;
 pub mod msr;
@@ -48,6 +51,7 @@ pub use cr::{Cr0, Cr3, Cr4};
 pub use debug::{Debugctl, Dr6, Dr7, PendingDebug};
 pub use ept_vpid::EptVpidCap;
 pub use event::{EventInfo, EventType, Exception};
+pub use hpa::Hpa;
 pub use memtype::MemType;
 pub use msr::Efer;
 pub use paging::PageFaultCode;

@@ -1,7 +1,7 @@
 //! Nested VMX on the machine: what L1 asks of VMX, and exits of L2.
 
+use umbra_arch::hpa::TablePages;
 use umbra_ept::ept02::Config;
-use umbra_ept::mem::TablePages;
 use umbra_nested::step::skip_instruction;
 use umbra_nested::{Done, L2Done, Nested, abort, offer};
 use umbra_vmcs::controls::Proc2;
@@ -77,10 +77,9 @@ pub fn set_up(cpu: &mut Cpu) {
     };
     let run = &cpu.pages.ept02;
     let count = u32::try_from(run.count()).unwrap_or(u32::MAX);
-    if let Err(error) = nested
-        .pool
-        .configure(TablePages::new(run.base(), count), &config)
-    {
+    // SAFETY: pages of this CPU's own, taken for this alone; it comes here once.
+    let pages = unsafe { TablePages::new(run.base(), count) };
+    if let Err(error) = nested.pool.configure(pages, &config) {
         fatal(format_args!("the ept02 pool cannot be set up: {error:?}"));
     }
     // SAFETY: this CPU's area was created, and only now does anything refer to

@@ -3,6 +3,7 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::l1::instruction::note_access;
+use umbra_arch::Gpa1;
 use umbra_core::breakpoints::Kind;
 use umbra_ept::ept01::{Ept01, OnDemand};
 use umbra_ept::invalidate::Invalidate;
@@ -63,23 +64,25 @@ pub struct L1View<'a>(&'a Ept01);
 
 impl L1Memory for L1View<'_> {
     #[inline(always)]
-    fn read_u64(&mut self, gpa1: u64) -> Option<u64> {
-        L1Physical::new().read_u64(gpa1).ok()
+    fn read_u64(&mut self, gpa1: Gpa1) -> Option<u64> {
+        L1Physical::new().read_u64(gpa1.raw()).ok()
     }
 
     #[inline]
-    fn read_block(&mut self, gpa1: u64) -> [u64; BLOCK] {
-        L1Physical::new().read_words(gpa1).unwrap_or([0; BLOCK])
+    fn read_block(&mut self, gpa1: Gpa1) -> [u64; BLOCK] {
+        L1Physical::new()
+            .read_words(gpa1.raw())
+            .unwrap_or([0; BLOCK])
     }
 
-    fn compare_exchange_u64(&mut self, gpa1: u64, old: u64, new: u64) -> bool {
+    fn compare_exchange_u64(&mut self, gpa1: Gpa1, old: u64, new: u64) -> bool {
         // Where nothing answers, a store is lost.
         L1Physical::new()
-            .compare_exchange_u64(gpa1, old, new)
+            .compare_exchange_u64(gpa1.raw(), old, new)
             .unwrap_or(true)
     }
 
-    fn lookup01(&mut self, gpa1: u64) -> Option<Leaf01> {
+    fn lookup01(&mut self, gpa1: Gpa1) -> Option<Leaf01> {
         self.0.lookup(&Tables, gpa1)
     }
 }
@@ -271,7 +274,7 @@ impl Memory for Cpu {
     }
 
     fn backing(&mut self, gpa: u64) -> u64 {
-        self.ept01.redirect(gpa)
+        self.ept01.redirect(Gpa1::new(gpa)).raw()
     }
 }
 
@@ -361,7 +364,7 @@ impl Translations for Cpu {
     }
 
     fn keep_small_ept01(&mut self, gpa: u64) {
-        match self.ept01.keep_small(&mut Tables, gpa) {
+        match self.ept01.keep_small(&mut Tables, Gpa1::new(gpa)) {
             Invalidate::None => {}
             owed => {
                 settle(owed);
@@ -380,7 +383,7 @@ impl Translations for Cpu {
 pub fn map_on_demand(cpu: &mut Cpu, gpa: u64) -> bool {
     // The second try has room: the first made it.
     for _ in 0..2 {
-        match cpu.ept01.map_on_demand(&mut Tables, gpa) {
+        match cpu.ept01.map_on_demand(&mut Tables, Gpa1::new(gpa)) {
             Ok(()) => return true,
             Err(OnDemand::Never) => return false,
             Err(OnDemand::NoPages(owed)) => {

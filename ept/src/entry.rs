@@ -1,5 +1,8 @@
 //! One entry of an EPT paging structure and what a CPU makes of it.
 
+use umbra_arch::hpa::{OwnEntry, TablePage};
+use umbra_arch::{Gpa1, Hpa};
+
 use crate::addr::{ADDRESS_BITS, Level};
 use crate::caps::Caps;
 use crate::memtype::MemType;
@@ -21,7 +24,7 @@ pub mod bit {
     pub const TABLE_RESERVED: u64 = 0xf8;
 }
 
-/// An entry as it is in memory.
+/// An entry of ept12 as it is in memory. Those of L0's own tables are [`OwnEntry`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Entry(pub u64);
@@ -56,20 +59,20 @@ pub enum Decoded {
     Misconfigured(Why),
     /// The entry names the table of the next level.
     Table {
-        /// Address of the table in bytes, 4 KiB aligned.
-        address: u64,
+        /// Where the table is, 4 KiB aligned.
+        address: Gpa1,
         /// What the entry allows.
         rights: Rights,
     },
     /// The entry maps a page of its level's size.
-    Leaf(Leaf),
+    Leaf(Leaf<Gpa1>),
 }
 
-/// A leaf entry, decoded.
+/// What a leaf says: of L1's memory in ept12, of the machine's in ept01 and ept02.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Leaf {
+pub struct Leaf<Address> {
     /// First byte of the page, aligned to its size.
-    pub address: u64,
+    pub address: Address,
     /// What the entry allows.
     pub rights: Rights,
     /// EPT memory type.
@@ -124,7 +127,7 @@ impl Entry {
                 return Decoded::Misconfigured(Why::Reserved);
             }
             return Decoded::Table {
-                address: raw & ADDRESS_BITS,
+                address: Gpa1::in_entry(raw),
                 rights,
             };
         }
@@ -135,67 +138,34 @@ impl Entry {
             return Decoded::Misconfigured(Why::MemoryType);
         };
         Decoded::Leaf(Leaf {
-            address: raw & ADDRESS_BITS,
+            address: Gpa1::in_entry(raw),
             rights,
             mem_type,
             ignore_pat: raw & bit::IGNORE_PAT != 0,
             suppress_ve: raw & bit::SUPPRESS_VE != 0,
         })
     }
+}
 
-    /// Composes a leaf of `level`. Accessed and dirty are set, so that the CPU
-    /// has nothing to write back. The address is cut to the page size.
-    #[inline]
-    #[must_use]
-    pub const fn leaf(level: Level, leaf: &Leaf) -> Self {
-        let mut raw = (leaf.address & ADDRESS_BITS & !(level.span_bytes() - 1))
-            | leaf.rights.bits()
-            | (leaf.mem_type as u64) << 3
-            | bit::ACCESSED
-            | bit::DIRTY;
-        if !matches!(level, Level::Pt) {
-            raw |= bit::LARGE;
-        }
-        if leaf.ignore_pat {
-            raw |= bit::IGNORE_PAT;
-        }
-        if leaf.suppress_ve {
-            raw |= bit::SUPPRESS_VE;
-        }
-        Self(raw)
+/// Composes a leaf of `level`. The address is cut to the page size, and #VE suppressed:
+/// every violation comes to L0, which looks at ept12 as it is now.
+#[inline]
+#[must_use]
+pub const fn own_leaf(level: Level, leaf: &Leaf<Hpa>) -> OwnEntry {
+    let mut bits = leaf.rights.bits() | (leaf.mem_type as u64) << 3;
+    if !matches!(level, Level::Pt) {
+        bits |= bit::LARGE;
     }
+    if leaf.ignore_pat {
+        bits |= bit::IGNORE_PAT;
+    }
+    OwnEntry::leaf(leaf.address.block(level.span_bytes()), bits)
+}
 
-    /// Composes an entry that names the table at `address` and allows
-    /// everything: what limits an access is the leaf.
-    #[inline]
-    #[must_use]
-    pub const fn table(address: u64) -> Self {
-        Self((address & ADDRESS_BITS) | Rights::all().bits() | bit::ACCESSED)
-    }
-
-    /// For entries that Umbra wrote itself: the address of the table that the
-    /// entry names, `None` for a leaf or an entry that is not present.
-    #[inline]
-    #[must_use]
-    pub const fn own_table(self, level: Level) -> Option<u64> {
-        if self.is_present() && !self.is_own_leaf(level) {
-            Some(self.0 & ADDRESS_BITS)
-        } else {
-            None
-        }
-    }
-
-    /// For entries that Umbra wrote itself: whether this is a leaf.
-    #[inline]
-    #[must_use]
-    pub const fn is_own_leaf(self, level: Level) -> bool {
-        self.is_present() && (matches!(level, Level::Pt) || self.0 & bit::LARGE != 0)
-    }
-
-    /// Any right at all, counting `EXECUTE_USER`.
-    #[inline]
-    #[must_use]
-    pub const fn is_present(self) -> bool {
-        self.0 & Rights::all().bits() != 0
-    }
+/// Composes an entry that names a table and allows everything: what limits an access
+/// is the leaf.
+#[inline]
+#[must_use]
+pub const fn own_table(page: TablePage) -> OwnEntry {
+    OwnEntry::table(page, Rights::all().bits())
 }

@@ -1,8 +1,9 @@
 //! Walks ept12 as the CPU would, for one access of L2.
 
 use umbra_arch::qualification::EptViolation;
+use umbra_arch::{Gpa1, Gpa2};
 
-use crate::addr::{ADDRESS_BITS, Level};
+use crate::addr::Level;
 use crate::caps::Caps;
 use crate::entry::{Decoded, Entry, Why, bit};
 use crate::eptp::Eptp;
@@ -16,8 +17,8 @@ pub const MAX_LEVELS: usize = 5;
 /// An entry that a walk used: where it is and what it held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Used {
-    /// L1-physical address of the entry, 8-byte aligned.
-    pub gpa1: u64,
+    /// Where the entry is, 8-byte aligned.
+    pub gpa1: Gpa1,
     /// Its value when it was read.
     pub value: u64,
 }
@@ -25,8 +26,8 @@ pub struct Used {
 /// Where ept12 takes an L2 address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Translation {
-    /// L1-physical address of the byte that was asked for.
-    pub gpa1: u64,
+    /// Where the byte is that was asked for.
+    pub gpa1: Gpa1,
     /// Level of the leaf: its size is `level.span_bytes()`.
     pub level: Level,
     /// AND of the rights of every entry used.
@@ -144,8 +145,7 @@ pub enum Fault {
     Misconfiguration(Misconfiguration),
 }
 
-/// Walks ept12 from `eptp` for the L2-physical address `gpa2` as far as it
-/// goes, leaving aside whether an access would be allowed. `access` only
+/// Walks ept12 from `eptp` for `gpa2` as far as it goes, leaving aside whether an access would be allowed. `access` only
 /// appears in the qualification of a fault.
 ///
 /// Every entry on the way is read and judged before rights are: a
@@ -158,7 +158,7 @@ pub enum Fault {
 #[inline]
 pub fn translate(
     eptp: Eptp,
-    gpa2: u64,
+    gpa2: Gpa2,
     access: Access,
     caps: &Caps,
     mem: &mut impl L1Memory,
@@ -173,7 +173,7 @@ pub fn translate(
         entries: [Used::default(); MAX_LEVELS],
         count: 0,
     };
-    let stop = if gpa2 >> (top.shift() + 9) == 0 {
+    let stop = if gpa2.raw() >> (top.shift() + 9) == 0 {
         walk.run(top, eptp.root())
     } else {
         Stop {
@@ -184,7 +184,7 @@ pub fn translate(
     let level = stop.level;
     match stop.decoded {
         Decoded::Leaf(leaf) => Ok(Translation {
-            gpa1: leaf.address | level.offset(gpa2),
+            gpa1: leaf.address.plus(level.offset(gpa2.raw())),
             level,
             rights: Rights::of_entry(walk.all, caps.mode_based_execute),
             mem_type: leaf.mem_type,
@@ -220,7 +220,7 @@ fn not_present(access: Access, convertible: bool, level: Level) -> Fault {
 
 /// A walk on its way down.
 struct Walk<'a, M> {
-    gpa2: u64,
+    gpa2: Gpa2,
     caps: &'a Caps,
     mem: &'a mut M,
     /// An entry above the last level whose only bit of these is R names a
@@ -240,7 +240,7 @@ struct Stop {
 
 impl<M: L1Memory> Walk<'_, M> {
     #[inline(always)]
-    fn run(&mut self, top: Level, root: u64) -> Stop {
+    fn run(&mut self, top: Level, root: Gpa1) -> Stop {
         match self.down(top, root) {
             Ok(_) => Stop {
                 level: Level::Pt,
@@ -251,7 +251,7 @@ impl<M: L1Memory> Walk<'_, M> {
     }
 
     #[inline(always)]
-    fn down(&mut self, top: Level, root: u64) -> Result<u64, Stop> {
+    fn down(&mut self, top: Level, root: Gpa1) -> Result<Gpa1, Stop> {
         let mut table = root;
         if top == Level::Pml5 {
             table = self.step(Level::Pml5, table)?;
@@ -264,8 +264,8 @@ impl<M: L1Memory> Walk<'_, M> {
 
     /// Reads one entry. The next table, or why there is none.
     #[inline(always)]
-    fn step(&mut self, level: Level, table: u64) -> Result<u64, Stop> {
-        let gpa1 = table | (level.index(self.gpa2) as u64) << 3;
+    fn step(&mut self, level: Level, table: Gpa1) -> Result<Gpa1, Stop> {
+        let gpa1 = table.plus((level.index(self.gpa2.raw()) as u64) << 3);
         // Where nothing answers, the bus reads as ones.
         let value = self.mem.read_u64(gpa1).unwrap_or(u64::MAX);
         if let Some(slot) = self.entries.get_mut(self.count) {
@@ -274,7 +274,7 @@ impl<M: L1Memory> Walk<'_, M> {
         self.count += 1;
         self.all &= value;
         if level != Level::Pt && value & self.ordinary == Rights::READ.bits() {
-            return Ok(value & ADDRESS_BITS);
+            return Ok(Gpa1::in_entry(value));
         }
         match Entry(value).decode(level, self.caps) {
             Decoded::Table { address, .. } => Ok(address),
@@ -306,7 +306,7 @@ impl Translation {
 /// The [`Fault`] that the CPU would find.
 pub fn walk(
     eptp: Eptp,
-    gpa2: u64,
+    gpa2: Gpa2,
     access: Access,
     caps: &Caps,
     mem: &mut impl L1Memory,

@@ -1,5 +1,8 @@
 //! The EPT pointer.
 
+use umbra_arch::Gpa1;
+use umbra_arch::hpa::TablePage;
+
 use crate::addr::{ADDRESS_BITS, Level};
 use crate::caps::Caps;
 use crate::memtype::MemType;
@@ -9,7 +12,7 @@ pub const ACCESSED_DIRTY: u64 = 1 << 6;
 /// EPTP bit 7: access rights of supervisor shadow-stack pages enforced.
 pub const SUPERVISOR_SHADOW_STACK: u64 = 1 << 7;
 
-/// An EPT pointer that passed the checks of VM entry.
+/// An EPT pointer of L1's that passed the checks of VM entry.
 ///
 /// SDM "Extended-Page-Table Pointer (EPTP)".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,23 +67,16 @@ impl Eptp {
         Ok(Self(raw))
     }
 
-    /// Composes the pointer for a table of Umbra's own: write-back, 4 levels.
-    #[must_use]
-    pub const fn own(root_hpa: u64, accessed_dirty: bool) -> Self {
-        let flag = if accessed_dirty { ACCESSED_DIRTY } else { 0 };
-        Self((root_hpa & ADDRESS_BITS) | flag | 3 << 3 | MemType::WriteBack as u64)
-    }
-
-    /// The value to put into the VMCS or into an INVEPT descriptor.
+    /// As it is in vmcs12 or in an INVEPT descriptor.
     #[must_use]
     pub const fn raw(self) -> u64 {
         self.0
     }
 
-    /// Address of the root table in bytes.
+    /// Where the root table is.
     #[must_use]
-    pub const fn root(self) -> u64 {
-        self.0 & ADDRESS_BITS
+    pub const fn root(self) -> Gpa1 {
+        Gpa1::in_entry(self.0)
     }
 
     /// Accessed and dirty flags are on.
@@ -97,5 +93,31 @@ impl Eptp {
         } else {
             Level::Pml4
         }
+    }
+}
+
+/// The EPT pointer of a table of Umbra's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct OwnEptp(u64);
+
+impl OwnEptp {
+    /// Composes it: write-back, 4 levels.
+    #[must_use]
+    pub const fn new(root: TablePage, accessed_dirty: bool) -> Self {
+        let flag = if accessed_dirty { ACCESSED_DIRTY } else { 0 };
+        Self(root.raw() | flag | 3 << 3 | MemType::WriteBack as u64)
+    }
+
+    /// The value to put into the VMCS or into an INVEPT descriptor.
+    #[must_use]
+    pub const fn raw(self) -> u64 {
+        self.0
+    }
+
+    /// Whether both are of the same tables.
+    #[must_use]
+    pub const fn has_root_of(self, other: Self) -> bool {
+        (self.0 ^ other.0) & ADDRESS_BITS == 0
     }
 }

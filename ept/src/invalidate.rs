@@ -2,7 +2,7 @@
 
 use umbra_arch::EptVpidCap;
 
-use crate::eptp::Eptp;
+use crate::eptp::{Eptp, OwnEptp};
 
 /// The INVEPT that the caller owes the CPU before L1 or L2 runs on it again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub enum Invalidate {
     #[default]
     None,
     /// Single-context INVEPT with this EPT pointer.
-    Single(Eptp),
+    Single(OwnEptp),
     /// All-context INVEPT.
     All,
 }
@@ -22,7 +22,7 @@ impl Invalidate {
     pub fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::None, x) | (x, Self::None) => x,
-            (Self::Single(a), Self::Single(b)) if a.root() == b.root() => self,
+            (Self::Single(a), Self::Single(b)) if a.has_root_of(b) => self,
             _ => Self::All,
         }
     }

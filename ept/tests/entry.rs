@@ -3,10 +3,13 @@
 mod common;
 
 use common::oracle::{Class, expected};
+use common::table_pages;
+use umbra_arch::hpa::OwnEntry;
+use umbra_arch::{Gpa1, Hpa};
 use umbra_ept::addr::Level;
 use umbra_ept::caps::Caps;
-use umbra_ept::entry::{Decoded, Entry, Why};
-use umbra_ept::eptp::{BadEptp, Eptp};
+use umbra_ept::entry::{Decoded, Entry, Leaf, Why, own_leaf, own_table};
+use umbra_ept::eptp::{BadEptp, Eptp, OwnEptp};
 use umbra_ept::memtype::MemType;
 use umbra_ept::rights::Rights;
 
@@ -41,12 +44,12 @@ fn every_pattern_is_what_the_sdm_says() {
                             }
                             Decoded::Misconfigured(_) => Class::Misconfigured,
                             Decoded::Table { address, rights } => {
-                                assert_eq!(address, raw & 0x000f_ffff_ffff_f000);
+                                assert_eq!(address.raw(), raw & 0x000f_ffff_ffff_f000);
                                 assert_eq!(rights.bits() & 7, raw & 7);
                                 Class::Table
                             }
                             Decoded::Leaf(leaf) => {
-                                assert_eq!(leaf.address, raw & 0x000f_ffff_ffff_f000);
+                                assert_eq!(leaf.address.raw(), raw & 0x000f_ffff_ffff_f000);
                                 assert_eq!(leaf.rights.bits() & 7, raw & 7);
                                 assert_eq!(leaf.mem_type as u64, raw >> 3 & 7);
                                 assert_eq!(leaf.ignore_pat, raw & 0x40 != 0);
@@ -121,32 +124,58 @@ fn bit_10_counts_with_mode_based_execute_only() {
 #[test]
 fn own_entries_decode_as_they_were_meant() {
     let caps = caps(7, 46);
+    // SAFETY: no CPU walks the entries of this test.
+    let page = unsafe { Hpa::new(0x2a_4000_0000) };
     for level in [Level::Pt, Level::Pd, Level::Pdpt] {
         for mem_type in umbra_ept::memtype::ALL {
             for flags in 0..4 {
-                let leaf = umbra_ept::entry::Leaf {
-                    address: 0x2a_4000_0000,
+                let leaf = Leaf {
+                    address: page,
                     rights: Rights::all(),
                     mem_type,
                     ignore_pat: flags & 1 != 0,
                     suppress_ve: flags & 2 != 0,
                 };
-                let entry = Entry::leaf(level, &leaf);
-                assert_eq!(entry.decode(level, &caps), Decoded::Leaf(leaf));
-                assert!(entry.is_own_leaf(level));
-                assert_eq!(entry.own_table(level), None);
+                let entry = own_leaf(level, &leaf);
+                let decoded = Leaf {
+                    address: Gpa1::new(page.raw()),
+                    rights: leaf.rights,
+                    mem_type,
+                    ignore_pat: leaf.ignore_pat,
+                    suppress_ve: true,
+                };
+                let raw = entry.raw();
+                assert_eq!(Entry(raw).decode(level, &caps), Decoded::Leaf(decoded));
+                assert!(entry.is_present() && entry.is_leaf());
+                assert_eq!((entry.page(), entry.below()), (Some(page), None));
                 // Accessed and dirty: the CPU has nothing to write.
-                assert_eq!(entry.0 & 0x300, 0x300);
+                assert_eq!(raw & 0x300, 0x300);
+                let second = entry.beside(Gpa1::new(0x9000 + 0x1234), level.span_bytes());
+                let offset = 0xa000 % level.span_bytes();
+                assert_eq!(second.raw(), raw + offset, "{level:?}");
             }
         }
     }
-    let table = Entry::table(0x2a_4000_1000);
+    let page = table_pages(0x2a_4000_0000, 2).get(1).expect("a page");
+    let table = own_table(page);
+    assert!(table.is_present() && !table.is_leaf());
+    assert_eq!((table.page(), table.below()), (None, Some(page)));
+    assert_eq!(page.raw(), 0x2a_4000_1000);
     for level in [Level::Pd, Level::Pdpt, Level::Pml4] {
-        assert_eq!(table.own_table(level), Some(0x2a_4000_1000));
-        assert!(matches!(
-            table.decode(level, &caps),
-            Decoded::Table { address: 0x2a_4000_1000, rights } if rights == Rights::all()
-        ));
+        let decoded = Decoded::Table {
+            address: Gpa1::new(page.raw()),
+            rights: Rights::all(),
+        };
+        assert_eq!(Entry(table.raw()).decode(level, &caps), decoded);
+    }
+    // What names nothing.
+    for entry in [OwnEntry::EMPTY, OwnEntry::CHAIN_END, OwnEntry::chain(page)] {
+        assert!(!entry.is_present() && !entry.is_leaf());
+        assert_eq!((entry.page(), entry.below()), (None, None));
+    }
+    assert_eq!(OwnEntry::chain(page).next(), Some(page));
+    for entry in [OwnEntry::EMPTY, OwnEntry::CHAIN_END, table] {
+        assert_eq!(entry.next(), None);
     }
 }
 
@@ -177,7 +206,7 @@ fn every_ept_pointer_is_judged_as_the_sdm_says() {
                 let got = Eptp::new(raw, &caps);
                 assert_eq!(got.is_ok(), ok, "{raw:#x}");
                 if let Ok(eptp) = got {
-                    assert_eq!((eptp.raw(), eptp.root()), (raw, high));
+                    assert_eq!((eptp.raw(), eptp.root().raw()), (raw, high));
                     assert_eq!(eptp.accessed_dirty(), low & 0x40 != 0);
                     let root = if walk == 4 { Level::Pml5 } else { Level::Pml4 };
                     assert_eq!(eptp.root_level(), root);
@@ -187,7 +216,8 @@ fn every_ept_pointer_is_judged_as_the_sdm_says() {
     }
     let caps = caps(0, 40);
     assert_eq!(Eptp::new(0x1e, &caps), Err(BadEptp::MemoryType));
-    let own = Eptp::own(0x7654_3000, true);
+    let page = table_pages(0x7654_3000, 1).get(0).expect("a page");
+    let own = OwnEptp::new(page, true);
     assert_eq!(own.raw(), 0x7654_3000 | 0x5e);
     assert_eq!(own.raw() & 7, MemType::WriteBack as u64);
 }

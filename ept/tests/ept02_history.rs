@@ -8,12 +8,12 @@ mod common;
 use std::collections::HashSet;
 
 use common::oracle::{Naive, NaiveFault, home, walk12};
-use common::{CAPS, Cells, HIDDEN, L1, Machine, POOL, Tables, walk_cells};
+use common::{CAPS, Cells, HIDDEN, L1, Machine, POOL, Tables, table_pages, walk_cells};
 use proptest::prelude::*;
+use umbra_arch::Gpa2;
 use umbra_ept::ept02::{Config, Context12, Outcome, Pml, Pool};
-use umbra_ept::eptp::Eptp;
+use umbra_ept::eptp::{Eptp, OwnEptp};
 use umbra_ept::invalidate::{Invalidate, InveptScope};
-use umbra_ept::mem::TablePages;
 use umbra_ept::memtype::Merge;
 use umbra_ept::rights::{Access, Permits};
 
@@ -136,7 +136,7 @@ struct World {
     since: Vec<[HashSet<Grant>; SAMPLES]>,
     /// The same, and what came before that INVEPT, while it is not carried out.
     before: Vec<[HashSet<Grant>; SAMPLES]>,
-    root02: [Option<Eptp>; CONTEXTS],
+    root02: [Option<OwnEptp>; CONTEXTS],
 }
 
 impl World {
@@ -166,7 +166,7 @@ impl World {
             merge: shape.merge,
             hardware: CAPS,
         };
-        pool.configure(TablePages::new(POOL, 36), &config).unwrap();
+        pool.configure(table_pages(POOL, 36), &config).unwrap();
         pool.set_neighbours(shape.neighbours);
         let empty = || vec![[(); SAMPLES].map(|()| HashSet::new()); CONTEXTS];
         let mut world = Self {
@@ -202,7 +202,7 @@ impl World {
         let c = &self.contexts[context];
         walk12(
             &self.machine.memory.0.borrow(),
-            c.eptp.root(),
+            c.eptp.root().raw(),
             sample(sample_index),
             &c.caps,
         )
@@ -318,13 +318,13 @@ impl World {
             .unwrap();
         // A root names one cache: whoever had it lost it.
         for root in &mut self.root02 {
-            if root.is_some_and(|r| r.root() == active.eptp.root()) {
+            if root.is_some_and(|r| r.has_root_of(active.eptp)) {
                 *root = None;
             }
         }
         self.root02[context] = Some(active.eptp);
         assert_eq!(
-            active.eptp.accessed_dirty(),
+            active.eptp.raw() & 0x40 != 0,
             self.contexts[context].eptp.accessed_dirty()
         );
         active.invalidate
@@ -396,7 +396,8 @@ impl World {
         let naive = self.naive(context, s);
         let gpa2 = sample(s);
         let got = self.watched(context, |w| {
-            w.pool.fill(&c, gpa2, access, Pml::Off, &mut w.t, &mut w.l1)
+            w.pool
+                .fill(&c, Gpa2::new(gpa2), access, Pml::Off, &mut w.t, &mut w.l1)
         });
         let what = format!("{gpa2:#x} {access:?} {naive:x?} {got:?}");
         match naive {

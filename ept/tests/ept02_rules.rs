@@ -3,14 +3,14 @@
 mod common;
 
 use common::oracle::home;
-use common::{CAPS, HIDDEN, L1, Machine, POOL, Tables, VOID, walk_own};
+use common::{CAPS, HIDDEN, L1, Machine, POOL, Tables, VOID, root, table_pages, walk_own};
+use umbra_arch::{Gpa1, Gpa2};
 use umbra_ept::addr::Level;
 use umbra_ept::caps::Caps;
 use umbra_ept::entry::Why;
 use umbra_ept::ept02::{Config, ConfigError, Context12, Counters, Outcome, Pml, Pool};
-use umbra_ept::eptp::Eptp;
+use umbra_ept::eptp::{Eptp, OwnEptp};
 use umbra_ept::invalidate::{Invalidate, InveptScope};
-use umbra_ept::mem::TablePages;
 use umbra_ept::memtype::Merge;
 use umbra_ept::rights::Access;
 
@@ -43,7 +43,7 @@ impl Bench {
         let machine = Machine::new();
         let (t, l1) = machine.split();
         let mut pool = Pool::new();
-        pool.configure(TablePages::new(POOL, 64), &config(caches, pages, refill))
+        pool.configure(table_pages(POOL, 64), &config(caches, pages, refill))
             .unwrap();
         // Most rules are about one leaf.
         pool.set_neighbours(false);
@@ -67,7 +67,7 @@ impl Bench {
     /// Where ept12 keeps the entry of `level` for `gpa2`; tables above it are
     /// made with `upper` rights and flags.
     fn slot(&mut self, c: &Context12, gpa2: u64, level: Level, upper: u64) -> u64 {
-        let mut table = c.eptp.root();
+        let mut table = c.eptp.root().raw();
         let mut at = Level::Pml4;
         loop {
             let slot = table + 8 * at.index(gpa2) as u64;
@@ -91,7 +91,7 @@ impl Bench {
         slot
     }
 
-    fn enter(&mut self, c: &Context12) -> (Eptp, Invalidate) {
+    fn enter(&mut self, c: &Context12) -> (OwnEptp, Invalidate) {
         let active = self.pool.activate(c, &mut self.t, &mut self.l1).unwrap();
         (active.eptp, active.invalidate)
     }
@@ -102,7 +102,7 @@ impl Bench {
 
     fn touch_pml(&mut self, c: &Context12, gpa2: u64, access: Access, pml: Pml) -> Outcome {
         self.pool
-            .fill(c, gpa2, access, pml, &mut self.t, &mut self.l1)
+            .fill(c, Gpa2::new(gpa2), access, pml, &mut self.t, &mut self.l1)
     }
 
     /// As L2: only what ept02 does not allow comes to L0. Returns the exits.
@@ -130,7 +130,7 @@ impl Bench {
 }
 
 #[track_caller]
-fn filled(got: Outcome) -> (Level, Option<u64>, Invalidate) {
+fn filled(got: Outcome) -> (Level, Option<Gpa2>, Invalidate) {
     match got {
         Outcome::Filled {
             level,
@@ -179,7 +179,7 @@ fn a_leaf_is_as_large_as_the_cpu_has() {
     hardware.page_1g = false;
     b.pool
         .configure(
-            TablePages::new(POOL, 64),
+            table_pages(POOL, 64),
             &Config {
                 hardware,
                 ..config(1, 16, 0)
@@ -240,7 +240,7 @@ fn kvms_mmio_leaf_is_a_misconfiguration() {
         panic!()
     };
     assert_eq!(
-        (m.why, m.level, m.entry.gpa1),
+        (m.why, m.level, m.entry.gpa1.raw()),
         (Why::WriteWithoutRead, Level::Pt, slot)
     );
 }
@@ -275,7 +275,7 @@ fn tables_inside_umbra_read_what_l1_would() {
     let c = b.context(0, CAPS);
     let slot = b.slot(&c, 0x5000, Level::Pdpt, RWX);
     // The page that really holds ept01's root: L1 must see the void instead.
-    let own = b.machine.ept01.eptp().root();
+    let own = root(b.machine.ept01.eptp());
     assert!(b.machine.memory.get(own) & 7 != 0);
     b.machine.poke(slot, own | RWX);
     assert!(!violation(b.touch(&c, 0x5000, Access::READ)).present);
@@ -292,15 +292,20 @@ fn addresses_beyond_the_walk_are_violations() {
     let mut caps = CAPS;
     caps.walk_5 = true;
     let top = b.machine.l1_table();
-    b.machine.poke(top, c.eptp.root() | RWX);
-    b.machine.poke(top + 8, c.eptp.root() | RWX);
+    b.machine.poke(top, c.eptp.root().raw() | RWX);
+    b.machine.poke(top + 8, c.eptp.root().raw() | RWX);
     let c5 = Context12 {
         eptp: Eptp::new(top | 0x26, &caps).unwrap(),
         caps,
     };
     let _ = filled(b.touch(&c5, 0x5000, Access::READ));
     let got = b.touch(&c5, 1 << 48 | 0x5000, Access::READ);
-    assert_eq!(got, Outcome::Denied01 { gpa1: 0x5000_5000 });
+    assert_eq!(
+        got,
+        Outcome::Denied01 {
+            gpa1: Gpa1::new(0x5000_5000)
+        }
+    );
 }
 
 #[test]
@@ -331,7 +336,7 @@ fn flags_are_set_as_the_cpu_sets_them() {
     let leaf = b.map(&c, 0x5000, Level::Pt, 0x5000_5000 | RWX | WB);
     let pd = b.slot(&c, 0x5000, Level::Pd, RWX);
     let root = b.enter(&c).0;
-    assert!(root.accessed_dirty());
+    assert!(root.raw() & AD != 0);
     let _ = filled(b.touch(&c, 0x5000, Access::READ));
     assert_eq!((b.peek(leaf) & (A | D), b.peek(pd) & (A | D)), (A, A));
     // The first write has to come to L0.
@@ -361,7 +366,7 @@ fn without_the_flags_ept12_is_never_written() {
     let root = b.enter(&c).0;
     let _ = filled(b.touch(&c, 0x5000, Access::READ));
     assert_eq!(b.l1.exchanges, 0);
-    assert!(!root.accessed_dirty());
+    assert!(root.raw() & AD == 0);
     assert_eq!(walk_own(&b.t, root, 0x5000).unwrap().rights & 7, 7);
 }
 
@@ -376,7 +381,7 @@ fn one_dirty_flag_serves_a_large_page() {
     let pml = Pml::On { full: false };
     assert_eq!(
         filled(b.touch_pml(&c, base + 0x123, Access::WRITE, pml)).1,
-        Some(base)
+        Some(Gpa2::new(base))
     );
     assert_eq!(b.peek(slot) & D, D);
     assert_eq!(
@@ -406,7 +411,7 @@ fn a_leaf_that_l1_has_just_mended_is_put_in_before_l2_asks() {
             Outcome::Violation12(_)
         ));
         b.machine.poke(slot, 0x5000_5000 | entry);
-        let owed = b.pool.prefill(&c, 0x5000, &mut b.t, &mut b.l1);
+        let owed = b.pool.prefill(&c, Gpa2::new(0x5000), &mut b.t, &mut b.l1);
         assert_eq!(owed, Invalidate::None);
         let found = walk_own(&b.t, root, 0x5000);
         // The tables above the leaf have no accessed flag, if they have one.
@@ -419,7 +424,7 @@ fn a_leaf_that_l1_has_just_mended_is_put_in_before_l2_asks() {
     let slot = b.slot(&c, 0x5000, Level::Pt, RWX | A);
     b.machine.poke(slot, 0x5000_5000 | RWX | WB | A);
     let root = b.enter(&c).0;
-    let owed = b.pool.prefill(&c, 0x5000, &mut b.t, &mut b.l1);
+    let owed = b.pool.prefill(&c, Gpa2::new(0x5000), &mut b.t, &mut b.l1);
     assert_eq!(owed, Invalidate::None);
     let found = walk_own(&b.t, root, 0x5000).expect("put in");
     assert_eq!(found.rights & 7, 5);
@@ -449,7 +454,7 @@ fn a_write_is_logged_once() {
     assert_eq!(filled(b.touch_pml(&c, 0x5678, Access::READ, pml)).1, None);
     assert_eq!(
         filled(b.touch_pml(&c, 0x5678, Access::WRITE, pml)).1,
-        Some(0x5000)
+        Some(Gpa2::new(0x5000))
     );
     assert_eq!(
         b.touch_pml(&c, 0x5678, Access::WRITE, pml),
@@ -461,12 +466,12 @@ fn a_write_is_logged_once() {
     let _ = b.enter(&c);
     assert_eq!(
         filled(b.touch_pml(&c, 0x5678, Access::WRITE, pml)).1,
-        Some(0x5000)
+        Some(Gpa2::new(0x5000))
     );
     assert_eq!(filled_log_off(&mut b, &c), None);
 }
 
-fn filled_log_off(b: &mut Bench, c: &Context12) -> Option<u64> {
+fn filled_log_off(b: &mut Bench, c: &Context12) -> Option<Gpa2> {
     b.map(c, 0x7000, Level::Pt, 0x5000_7000 | RWX | WB);
     filled(b.touch_pml(c, 0x7000, Access::WRITE, Pml::Off)).1
 }
@@ -877,7 +882,7 @@ fn neighbours_have_their_own_types() {
         ..config(1, 16, 0)
     };
     b.pool
-        .configure(TablePages::new(POOL, 64), &with_types)
+        .configure(table_pages(POOL, 64), &with_types)
         .unwrap();
     b.pool.set_neighbours(true);
     let c = b.context(0, CAPS);
@@ -925,7 +930,7 @@ fn neighbours_have_their_own_flags() {
     let pml = Pml::On { full: false };
     assert_eq!(
         filled(b.touch_pml(&c, 0x1000, Access::WRITE, pml)).1,
-        Some(0x1000)
+        Some(Gpa2::new(0x1000))
     );
 }
 
@@ -1066,7 +1071,7 @@ fn the_least_recently_used_goes_first() {
     b.run(&c[0], 0x5000, Access::READ);
     let (r1, _) = b.enter(&c[1]);
     b.run(&c[1], 0x5000, Access::READ);
-    assert_ne!(r0.root(), r1.root());
+    assert!(!r0.has_root_of(r1));
     assert_eq!(b.enter(&c[0]), (r0, Invalidate::None));
     // 1 was used longer ago than 0.
     assert_eq!(b.enter(&c[2]), (r1, Invalidate::Single(r1)));
@@ -1104,7 +1109,7 @@ fn what_makes_a_cache_of_its_own() {
         with(AD, true),
     ]
     .iter()
-    .map(|c| b.enter(c).0.root())
+    .map(|c| root(b.enter(c).0))
     .collect();
     roots.sort_unstable();
     roots.dedup();
@@ -1163,7 +1168,7 @@ fn large_pages_of_l1_take_one_miss_each() {
 
 #[test]
 fn bad_configurations_are_refused() {
-    let pages = TablePages::new(POOL, 64);
+    let pages = table_pages(POOL, 64);
     let mut pool: Pool<4, 8> = Pool::new();
     let mut t = Machine::new().split();
     let mut b = Bench::new(1, 8, 0);

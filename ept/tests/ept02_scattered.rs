@@ -2,11 +2,11 @@
 
 mod common;
 
-use common::{CAPS, Machine, POOL, walk_own};
+use common::{CAPS, Machine, POOL, table_pages, walk_own};
+use umbra_arch::Gpa2;
 use umbra_ept::caps::Caps;
 use umbra_ept::ept02::{Config, Context12, Outcome, Pml, Pool, SCATTERED_PAGES};
 use umbra_ept::eptp::Eptp;
-use umbra_ept::mem::TablePages;
 use umbra_ept::memtype::Merge;
 use umbra_ept::rights::Access;
 
@@ -45,7 +45,7 @@ fn gets_on(pages: u32) -> bool {
         merge: Merge::Ept12Only,
         hardware: CAPS,
     };
-    pool.configure(TablePages::new(POOL, pages), &config)
+    pool.configure(table_pages(POOL, pages), &config)
         .expect("a pool");
     let context = Context12 {
         eptp: Eptp::new(root | 0x1e, &caps).expect("an EPT pointer"),
@@ -61,7 +61,14 @@ fn gets_on(pages: u32) -> bool {
             .find(|&&gpa2| walk_own(&tables, active.eptp, gpa2).is_none());
         let Some(&gpa2) = missing else { return true };
         let access = Access::READ | Access::WRITE;
-        let got = pool.fill(&context, gpa2, access, Pml::Off, &mut tables, &mut l1);
+        let got = pool.fill(
+            &context,
+            Gpa2::new(gpa2),
+            access,
+            Pml::Off,
+            &mut tables,
+            &mut l1,
+        );
         assert!(matches!(got, Outcome::Filled { .. }), "{gpa2:#x}: {got:?}");
     }
     false

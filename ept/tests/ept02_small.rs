@@ -4,12 +4,12 @@
 mod common;
 
 use common::oracle::{Class, NaiveFault, expected, home, walk12};
-use common::{CAPS, HIDDEN, Machine, POOL, walk_own};
+use common::{CAPS, HIDDEN, Machine, POOL, table_pages, walk_own};
+use umbra_arch::Gpa2;
 use umbra_ept::addr::Level;
 use umbra_ept::caps::Caps;
 use umbra_ept::ept02::{Config, Context12, Outcome, Pml, Pool};
 use umbra_ept::eptp::Eptp;
-use umbra_ept::mem::TablePages;
 use umbra_ept::memtype::Merge;
 use umbra_ept::rights::Access;
 
@@ -102,7 +102,7 @@ impl Bench {
             let entries_before = self.slots().map(|s| self.machine.memory.get(home(s)));
             let got = self
                 .pool
-                .fill(&context, GPA2, access, Pml::Off, &mut t, &mut l1);
+                .fill(&context, Gpa2::new(GPA2), access, Pml::Off, &mut t, &mut l1);
             self.count.accesses += 1;
             let what = || format!("{entries:x?} {access:?} {caps:?} {got:?}");
 
@@ -234,7 +234,7 @@ fn every_small_table() {
     let mut pool = Pool::new();
     let mut bench = {
         pool.configure(
-            TablePages::new(POOL, 4),
+            table_pages(POOL, 4),
             &Config {
                 caches: 1,
                 pages_per_cache: 4,

@@ -2,9 +2,9 @@
 
 mod common;
 
-use common::CAPS;
+use common::{CAPS, table_pages};
 use umbra_arch::EptVpidCap as Cap;
-use umbra_ept::eptp::Eptp;
+use umbra_ept::eptp::{Eptp, OwnEptp};
 use umbra_ept::invalidate::{
     InvalidOperand, Invalidate, InveptScope, InvvpidScope, check_invept, check_invvpid,
 };
@@ -85,7 +85,8 @@ fn invvpid() {
 
 #[test]
 fn what_covers_two() {
-    let (a, b) = (Eptp::own(0x1000, false), Eptp::own(0x2000, false));
+    let pages = table_pages(0x1000, 2);
+    let [a, b] = [0, 1].map(|n| OwnEptp::new(pages.get(n).expect("a page"), false));
     let (none, all) = (Invalidate::None, Invalidate::All);
     let (sa, sb) = (Invalidate::Single(a), Invalidate::Single(b));
     for (x, y, both) in [

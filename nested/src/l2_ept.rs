@@ -2,7 +2,7 @@
 
 use umbra_arch::event::vector;
 use umbra_arch::qualification::EptViolation;
-use umbra_arch::{Cr0, Exception};
+use umbra_arch::{Cr0, Exception, Gpa2};
 use umbra_ept::ept02::Outcome;
 use umbra_ept::ept12::Violation;
 use umbra_ept::rights::Access;
@@ -54,8 +54,14 @@ impl Nested {
         let pml = self.pml12(id);
         let outcome = {
             let (mut tables, mut memory) = hw.ept();
-            self.pool
-                .fill(&context, gpa2, access, pml, &mut tables, &mut memory)
+            self.pool.fill(
+                &context,
+                Gpa2::new(gpa2),
+                access,
+                pml,
+                &mut tables,
+                &mut memory,
+            )
         };
         match outcome {
             Outcome::Filled {
@@ -121,14 +127,14 @@ impl Nested {
 
     /// Logs a page whose dirty flag was set in L1's page-modification log.
     /// SDM "Page-Modification Logging".
-    fn log_page(&mut self, hw: &mut impl Memory, id: SlotId, gpa2: u64) {
+    fn log_page(&mut self, hw: &mut impl Memory, id: SlotId, gpa2: Gpa2) {
         let slot = self.slots.get(id);
         let index = slot.get(field::PML_INDEX);
         let log = slot.get(field::PML_ADDRESS);
         if index > 511 {
             return;
         }
-        hw.write_l1(log.wrapping_add(8 * index), &gpa2.to_le_bytes());
+        hw.write_l1(log.wrapping_add(8 * index), &gpa2.raw().to_le_bytes());
         slot.l0_records(field::PML_INDEX, index.wrapping_sub(1));
     }
 

@@ -6,7 +6,7 @@ pub mod pages;
 pub mod paging;
 pub mod tables;
 
-use umbra_ept::ept01::{MAX_HIDDEN, Range};
+use umbra_arch::hpa::{MAX_HIDDEN, Range};
 
 pub use l1::L1Physical;
 pub use pages::{OwnedPages, PagePool};

@@ -4,8 +4,9 @@ use crate::machine::machine;
 use crate::mem::Tables;
 use crate::mem::{LOW_BYTES, PagePool, Registers, layout};
 use crate::platform::iommu;
-use umbra_ept::ept01::{Config, Ept01, MAX_HIDDEN, MAX_SMALL, Range, pages_needed};
-use umbra_ept::mem::TablePages;
+use umbra_arch::Hpa;
+use umbra_arch::hpa::{Identity, MAX_HIDDEN, Range, TablePages};
+use umbra_ept::ept01::{Config, Ept01, MAX_SMALL, pages_needed};
 use umbra_ept::mtrr::Mtrrs;
 
 /// Table pages for what L1 touches above RAM, by the gibibyte: two for each.
@@ -20,11 +21,10 @@ fn limit() -> u64 {
     machine().ram_end.max(LOW_BYTES).min(width)
 }
 
-fn config<'a>(hidden: &'a [Range], void_hpa: u64, mtrrs: &'a Mtrrs) -> Config<'a> {
+fn config<'a>(identity: &'a Identity, mtrrs: &'a Mtrrs) -> Config<'a> {
     Config {
         limit: limit(),
-        hidden,
-        void_hpa,
+        identity,
         mtrrs,
         caps: machine().ept,
         on_demand_pages: ON_DEMAND_PAGES,
@@ -32,11 +32,21 @@ fn config<'a>(hidden: &'a [Range], void_hpa: u64, mtrrs: &'a Mtrrs) -> Config<'a
     }
 }
 
-/// All that is hidden.
-fn with_registers(block: Range, registers: &Registers) -> heapless::Vec<Range, MAX_HIDDEN> {
-    core::iter::once(block)
+/// L1's memory with a block of it and registers hidden.
+///
+/// # Safety
+/// As of [`Identity::new`] and [`Hpa::new`].
+unsafe fn identity(block: Range, registers: &Registers, void: u64) -> Identity {
+    let hidden: heapless::Vec<Range, MAX_HIDDEN> = core::iter::once(block)
         .chain(registers.iter().copied())
-        .collect()
+        .collect();
+    // SAFETY: the caller's promise.
+    let void = unsafe { Hpa::new(void) };
+    // SAFETY: the caller's promise.
+    match unsafe { Identity::new(&hidden, void) } {
+        Some(identity) => identity,
+        None => panic!("ept01 has no room for what is hidden"),
+    }
 }
 
 /// How many pages one ept01 takes, wherever in RAM `hidden_bytes` bytes are
@@ -46,8 +56,9 @@ pub fn pages_for(mtrrs: &Mtrrs, hidden_bytes: u64) -> u64 {
         start: 0,
         end: hidden_bytes,
     };
-    let hidden = with_registers(block, &Registers::new(iommu::registers()));
-    match pages_needed(&config(&hidden, 0, mtrrs)) {
+    // SAFETY: nothing is built of it.
+    let identity = unsafe { identity(block, &Registers::new(iommu::registers()), 0) };
+    match pages_needed(&config(&identity, mtrrs)) {
         // At another place the range may cross one more GiB border.
         Ok(needed) => u64::from(needed) + 2,
         Err(error) => panic!("ept01 cannot be planned: {error:?}"),
@@ -61,11 +72,15 @@ pub fn build(pool: &mut PagePool, mtrrs: &Mtrrs) -> Ept01 {
         start: layout.hidden_start,
         end: layout.hidden_start + layout.hidden_bytes,
     };
-    let hidden = with_registers(block, &layout.registers);
-    let config = config(&hidden, layout.void_page, mtrrs);
+    // SAFETY: the layout is settled: the block is all that is L0's in RAM, with the
+    // registers it is all that L0 uses, and the void is a page of it that L0 does not.
+    let identity = unsafe { identity(block, &layout.registers, layout.void_page) };
+    let config = config(&identity, mtrrs);
     let built = pages_needed(&config).and_then(|needed| {
         let run = pool.take(u64::from(needed));
-        Ept01::build(&mut Tables, TablePages::new(run.base(), needed), &config)
+        // SAFETY: the pages were taken for this alone.
+        let pages = unsafe { TablePages::new(run.base(), needed) };
+        Ept01::build(&mut Tables, pages, &config)
     });
     match built {
         Ok(ept01) => ept01,

@@ -7,9 +7,9 @@
 
 use core::fmt;
 
+use umbra_arch::hpa::Range as Hidden;
 use umbra_core::acpi;
 use umbra_core::options::Iommu;
-use umbra_ept::ept01::Range as Hidden;
 use umbra_ept::memtype::MemType;
 use umbra_ept::mtrr::Mtrrs;
 use umbra_guests::Region;

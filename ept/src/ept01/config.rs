@@ -1,13 +1,13 @@
 //! What ept01 is built from, and the checks of it.
 
+use umbra_arch::Gpa1;
+use umbra_arch::hpa::{Identity, Range};
+
 use super::plan::{Plan, Planner};
-use super::range::Range;
 use crate::addr::{Level, PAGE_BYTES};
 use crate::caps::Caps;
 use crate::mtrr::Mtrrs;
 
-/// Most ranges that can be hidden.
-pub const MAX_HIDDEN: usize = 16;
 pub(super) const GIB: u64 = 1 << 30;
 
 /// What to build.
@@ -15,10 +15,9 @@ pub(super) const GIB: u64 = 1 << 30;
 pub struct Config<'a> {
     /// Map everything below this address from the start. Rounded up to 1 GiB.
     pub limit: u64,
-    /// Umbra's own memory, below `limit`: at most [`MAX_HIDDEN`] ranges.
-    pub hidden: &'a [Range],
-    /// The scratch page, which must itself be hidden.
-    pub void_hpa: u64,
+    /// Where L1's addresses are on the machine. What it hides is below `limit`, and
+    /// the void is hidden itself.
+    pub identity: &'a Identity,
     /// The machine's memory types.
     pub mtrrs: &'a Mtrrs,
     /// What the CPU can do.
@@ -43,8 +42,6 @@ pub enum BuildError {
     Limit,
     /// A hidden range is empty, unaligned or not below the limit.
     Hidden(Range),
-    /// More than [`MAX_HIDDEN`] ranges.
-    TooManyHidden,
     /// The void page is not inside a hidden range.
     Void,
     /// Fewer pages than needed, which is this many.
@@ -64,21 +61,19 @@ pub(super) fn check(config: &Config<'_>) -> Result<u64, BuildError> {
         return Err(BuildError::Limit);
     }
     let limit = config.limit.next_multiple_of(GIB);
-    if config.hidden.len() > MAX_HIDDEN {
-        return Err(BuildError::TooManyHidden);
-    }
-    for range in config.hidden {
+    for range in config.identity.hidden() {
         let aligned = (range.start | range.end) & (PAGE_BYTES - 1) == 0;
         if !aligned || range.start >= range.end || range.end > limit {
             return Err(BuildError::Hidden(*range));
         }
     }
-    let void_end = config.void_hpa.saturating_add(PAGE_BYTES);
-    if config.void_hpa & (PAGE_BYTES - 1) != 0
+    let void = config.identity.void();
+    let void_end = void.raw().saturating_add(PAGE_BYTES);
+    if !void.is_aligned(PAGE_BYTES)
         || !config
-            .hidden
-            .iter()
-            .any(|r| r.start <= config.void_hpa && void_end <= r.end)
+            .identity
+            .hidden()
+            .any(|r| r.start <= void.raw() && void_end <= r.end)
     {
         return Err(BuildError::Void);
     }
@@ -93,26 +88,26 @@ pub(super) fn check(config: &Config<'_>) -> Result<u64, BuildError> {
 pub fn pages_needed(config: &Config<'_>) -> Result<u32, BuildError> {
     let limit = check(config)?;
     let planner = Planner {
-        hidden: config.hidden,
+        identity: config.identity,
         small: &[],
         mtrrs: config.mtrrs,
         caps: &config.caps,
     };
     // The root, the void's two tables, and one table for each 512 GiB.
     let mut count = 3 + limit.div_ceil(Level::Pml4.span_bytes()) as u32;
-    let mut base = 0;
-    while base < limit {
+    let mut base = Gpa1::new(0);
+    while base.raw() < limit {
         if matches!(planner.plan(base, Level::Pdpt), Plan::Split) {
             count += 1;
             let mut block = base;
-            while block < base + GIB {
+            while block < base.plus(GIB) {
                 if matches!(planner.plan(block, Level::Pd), Plan::Split) {
                     count += 1;
                 }
-                block += Level::Pd.span_bytes();
+                block = block.plus(Level::Pd.span_bytes());
             }
         }
-        base += GIB;
+        base = base.plus(GIB);
     }
     Ok(count
         .saturating_add(config.on_demand_pages.max(MIN_ON_DEMAND))

@@ -12,35 +12,31 @@
 mod config;
 mod on_demand;
 mod plan;
-mod range;
 mod retype;
 mod small;
 mod tables;
 
 use heapless::Vec;
+use umbra_arch::hpa::{Identity, OwnEntry, TablePage, TablePages};
+use umbra_arch::{Gpa1, Hpa};
 
-use crate::addr::{ADDRESS_BITS, Level, PAGE_BYTES};
+use crate::addr::Level;
 use crate::caps::Caps;
-use crate::entry::{Entry, bit};
-use crate::eptp::Eptp;
-use crate::mem::{Leaf01, TableMemory, TablePages};
+use crate::entry::own_table;
+use crate::eptp::OwnEptp;
+use crate::mem::{Leaf01, TableMemory};
 use crate::memtype::MemType;
 use crate::mtrr::Mtrrs;
 use crate::rights::Rights;
 use config::GIB;
-use plan::{Pages, leaf};
+use plan::Pages;
 
-pub use config::{BuildError, Config, MAX_HIDDEN, MIN_ON_DEMAND, pages_needed};
+pub use config::{BuildError, Config, MIN_ON_DEMAND, pages_needed};
 pub use on_demand::OnDemand;
-pub use range::Range;
 pub use small::MAX_SMALL;
 
 /// Most tables that one retyping may take out of use.
 const MAX_PENDING: usize = 64;
-
-/// An entry that is not present. Its bit 63 keeps a violation of ept01 from
-/// ever becoming a #VE of L1, should that control be on.
-const EMPTY: u64 = bit::SUPPRESS_VE;
 
 /// ept01 of one CPU, or of all of them.
 ///
@@ -48,14 +44,13 @@ const EMPTY: u64 = bit::SUPPRESS_VE;
 /// too, and an [`Invalidate`](crate::invalidate::Invalidate) is owed on each of them.
 #[derive(Debug)]
 pub struct Ept01 {
-    root: u64,
-    void_pt: u64,
-    void_pd: u64,
-    void_hpa: u64,
+    root: TablePage,
+    void_pt: TablePage,
+    void_pd: TablePage,
     limit: u64,
-    hidden: Vec<Range, MAX_HIDDEN>,
+    identity: Identity,
     /// Pages with a 4 KiB leaf of their own, the latest last.
-    small: Vec<u64, MAX_SMALL>,
+    small: Vec<Gpa1, MAX_SMALL>,
     mtrrs: Mtrrs,
     caps: Caps,
     /// Pages for what is mapped from the start, and for splits of it.
@@ -65,7 +60,7 @@ pub struct Ept01 {
     /// Something is mapped on demand, with table pages of its own or without.
     has_on_demand: bool,
     /// Tables out of use, which a CPU may still be walking.
-    pending: Vec<u64, MAX_PENDING>,
+    pending: Vec<TablePage, MAX_PENDING>,
     /// Blocks that were given UC for want of a table page to split them.
     coarse: u64,
     /// Times that the mappings on demand were dropped.
@@ -89,47 +84,41 @@ impl Ept01 {
         }
         let kept = config.on_demand_pages.max(MIN_ON_DEMAND);
         let first = pages.count() - kept;
+        let short = BuildError::Pages { needed };
+        let mut own = Pages::new(pages.part(0, first));
         let mut this = Self {
-            root: 0,
-            void_pt: 0,
-            void_pd: 0,
-            void_hpa: config.void_hpa,
+            root: own.take(mem).ok_or(short)?,
+            void_pt: own.take(mem).ok_or(short)?,
+            void_pd: own.take(mem).ok_or(short)?,
             limit,
-            hidden: config.hidden.iter().copied().collect(),
+            identity: config.identity.clone(),
             small: Vec::new(),
             mtrrs: config.mtrrs.clone(),
             caps: config.caps,
-            pages: Pages::new(pages.part(0, first)),
+            pages: own,
             spare: Pages::new(pages.part(first, kept)),
             has_on_demand: false,
             pending: Vec::new(),
             coarse: 0,
             dropped: 0,
         };
-        let short = BuildError::Pages { needed };
-        this.root = this.pages.take(mem).ok_or(short)?;
-        this.void_pt = this.pages.take(mem).ok_or(short)?;
-        this.void_pd = this.pages.take(mem).ok_or(short)?;
-        mem.fill(this.root, EMPTY);
-        mem.fill(
-            this.void_pt,
-            leaf(Level::Pt, this.void_hpa, MemType::WriteBack),
-        );
-        mem.fill(this.void_pd, Entry::table(this.void_pt).0);
-        let mut base = 0;
-        while base < limit {
+        mem.fill(this.root, OwnEntry::EMPTY);
+        mem.fill(this.void_pt, this.void_leaf());
+        mem.fill(this.void_pd, own_table(this.void_pt));
+        let mut base = Gpa1::new(0);
+        while base.raw() < limit {
             let pdpt = this.pdpt(mem, base, false).ok_or(short)?;
             let value = this.block(mem, base, Level::Pdpt, false).ok_or(short)?;
-            mem.write(pdpt, Level::Pdpt.index(base), value);
-            base += GIB;
+            mem.write(pdpt, Level::Pdpt.index(base.raw()), value);
+            base = base.plus(GIB);
         }
         Ok(this)
     }
 
     /// The EPT pointer for vmcs01.
     #[must_use]
-    pub const fn eptp(&self) -> Eptp {
-        Eptp::own(self.root, false)
+    pub const fn eptp(&self) -> OwnEptp {
+        OwnEptp::new(self.root, false)
     }
 
     /// First address that is mapped on demand only, in bytes.
@@ -151,54 +140,55 @@ impl Ept01 {
         self.pages.next + self.spare.next
     }
 
-    /// The machine address behind L1's address `gpa1`: the void page if it is
+    /// The machine address behind L1's address `gpa1`: in the void if it is
     /// hidden, else itself. Cheaper than [`Ept01::lookup`].
     #[inline]
     #[must_use]
-    pub fn redirect(&self, gpa1: u64) -> u64 {
-        for range in &self.hidden {
-            if range.start <= gpa1 && gpa1 < range.end {
-                return self.void_hpa | (gpa1 & (PAGE_BYTES - 1));
-            }
-        }
-        gpa1
+    pub fn redirect(&self, gpa1: Gpa1) -> Hpa {
+        self.identity.at(gpa1)
     }
 
     /// Whether any byte of `start..start + length` is Umbra's.
     #[must_use]
-    pub fn is_hidden(&self, start: u64, length: u64) -> bool {
-        let end = start.saturating_add(length);
-        self.hidden.iter().any(|r| r.overlaps(start, end))
+    pub fn is_hidden(&self, start: Gpa1, length: u64) -> bool {
+        self.identity.hides(start.raw(), length)
+    }
+
+    /// Walks ept01 down to the entry that names no table, which comes as the error.
+    #[inline(always)]
+    fn walk(&self, mem: &impl TableMemory, gpa1: Gpa1) -> Result<TablePage, (OwnEntry, Level)> {
+        let step = |table, level: Level| {
+            let entry = mem.read(table, level.index(gpa1.raw()));
+            entry.below().ok_or((entry, level))
+        };
+        let pdpt = step(self.root, Level::Pml4)?;
+        let pd = step(pdpt, Level::Pdpt)?;
+        let pt = step(pd, Level::Pd)?;
+        step(pt, Level::Pt)
     }
 
     /// What ept01 says of `gpa1`, or will say once it is mapped on demand.
     /// `None` beyond the physical-address width.
     #[inline]
     #[must_use]
-    pub fn lookup(&self, mem: &impl TableMemory, gpa1: u64) -> Option<Leaf01> {
-        if gpa1 >> self.caps.maxphyaddr.min(52) != 0 {
+    pub fn lookup(&self, mem: &impl TableMemory, gpa1: Gpa1) -> Option<Leaf01> {
+        if gpa1.raw() >> self.caps.maxphyaddr.min(52) != 0 {
             return None;
         }
-        if gpa1 < self.limit {
-            let mut table = self.root;
-            let mut level = Level::Pml4;
-            loop {
-                let raw = mem.read(table, level.index(gpa1));
-                let entry = Entry(raw);
-                if entry.is_own_leaf(level) {
-                    return Some(Leaf01 {
-                        page_hpa: raw & ADDRESS_BITS,
-                        level,
-                        rights: Rights::of_entry(raw, true),
-                        mem_type: MemType::from_bits(((raw >> 3) & 7) as u8)?,
-                    });
-                }
-                table = entry.own_table(level)?;
-                level = level.below()?;
-            }
+        if gpa1.raw() < self.limit {
+            let (entry, level) = match self.walk(mem, gpa1) {
+                Ok(_) => return None,
+                Err(end) => end,
+            };
+            return Some(Leaf01 {
+                page: entry.page()?,
+                level,
+                rights: Rights::of_entry(entry.raw(), true),
+                mem_type: MemType::from_bits(((entry.raw() >> 3) & 7) as u8)?,
+            });
         }
         // Above the limit nothing is hidden, whether it is mapped or not.
-        let (mut level, mem_type) = self.mtrrs.largest_uniform(gpa1);
+        let (mut level, mem_type) = self.mtrrs.largest_uniform(gpa1.raw());
         if level == Level::Pdpt && !self.caps.page_1g {
             level = Level::Pd;
         }
@@ -206,7 +196,7 @@ impl Ept01 {
             level = level.below()?;
         }
         Some(Leaf01 {
-            page_hpa: level.base(gpa1),
+            page: self.identity.block(gpa1, level.span_bytes())?,
             level,
             rights: Rights::all(),
             mem_type,

@@ -1,8 +1,10 @@
 //! Addresses above the limit, by the gibibyte, when L1 first touches them.
 
-use super::{EMPTY, Ept01};
+use umbra_arch::Gpa1;
+use umbra_arch::hpa::OwnEntry;
+
+use super::Ept01;
 use crate::addr::{ENTRIES, Level};
-use crate::entry::Entry;
 use crate::invalidate::Invalidate;
 use crate::mem::TableMemory;
 
@@ -22,20 +24,24 @@ impl Ept01 {
     /// `NoPages`: all mappings on demand were dropped to make room. Do the
     /// INVEPT on each CPU that uses this table, call [`Ept01::invalidated`], and
     /// try again: it will do. `Never`: no such address.
-    pub fn map_on_demand(&mut self, mem: &mut impl TableMemory, gpa1: u64) -> Result<(), OnDemand> {
-        if gpa1 >> self.caps.maxphyaddr.min(48) != 0 {
+    pub fn map_on_demand(
+        &mut self,
+        mem: &mut impl TableMemory,
+        gpa1: Gpa1,
+    ) -> Result<(), OnDemand> {
+        if gpa1.raw() >> self.caps.maxphyaddr.min(48) != 0 {
             return Err(OnDemand::Never);
         }
-        if gpa1 < self.limit {
+        if gpa1.raw() < self.limit {
             // Always mapped: the violation was a stale one.
             return Ok(());
         }
-        let base = Level::Pdpt.base(gpa1);
+        let base = gpa1.block(Level::Pdpt.span_bytes());
         let mapped = match self.pdpt(mem, base, true) {
             None => None,
             Some(pdpt) => {
-                let index = Level::Pdpt.index(base);
-                if Entry(mem.read(pdpt, index)).is_present() {
+                let index = Level::Pdpt.index(base.raw());
+                if mem.read(pdpt, index).is_present() {
                     return Ok(());
                 }
                 self.block(mem, base, Level::Pdpt, true).map(|value| {
@@ -60,13 +66,13 @@ impl Ept01 {
         for index in shared..ENTRIES {
             if index == shared && !begins {
                 // This table also holds what is mapped from the start.
-                if let Some(pdpt) = Entry(mem.read(self.root, index)).own_table(Level::Pml4) {
+                if let Some(pdpt) = mem.read(self.root, index).below() {
                     for slot in Level::Pdpt.index(self.limit)..ENTRIES {
-                        mem.write(pdpt, slot, EMPTY);
+                        mem.write(pdpt, slot, OwnEntry::EMPTY);
                     }
                 }
             } else {
-                mem.write(self.root, index, EMPTY);
+                mem.write(self.root, index, OwnEntry::EMPTY);
             }
         }
         Invalidate::Single(self.eptp())
@@ -86,17 +92,18 @@ impl Ept01 {
         let begins = self.limit & (Level::Pml4.span_bytes() - 1) == 0;
         // Only if nothing is mapped on demand are its pages free, all of them.
         for index in shared..ENTRIES {
-            let table = Entry(mem.read(self.root, index)).own_table(Level::Pml4);
+            let table = mem.read(self.root, index).below();
             match table {
                 None => {}
                 Some(pdpt)
                     if index == shared
                         && !begins
-                        && (first..ENTRIES).all(|slot| mem.read(pdpt, slot) == EMPTY) => {}
+                        && (first..ENTRIES).all(|slot| mem.read(pdpt, slot) == OwnEntry::EMPTY) => {
+                }
                 Some(_) => return,
             }
         }
         self.spare.next = 0;
-        self.spare.free = 0;
+        self.spare.free = None;
     }
 }

@@ -1,10 +1,12 @@
 //! Takes over new memory types in place.
 
+use umbra_arch::Gpa1;
+use umbra_arch::hpa::{OwnEntry, TablePage};
+
 use super::config::GIB;
-use super::plan::{Plan, leaf};
+use super::plan::Plan;
 use super::{Ept01, MAX_PENDING};
 use crate::addr::{ENTRIES, Level, PAGE_BYTES};
-use crate::entry::Entry;
 use crate::invalidate::Invalidate;
 use crate::mem::TableMemory;
 use crate::memtype::MemType;
@@ -21,14 +23,12 @@ impl Ept01 {
     pub fn retype(&mut self, mem: &mut impl TableMemory, mtrrs: &Mtrrs) -> Invalidate {
         self.mtrrs = mtrrs.clone();
         let mut changed = false;
-        let mut base = 0;
-        while base < self.limit {
-            if let Some(pdpt) =
-                Entry(mem.read(self.root, Level::Pml4.index(base))).own_table(Level::Pml4)
-            {
+        let mut base = Gpa1::new(0);
+        while base.raw() < self.limit {
+            if let Some(pdpt) = mem.read(self.root, Level::Pml4.index(base.raw())).below() {
                 changed |= self.retype_gib(mem, pdpt, base);
             }
-            base += GIB;
+            base = base.plus(GIB);
         }
         if self.has_on_demand {
             return self.drop_on_demand(mem);
@@ -41,7 +41,7 @@ impl Ept01 {
     }
 
     /// Writes an entry if that changes it; returns whether it did.
-    fn put(mem: &mut impl TableMemory, table: u64, index: usize, value: u64) -> bool {
+    fn put(mem: &mut impl TableMemory, table: TablePage, index: usize, value: OwnEntry) -> bool {
         if mem.read(table, index) == value {
             return false;
         }
@@ -49,23 +49,28 @@ impl Ept01 {
         true
     }
 
-    pub(super) fn retype_gib(&mut self, mem: &mut impl TableMemory, pdpt: u64, base: u64) -> bool {
-        let index = Level::Pdpt.index(base);
+    pub(super) fn retype_gib(
+        &mut self,
+        mem: &mut impl TableMemory,
+        pdpt: TablePage,
+        base: Gpa1,
+    ) -> bool {
+        let index = Level::Pdpt.index(base.raw());
         let plan = self.planner().plan(base, Level::Pdpt);
-        let old = Entry(mem.read(pdpt, index));
-        match (plan, old.own_table(Level::Pdpt)) {
+        let old = mem.read(pdpt, index);
+        match (plan, old.below()) {
             (Plan::Void, _) => false,
-            (Plan::Leaf(t), None) => Self::put(mem, pdpt, index, leaf(Level::Pdpt, base, t)),
+            (Plan::Leaf(t), None) => Self::put(mem, pdpt, index, self.leaf(Level::Pdpt, base, t)),
             (Plan::Leaf(t), Some(pd)) => {
                 let tables = (0..ENTRIES)
-                    .filter(|&i| Entry(mem.read(pd, i)).own_table(Level::Pd).is_some())
+                    .filter(|&i| mem.read(pd, i).below().is_some())
                     .count();
                 if self.pending.len() + tables + 1 > MAX_PENDING {
                     return self.retype_directory(mem, pd, base);
                 }
-                mem.write(pdpt, index, leaf(Level::Pdpt, base, t));
+                mem.write(pdpt, index, self.leaf(Level::Pdpt, base, t));
                 for i in 0..ENTRIES {
-                    if let Some(pt) = Entry(mem.read(pd, i)).own_table(Level::Pd) {
+                    if let Some(pt) = mem.read(pd, i).below() {
                         self.retire(pt);
                     }
                 }
@@ -78,7 +83,7 @@ impl Ept01 {
                     Some(value) => value,
                     None => {
                         self.coarse += 1;
-                        leaf(Level::Pdpt, base, MemType::Uncacheable)
+                        self.leaf(Level::Pdpt, base, MemType::Uncacheable)
                     }
                 };
                 Self::put(mem, pdpt, index, value)
@@ -86,17 +91,17 @@ impl Ept01 {
         }
     }
 
-    fn retype_directory(&mut self, mem: &mut impl TableMemory, pd: u64, base: u64) -> bool {
+    fn retype_directory(&mut self, mem: &mut impl TableMemory, pd: TablePage, base: Gpa1) -> bool {
         let mut changed = false;
         for index in 0..ENTRIES {
-            let block = base + index as u64 * Level::Pd.span_bytes();
+            let block = base.plus(index as u64 * Level::Pd.span_bytes());
             let plan = self.planner().plan(block, Level::Pd);
-            let old = Entry(mem.read(pd, index));
-            changed |= match (plan, old.own_table(Level::Pd)) {
+            let old = mem.read(pd, index);
+            changed |= match (plan, old.below()) {
                 (Plan::Void, _) => false,
-                (Plan::Leaf(t), None) => Self::put(mem, pd, index, leaf(Level::Pd, block, t)),
+                (Plan::Leaf(t), None) => Self::put(mem, pd, index, self.leaf(Level::Pd, block, t)),
                 (Plan::Leaf(t), Some(pt)) if self.pending.len() < MAX_PENDING => {
-                    mem.write(pd, index, leaf(Level::Pd, block, t));
+                    mem.write(pd, index, self.leaf(Level::Pd, block, t));
                     self.retire(pt);
                     true
                 }
@@ -106,7 +111,7 @@ impl Ept01 {
                         Some(value) => value,
                         None => {
                             self.coarse += 1;
-                            leaf(Level::Pd, block, MemType::Uncacheable)
+                            self.leaf(Level::Pd, block, MemType::Uncacheable)
                         }
                     };
                     Self::put(mem, pd, index, value)
@@ -116,17 +121,17 @@ impl Ept01 {
         changed
     }
 
-    fn retype_table(&mut self, mem: &mut impl TableMemory, pt: u64, base: u64) -> bool {
+    fn retype_table(&mut self, mem: &mut impl TableMemory, pt: TablePage, base: Gpa1) -> bool {
         let mut changed = false;
         for index in 0..ENTRIES {
-            let page = base + index as u64 * PAGE_BYTES;
+            let page = base.plus(index as u64 * PAGE_BYTES);
             let value = self.page(page);
             changed |= Self::put(mem, pt, index, value);
         }
         changed
     }
 
-    fn retire(&mut self, table: u64) {
+    fn retire(&mut self, table: TablePage) {
         if table != self.void_pt && table != self.void_pd {
             // Room was checked; a page that finds none is merely lost.
             let _ = self.pending.push(table);

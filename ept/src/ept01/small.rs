@@ -4,10 +4,11 @@
 //! pages lead to it; through a larger one it may act as if the control were 0.
 //! SDM "Virtualizing Memory-Mapped APIC Accesses".
 
+use umbra_arch::Gpa1;
+
 use super::Ept01;
 use super::config::GIB;
-use crate::addr::{Level, PAGE_BYTES};
-use crate::entry::Entry;
+use crate::addr::Level;
 use crate::invalidate::Invalidate;
 use crate::mem::TableMemory;
 
@@ -22,12 +23,12 @@ impl Ept01 {
     /// after [`Ept01::invalidated`].
     ///
     /// Without table pages left, everything stays as it is.
-    pub fn keep_small(&mut self, mem: &mut impl TableMemory, gpa1: u64) -> Invalidate {
-        let page = gpa1 & !(PAGE_BYTES - 1);
-        if self.small.contains(&page) || page >> self.caps.maxphyaddr.min(48) != 0 {
+    pub fn keep_small(&mut self, mem: &mut impl TableMemory, gpa1: Gpa1) -> Invalidate {
+        let page = gpa1.page();
+        if self.small.contains(&page) || page.raw() >> self.caps.maxphyaddr.min(48) != 0 {
             return Invalidate::None;
         }
-        if page < self.limit && self.pages.left(mem, TABLES) < TABLES {
+        if page.raw() < self.limit && self.pages.left(mem, TABLES) < TABLES {
             return Invalidate::None;
         }
         let mut owed = Invalidate::None;
@@ -42,17 +43,17 @@ impl Ept01 {
     }
 
     /// Lets the gibibyte around `page` follow a changed plan.
-    fn plan_again(&mut self, mem: &mut impl TableMemory, page: u64) -> Invalidate {
-        if page >= self.limit {
+    fn plan_again(&mut self, mem: &mut impl TableMemory, page: Gpa1) -> Invalidate {
+        if page.raw() >= self.limit {
             // It comes back on demand.
             return match self.has_on_demand {
                 true => self.drop_on_demand(mem),
                 false => Invalidate::None,
             };
         }
-        let root = Entry(mem.read(self.root, Level::Pml4.index(page)));
-        let changed = match root.own_table(Level::Pml4) {
-            Some(pdpt) => self.retype_gib(mem, pdpt, page & !(GIB - 1)),
+        let root = mem.read(self.root, Level::Pml4.index(page.raw()));
+        let changed = match root.below() {
+            Some(pdpt) => self.retype_gib(mem, pdpt, page.block(GIB)),
             None => false,
         };
         match changed {

@@ -7,8 +7,11 @@
 //! costs a read each and saves an exit each. An entry that is not present, not
 //! legal, not accessed (where the flags are on) or of another size is left out.
 
+use umbra_arch::hpa::{OwnEntry, TablePage};
+use umbra_arch::{Gpa1, Gpa2};
+
 use super::fill::From12;
-use super::{Context12, EMPTY, Pool};
+use super::{Context12, Pool};
 use crate::addr::{ADDRESS_BITS, Level};
 use crate::entry::{Decoded, Entry, bit};
 use crate::ept12::Translation;
@@ -23,24 +26,26 @@ struct Pattern {
     free: u64,
     /// Bits that an address must not have.
     reserved: u64,
-    /// The leaf of ept02 that came of it, without the address.
-    bits02: u64,
-    /// The page of ept01 that it was found in, by its first L1 address.
-    near01: (u64, Leaf01),
+    /// A leaf of ept02 like the one that came of it, at the first byte of the page of
+    /// ept01 that it was found in.
+    first02: OwnEntry,
+    /// That page, by its first L1 address.
+    near01: (Gpa1, Leaf01),
 }
 
 impl Pattern {
     /// The leaf of ept02 for another leaf of ept12. `None` if it takes a closer
     /// look.
     #[inline(always)]
-    fn apply(&self, raw: u64) -> Option<u64> {
+    fn apply(&self, raw: u64) -> Option<OwnEntry> {
         let (base, machine) = self.near01;
-        let gpa1 = raw & ADDRESS_BITS;
+        let gpa1 = Gpa1::in_entry(raw);
+        let bytes = machine.level.span_bytes();
         let is_alike = (raw ^ self.raw12) & !self.free == 0 && raw & self.reserved == 0;
-        if !is_alike || machine.level.base(gpa1) != base {
+        if !is_alike || gpa1.block(bytes) != base {
             return None;
         }
-        Some(self.bits02 | machine.page_hpa | machine.level.offset(gpa1))
+        Some(self.first02.beside(gpa1, bytes))
     }
 }
 
@@ -51,9 +56,9 @@ const WHOLE_BLOCK: u32 = 4;
 /// Which of the entries of a block that `mask` has are absent from ept02's `table`,
 /// where the block begins at `first`.
 #[inline]
-fn absent_of(table: u64, first: usize, mask: u16, tables: &impl TableMemory) -> u16 {
+fn absent_of(table: TablePage, first: usize, mask: u16, tables: &impl TableMemory) -> u16 {
     (0..BLOCK)
-        .filter(|n| mask >> n & 1 != 0 && !Entry(tables.read(table, first + n)).is_present())
+        .filter(|n| mask >> n & 1 != 0 && !tables.read(table, first + n).is_present())
         .fold(0, |absent, n| absent | 1 << n)
 }
 
@@ -65,10 +70,10 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
     pub(super) fn around(
         &mut self,
         context: &Context12,
-        gpa2: u64,
+        gpa2: Gpa2,
         found: &Translation,
-        (level, value): (Level, u64),
-        table: u64,
+        (level, value): (Level, OwnEntry),
+        table: TablePage,
         mask: u16,
         tables: &mut impl TableMemory,
         l1: &mut impl L1Memory,
@@ -82,10 +87,10 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
             0
         };
         let upper = found.upper_rights(context.caps.mode_based_execute);
-        let here = level.index(gpa2);
+        let here = level.index(gpa2.raw());
         let first = here - here % BLOCK;
-        let base = gpa2 & !(level.span_bytes() * BLOCK as u64 - 1);
-        let table12 = Level::Pt.base(found.leaf().gpa1);
+        let base = gpa2.block(level.span_bytes() * BLOCK as u64);
+        let table12 = found.leaf().gpa1.page();
         let one_each = found.level == level;
         let mut from = From12::of(found);
         let pattern = self.pattern(context, found, level, value);
@@ -93,22 +98,22 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
         let absent = absent_of(table, first, mask & !(1 << (here - first)), tables);
         // Few are read one by one.
         let block = match one_each && absent.count_ones() >= WHOLE_BLOCK {
-            true => Some(l1.read_block(table12 | (first as u64) << 3)),
+            true => Some(l1.read_block(table12.plus((first as u64) << 3))),
             false => None,
         };
         for n in (0..BLOCK).filter(|n| absent >> n & 1 != 0) {
             let index = first + n;
             let raw = match &block {
                 Some(block) => block.get(n).copied(),
-                None if one_each => l1.read_u64(table12 | (index as u64) << 3),
+                None if one_each => l1.read_u64(table12.plus((index as u64) << 3)),
                 None => None,
             };
             let raw = raw.unwrap_or(0);
             // Most that are left out are empty: no closer look at those.
-            if one_each && (raw & !EMPTY == 0 || raw & flags != flags) {
+            if one_each && (raw & !bit::SUPPRESS_VE == 0 || raw & flags != flags) {
                 continue;
             }
-            let next = base | (n as u64 * level.span_bytes());
+            let next = base.plus(n as u64 * level.span_bytes());
             if one_each {
                 if let Some(value) = pattern.as_ref().and_then(|p| p.apply(raw)) {
                     tables.write(table, index, value);
@@ -125,7 +130,8 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
                 from.dirty = raw & bit::DIRTY != 0;
             } else {
                 // A larger leaf of ept12 holds the whole block.
-                from.gpa1 = found.level.base(found.gpa1) | found.level.offset(next);
+                let page = found.gpa1.block(found.level.span_bytes());
+                from.gpa1 = page.plus(found.level.offset(next.raw()));
             }
             let Some(wanted) = self.wanted(context, next, &from, l1) else {
                 continue;
@@ -152,11 +158,11 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
         context: &Context12,
         found: &Translation,
         level: Level,
-        value: u64,
+        value: OwnEntry,
     ) -> Option<Pattern> {
         let (base, machine) = self.near01;
         // The page is at least as large as any leaf that has neighbours.
-        if machine.level.base(found.gpa1) != base {
+        if found.gpa1.block(machine.level.span_bytes()) != base {
             return None;
         }
         let below = (level.span_bytes() - 1) & ADDRESS_BITS;
@@ -164,7 +170,7 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
             raw12: found.leaf().value,
             free: ADDRESS_BITS | bit::ACCESSED,
             reserved: context.caps.beyond_width() | below,
-            bits02: value & !ADDRESS_BITS,
+            first02: OwnEntry::leaf(machine.page, value.raw()),
             near01: self.near01,
         })
     }

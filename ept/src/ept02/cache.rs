@@ -1,10 +1,13 @@
 //! One cache: its table pages and the leaves put in last.
 
-use super::{Context12, EMPTY};
-use crate::addr::{ADDRESS_BITS, Level, PAGE_BYTES};
-use crate::entry::Entry;
-use crate::eptp::{self, Eptp};
-use crate::mem::{BLOCK, TableMemory, TablePages};
+use umbra_arch::hpa::{OwnEntry, TablePage, TablePages};
+use umbra_arch::{Gpa1, Gpa2};
+
+use super::Context12;
+use crate::addr::Level;
+use crate::entry::own_table;
+use crate::eptp::{self, OwnEptp};
+use crate::mem::{BLOCK, TableMemory};
 
 /// What makes two contexts share a cache: the address of the tables, the walk
 /// length, accessed and dirty flags, and mode-based execute control. The memory
@@ -29,9 +32,9 @@ impl Key {
         self != Self::NONE
     }
 
-    /// Address of L1's root table.
-    pub(super) fn root(self) -> u64 {
-        self.0 & ADDRESS_BITS
+    /// Where L1's root table is.
+    pub(super) fn root(self) -> Gpa1 {
+        Gpa1::in_entry(self.0)
     }
 
     fn accessed_dirty(self) -> bool {
@@ -49,8 +52,8 @@ pub(super) const CREDIT: u8 = 8;
 /// Leaves that were put in, and where they are.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Recent {
-    /// L2-physical address of the block's first byte.
-    pub(super) gpa2: u64,
+    /// The block's first byte.
+    pub(super) gpa2: Gpa2,
     /// Number of their table among the cache's pages.
     pub(super) table: u16,
     /// Index of the block's first leaf there, a multiple of [`BLOCK`].
@@ -64,7 +67,7 @@ pub(super) struct Recent {
 
 impl Recent {
     pub(super) const NONE: Self = Self {
-        gpa2: 0,
+        gpa2: Gpa2::new(0),
         table: 0,
         index: 0,
         mask: 0,
@@ -93,7 +96,7 @@ pub(super) struct Cache<const RECENT: usize> {
     /// Some leaf is in the tables and no longer in the ring.
     pub(super) forgot: bool,
     /// The page table used last, and the 2 MiB of L2 that it is for.
-    near: u64,
+    near: TablePage,
     near_block: u64,
 }
 
@@ -107,13 +110,14 @@ pub(super) struct Installed {
     /// A table or a leaf of another size gave way: the CPU must not see both.
     pub(super) resized: bool,
     /// The table that it is in; `None` if the cache had to start over.
-    pub(super) table: Option<u64>,
+    pub(super) table: Option<TablePage>,
 }
 
 impl<const RECENT: usize> Cache<RECENT> {
+    /// An empty cache, without pages so far.
     pub(super) const NEW: Self = Self {
         key: Key::NONE,
-        pages: TablePages::new(0, 0),
+        pages: TablePages::NONE,
         used: 1,
         stale: false,
         last: 0,
@@ -121,22 +125,18 @@ impl<const RECENT: usize> Cache<RECENT> {
         len: 0,
         at: 0,
         forgot: false,
-        near: 0,
+        near: TablePage::NOWHERE,
         near_block: NOWHERE,
     };
 
-    pub(super) fn root(&self) -> u64 {
-        self.pages.base_hpa()
-    }
-
-    pub(super) fn eptp02(&self) -> Eptp {
-        Eptp::own(self.root(), self.key.accessed_dirty())
+    pub(super) fn eptp02(&self) -> OwnEptp {
+        OwnEptp::new(self.pages.first(), self.key.accessed_dirty())
     }
 
     /// Empties the tables. The root goes first, so that nothing is reachable
     /// when the other pages are used again.
     pub(super) fn reset(&mut self, tables: &mut impl TableMemory) {
-        tables.fill(self.root(), EMPTY);
+        tables.fill(self.pages.first(), OwnEntry::EMPTY);
         self.used = 1;
         self.len = 0;
         self.at = 0;
@@ -146,9 +146,9 @@ impl<const RECENT: usize> Cache<RECENT> {
 
     /// Writes down that leaves of `level` were put into `table`: those of
     /// `mask` in the block around `gpa2`.
-    pub(super) fn remember(&mut self, table: u64, level: Level, gpa2: u64, mask: u16) {
-        let index = level.index(gpa2);
-        let table = (table.wrapping_sub(self.root()) / PAGE_BYTES) as u16;
+    pub(super) fn remember(&mut self, table: TablePage, level: Level, gpa2: Gpa2, mask: u16) {
+        let index = level.index(gpa2.raw());
+        let table = self.pages.index_of(table) as u16;
         let first = (index - index % BLOCK) as u16;
         if let Some(recent) = self.newest()
             && (recent.table, recent.index, recent.level) == (table, first, level)
@@ -164,7 +164,7 @@ impl<const RECENT: usize> Cache<RECENT> {
         }
         if let Some(slot) = self.recent.get_mut(self.at) {
             *slot = Recent {
-                gpa2: gpa2 & !(level.span_bytes() * BLOCK as u64 - 1),
+                gpa2: gpa2.block(level.span_bytes() * BLOCK as u64),
                 table,
                 index: first,
                 mask,
@@ -206,8 +206,8 @@ impl<const RECENT: usize> Cache<RECENT> {
             for n in (0..BLOCK).filter(|n| recent.mask >> n & 1 != 0) {
                 let index = recent.index as usize + n;
                 // A table may have taken the leaf's place.
-                if Entry(tables.read(table, index)).is_own_leaf(recent.level) {
-                    tables.write(table, index, EMPTY);
+                if tables.read(table, index).is_leaf() {
+                    tables.write(table, index, OwnEntry::EMPTY);
                 }
             }
         }
@@ -220,24 +220,24 @@ impl<const RECENT: usize> Cache<RECENT> {
     fn descend(
         &mut self,
         tables: &mut impl TableMemory,
-        gpa2: u64,
+        gpa2: Gpa2,
         level: Level,
-    ) -> Result<(u64, bool), OutOfPages> {
+    ) -> Result<(TablePage, bool), OutOfPages> {
         let mut at = Level::Pml4;
-        let mut table = self.root();
+        let mut table = self.pages.first();
         let mut resized = false;
         while at != level {
             // Never below the last level: `level` is met before.
             let Some(below) = at.below() else { break };
-            let index = at.index(gpa2);
-            let entry = Entry(tables.read(table, index));
-            table = match entry.own_table(at) {
+            let index = at.index(gpa2.raw());
+            let entry = tables.read(table, index);
+            table = match entry.below() {
                 Some(next) => next,
                 None => {
                     let next = self.pages.get(self.used).ok_or(OutOfPages)?;
                     self.used += 1;
-                    tables.fill(next, EMPTY);
-                    tables.write(table, index, Entry::table(next).0);
+                    tables.fill(next, OwnEntry::EMPTY);
+                    tables.write(table, index, own_table(next));
                     resized |= entry.is_present();
                     next
                 }
@@ -252,23 +252,23 @@ impl<const RECENT: usize> Cache<RECENT> {
     pub(super) fn install(
         &mut self,
         tables: &mut impl TableMemory,
-        gpa2: u64,
+        gpa2: Gpa2,
         level: Level,
-        value: u64,
+        value: OwnEntry,
     ) -> Result<Installed, OutOfPages> {
-        let block = gpa2 >> Level::Pd.shift();
+        let block = gpa2.raw() >> Level::Pd.shift();
         let is_near = level == Level::Pt && block == self.near_block;
         let (table, mut resized) = if is_near {
             (self.near, false)
         } else {
             self.descend(tables, gpa2, level)?
         };
-        let index = level.index(gpa2);
-        let old = Entry(tables.read(table, index));
-        let same = old.0 == value;
+        let index = level.index(gpa2.raw());
+        let old = tables.read(table, index);
+        let same = old == value;
         if !same {
             tables.write(table, index, value);
-            if !old.is_own_leaf(level) {
+            if !old.is_leaf() {
                 resized |= old.is_present();
                 self.remember(table, level, gpa2, 1 << (index % BLOCK));
             }

@@ -1,9 +1,12 @@
 //! Answers an EPT violation of ept02: both walks, the flags of ept12, a leaf.
 
+use umbra_arch::hpa::OwnEntry;
+use umbra_arch::{Gpa1, Gpa2};
+
 use super::cache::{Installed, OutOfPages};
 use super::{Context12, NO_DOUBT, Outcome, Pml, Pool};
 use crate::addr::Level;
-use crate::entry::{Entry, Leaf, bit};
+use crate::entry::{Leaf, bit, own_leaf};
 use crate::ept12::{self, Fault, Translation};
 use crate::invalidate::Invalidate;
 use crate::mem::{L1Memory, Leaf01, TableMemory};
@@ -18,7 +21,7 @@ pub(super) const ALL: u16 = u16::MAX;
 
 /// What ept12 says of one address.
 pub(super) struct From12 {
-    pub(super) gpa1: u64,
+    pub(super) gpa1: Gpa1,
     pub(super) level: Level,
     pub(super) rights: Rights,
     pub(super) mem_type: MemType,
@@ -43,7 +46,7 @@ impl From12 {
 /// What a leaf of ept02 is to be for one address.
 pub(super) struct Wanted {
     pub(super) level: Level,
-    pub(super) value: u64,
+    pub(super) value: OwnEntry,
     pub(super) rights: Rights,
 }
 
@@ -54,7 +57,7 @@ fn smaller(a: Level, b: Level) -> Level {
 
 impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
     /// Answers an EPT violation (or misconfiguration) that the hardware found
-    /// in ept02 for the L2-physical address `gpa2`.
+    /// in ept02 for `gpa2`.
     ///
     /// With accessed and dirty flags on in `context`, sets them in ept12 as the
     /// CPU does. The walk is repeated from memory each time, so rights that L1
@@ -62,7 +65,7 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
     pub fn fill(
         &mut self,
         context: &Context12,
-        gpa2: u64,
+        gpa2: Gpa2,
         access: Access,
         pml: Pml,
         tables: &mut impl TableMemory,
@@ -95,7 +98,7 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
                         continue;
                     }
                     if set.dirty && pml != Pml::Off {
-                        log = Some(Level::Pt.base(gpa2));
+                        log = Some(gpa2.page());
                     }
                 }
             }
@@ -154,11 +157,11 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
     pub(super) fn wanted(
         &mut self,
         context: &Context12,
-        gpa2: u64,
+        gpa2: Gpa2,
         from: &From12,
         l1: &mut impl L1Memory,
     ) -> Option<Wanted> {
-        if gpa2 >> 48 != 0 {
+        if gpa2.raw() >> 48 != 0 {
             // ept02 has 4 levels; a longer walk of L1 must not alias in it.
             return None;
         }
@@ -167,14 +170,13 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
         if level == Level::Pdpt && !self.hardware.page_1g {
             level = Level::Pd;
         }
-        let hpa = machine.page_hpa | machine.level.offset(from.gpa1);
         let mut rights = from.rights & machine.rights;
         if context.eptp.accessed_dirty() && !from.dirty {
             // The first write has to come here, for the dirty flag.
             rights -= Rights::WRITE;
         }
         let leaf = Leaf {
-            address: hpa,
+            address: machine.at(from.gpa1),
             rights,
             mem_type: self.merge.merge(from.mem_type, machine.mem_type),
             ignore_pat: from.ignore_pat,
@@ -183,26 +185,26 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
         };
         Some(Wanted {
             level,
-            value: Entry::leaf(level, &leaf).0,
+            value: own_leaf(level, &leaf),
             rights,
         })
     }
 
     /// What ept01 says of `gpa1`, remembering the last large page.
     #[inline(always)]
-    fn lookup01(&mut self, gpa1: u64, l1: &mut impl L1Memory) -> Option<Leaf01> {
+    fn lookup01(&mut self, gpa1: Gpa1, l1: &mut impl L1Memory) -> Option<Leaf01> {
         let (base, leaf) = self.near01;
-        if leaf.level.base(gpa1) == base {
+        if gpa1.block(leaf.level.span_bytes()) == base {
             return Some(leaf);
         }
         self.lookup01_anew(gpa1, l1)
     }
 
     #[inline(never)]
-    fn lookup01_anew(&mut self, gpa1: u64, l1: &mut impl L1Memory) -> Option<Leaf01> {
+    fn lookup01_anew(&mut self, gpa1: Gpa1, l1: &mut impl L1Memory) -> Option<Leaf01> {
         let leaf = l1.lookup01(gpa1)?;
         if leaf.level != Level::Pt {
-            self.near01 = (leaf.level.base(gpa1), leaf);
+            self.near01 = (gpa1.block(leaf.level.span_bytes()), leaf);
         }
         Some(leaf)
     }
@@ -219,7 +221,7 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
     fn install(
         &mut self,
         tables: &mut impl TableMemory,
-        gpa2: u64,
+        gpa2: Gpa2,
         wanted: &Wanted,
     ) -> (Installed, Invalidate) {
         let none = Installed {

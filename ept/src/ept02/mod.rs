@@ -16,20 +16,18 @@ mod cache;
 mod fill;
 mod refill;
 
+use umbra_arch::hpa::TablePages;
+use umbra_arch::{Gpa1, Gpa2, Hpa};
+
 use crate::addr::Level;
 use crate::caps::Caps;
-use crate::entry::bit;
 use crate::ept12::{Misconfiguration, Violation};
-use crate::eptp::Eptp;
+use crate::eptp::{Eptp, OwnEptp};
 use crate::invalidate::{Invalidate, InveptScope};
-use crate::mem::{L1Memory, Leaf01, TableMemory, TablePages};
+use crate::mem::{L1Memory, Leaf01, TableMemory};
 use crate::memtype::{MemType, Merge};
 use crate::rights::Rights;
 use cache::{Cache, Key};
-
-/// An entry with nothing behind it. Bit 63 keeps the CPU from turning the
-/// violation into a #VE: only ept12 can say whether it is one.
-pub const EMPTY: u64 = bit::SUPPRESS_VE;
 
 /// Fewest table pages a cache can work with: one for each level.
 pub const MIN_PAGES: u32 = 4;
@@ -129,7 +127,7 @@ pub enum Pml {
 #[must_use = "vmcs02 needs the EPT pointer"]
 pub struct Active {
     /// For vmcs02's EPT pointer field.
-    pub eptp: Eptp,
+    pub eptp: OwnEptp,
     /// Owed before the entry.
     pub invalidate: Invalidate,
 }
@@ -142,8 +140,8 @@ pub enum Outcome {
     Filled {
         /// Size of the leaf.
         level: Level,
-        /// Log this L2-physical address (4 KiB aligned) in L1's PML buffer.
-        log: Option<u64>,
+        /// Log this page in L1's PML buffer.
+        log: Option<Gpa2>,
         /// Owed before L2 resumes.
         invalidate: Invalidate,
     },
@@ -159,8 +157,8 @@ pub enum Outcome {
     /// own ept01 allows everything below the physical-address width, and it
     /// offers walks of 4 levels, so this is a bug of L0.
     Denied01 {
-        /// The L1-physical address.
-        gpa1: u64,
+        /// The address.
+        gpa1: Gpa1,
     },
     /// L1 kept changing ept12 meanwhile: resume L2, it will come back.
     Retry,
@@ -180,16 +178,16 @@ pub struct Pool<const CACHES: usize = 8, const RECENT: usize = 64> {
     hardware: Caps,
     counters: Counters,
     /// The large page of ept01 used last, by its first L1 address.
-    near01: (u64, Leaf01),
+    near01: (Gpa1, Leaf01),
     /// Where a fetch of unknown mode was last let through on trial.
-    doubt: u64,
+    doubt: Gpa2,
 }
 
 /// No page of ept01: its first address is not that of a page.
-const FAR: (u64, Leaf01) = (
-    1,
+const FAR: (Gpa1, Leaf01) = (
+    Gpa1::new(1),
     Leaf01 {
-        page_hpa: 0,
+        page: Hpa::NOWHERE,
         level: Level::Pd,
         rights: Rights::empty(),
         mem_type: MemType::Uncacheable,
@@ -197,7 +195,7 @@ const FAR: (u64, Leaf01) = (
 );
 
 /// No address of L2.
-const NO_DOUBT: u64 = u64::MAX;
+const NO_DOUBT: Gpa2 = Gpa2::new(u64::MAX);
 
 impl<const CACHES: usize, const RECENT: usize> Default for Pool<CACHES, RECENT> {
     fn default() -> Self {
@@ -287,10 +285,7 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
     }
 
     fn in_use(&self) -> impl Iterator<Item = &Cache<RECENT>> {
-        self.caches
-            .iter()
-            .take(self.count)
-            .filter(|c| c.key.is_some())
+        self.caches.iter().filter(|c| c.key.is_some())
     }
 
     /// For each entry of L2 and each switch of its EPT pointer: finds the

@@ -1,5 +1,7 @@
 //! After an INVEPT of L1: leaves out, and the ones used last read anew.
 
+use umbra_arch::Gpa2;
+
 use super::cache::Recent;
 use super::fill::{ALL, From12};
 use super::{Context12, Pool};
@@ -70,7 +72,7 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
     ) {
         let leaves = (0..BLOCK).filter(|n| mask >> n & 1 != 0);
         for n in leaves.take(MAX_WALKS) {
-            let gpa2 = recent.gpa2 + n as u64 * recent.level.span_bytes();
+            let gpa2 = recent.gpa2.plus(n as u64 * recent.level.span_bytes());
             let Some(put) = self.refill_one(context, gpa2, recent, mask, tables, l1) else {
                 continue;
             };
@@ -90,7 +92,7 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
     pub fn prefill(
         &mut self,
         context: &Context12,
-        gpa2: u64,
+        gpa2: Gpa2,
         tables: &mut impl TableMemory,
         l1: &mut impl L1Memory,
     ) -> Invalidate {
@@ -136,7 +138,7 @@ impl<const CACHES: usize, const RECENT: usize> Pool<CACHES, RECENT> {
     fn refill_one(
         &mut self,
         context: &Context12,
-        gpa2: u64,
+        gpa2: Gpa2,
         recent: &Recent,
         mask: u16,
         tables: &mut impl TableMemory,

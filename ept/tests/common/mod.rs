@@ -7,11 +7,13 @@ pub mod oracle;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use umbra_arch::hpa::{Identity, OwnEntry, Range, TablePage, TablePages};
 use umbra_arch::msr::IA32_MTRR_DEF_TYPE;
+use umbra_arch::{Gpa1, Hpa};
 use umbra_ept::caps::Caps;
-use umbra_ept::ept01::{self, Ept01, Range};
-use umbra_ept::eptp::Eptp;
-use umbra_ept::mem::{L1Memory, Leaf01, TableMemory, TablePages};
+use umbra_ept::ept01::{self, Ept01};
+use umbra_ept::eptp::OwnEptp;
+use umbra_ept::mem::{L1Memory, Leaf01, TableMemory};
 use umbra_ept::mtrr::Mtrrs;
 
 pub const CAPS: Caps = Caps {
@@ -41,6 +43,31 @@ const L1_TABLES: u64 = 0x2000_0000;
 /// Where tests put the pages of ept02, and how many there may be.
 pub const POOL: u64 = 0x9000_0000;
 const POOL_PAGES: usize = 64;
+
+/// Pages for tables in the tests' memory.
+pub fn table_pages(base: u64, count: u32) -> TablePages {
+    // SAFETY: no CPU walks the tests' tables.
+    unsafe { TablePages::new(base, count) }
+}
+
+/// L1's memory with these ranges hidden.
+pub fn identity(hidden: &[Range], void: u64) -> Identity {
+    // SAFETY: as above.
+    let void = unsafe { Hpa::new(void) };
+    // SAFETY: as above.
+    unsafe { Identity::new(hidden, void) }.expect("few ranges")
+}
+
+/// An entry as the tests' memory has it.
+fn entry(raw: u64) -> OwnEntry {
+    // SAFETY: an `OwnEntry` is a `u64`, and no CPU walks the tests' tables.
+    unsafe { std::mem::transmute(raw) }
+}
+
+/// Where the root table of an EPT pointer of Umbra's is.
+pub fn root(eptp: OwnEptp) -> u64 {
+    eptp.raw() & 0x000f_ffff_ffff_f000
+}
 
 /// Machine memory in units of 8 bytes; what was never written reads 0. The
 /// pool's pages are kept apart to be quick.
@@ -104,25 +131,25 @@ pub struct Tables {
 }
 
 impl TableMemory for Tables {
-    fn read(&self, table_hpa: u64, index: usize) -> u64 {
-        assert!(index < 512 && table_hpa & 0xfff == 0);
+    fn read(&self, table: TablePage, index: usize) -> OwnEntry {
+        assert!(index < 512 && table.raw() & 0xfff == 0);
         self.reads.set(self.reads.get() + 1);
-        self.memory.get(table_hpa + 8 * index as u64)
+        entry(self.memory.get(table.raw() + 8 * index as u64))
     }
-    fn write(&mut self, table_hpa: u64, index: usize, value: u64) {
-        assert!(index < 512 && table_hpa & 0xfff == 0);
-        let hpa = table_hpa + 8 * index as u64;
+    fn write(&mut self, table: TablePage, index: usize, value: OwnEntry) {
+        assert!(index < 512 && table.raw() & 0xfff == 0);
+        let hpa = table.raw() + 8 * index as u64;
         self.writes += 1;
         if self.record {
-            self.stores.borrow_mut().push((hpa, value));
+            self.stores.borrow_mut().push((hpa, value.raw()));
         }
-        self.memory.set(hpa, value);
+        self.memory.set(hpa, value.raw());
     }
-    fn fill(&mut self, table_hpa: u64, value: u64) {
+    fn fill(&mut self, table: TablePage, value: OwnEntry) {
         self.fills += 1;
         let before = self.writes;
         for index in 0..512 {
-            self.write(table_hpa, index, value);
+            self.write(table, index, value);
         }
         self.writes = before;
     }
@@ -142,25 +169,25 @@ pub struct L1 {
 }
 
 impl L1Memory for L1 {
-    fn read_u64(&mut self, gpa1: u64) -> Option<u64> {
-        assert_eq!(gpa1 & 7, 0);
+    fn read_u64(&mut self, gpa1: Gpa1) -> Option<u64> {
+        assert!(gpa1.is_aligned(8));
         self.reads += 1;
-        (gpa1 < self.end).then(|| self.memory.get(self.ept01.redirect(gpa1)))
+        (gpa1.raw() < self.end).then(|| self.memory.get(self.ept01.redirect(gpa1).raw()))
     }
-    fn compare_exchange_u64(&mut self, gpa1: u64, old: u64, new: u64) -> bool {
+    fn compare_exchange_u64(&mut self, gpa1: Gpa1, old: u64, new: u64) -> bool {
         self.exchanges += 1;
         if self.races > 0 {
             self.races -= 1;
             return false;
         }
-        let hpa = self.ept01.redirect(gpa1);
+        let hpa = self.ept01.redirect(gpa1).raw();
         if self.memory.get(hpa) != old {
             return false;
         }
         self.memory.set(hpa, new);
         true
     }
-    fn lookup01(&mut self, gpa1: u64) -> Option<Leaf01> {
+    fn lookup01(&mut self, gpa1: Gpa1) -> Option<Leaf01> {
         self.ept01.lookup(&self.tables, gpa1)
     }
 }
@@ -195,15 +222,14 @@ impl Machine {
         };
         let config = ept01::Config {
             limit: 2 << 30,
-            hidden: &[HIDDEN],
-            void_hpa: VOID,
+            identity: &identity(&[HIDDEN], VOID),
             mtrrs: &mtrrs,
             caps,
             on_demand_pages: 4,
             retype_pages: 8,
         };
         let needed = ept01::pages_needed(&config).unwrap();
-        let pages = TablePages::new(EPT01_PAGES, needed);
+        let pages = table_pages(EPT01_PAGES, needed);
         let ept01 = Rc::new(Ept01::build(&mut tables, pages, &config).unwrap());
         Self {
             memory,
@@ -221,7 +247,8 @@ impl Machine {
 
     /// Writes 8 bytes as L1 would.
     pub fn poke(&self, gpa1: u64, value: u64) {
-        self.memory.set(self.ept01.redirect(gpa1), value);
+        self.memory
+            .set(self.ept01.redirect(Gpa1::new(gpa1)).raw(), value);
     }
 
     pub fn split(&self) -> (Tables, L1) {
@@ -252,8 +279,8 @@ pub struct Found {
 
 /// Walks tables as a CPU does, for one address. `None` if an entry is not
 /// present. Asserts that nothing on the way is misconfigured.
-pub fn walk_cells(cells: &Cells, eptp: Eptp, address: u64) -> Option<Found> {
-    let mut table = eptp.raw() & 0x000f_ffff_ffff_f000;
+pub fn walk_cells(cells: &Cells, eptp: OwnEptp, address: u64) -> Option<Found> {
+    let mut table = root(eptp);
     let mut rights = 0x407;
     for level in [4u32, 3, 2, 1] {
         let shift = 12 + 9 * (level - 1);
@@ -287,6 +314,6 @@ pub fn walk_cells(cells: &Cells, eptp: Eptp, address: u64) -> Option<Found> {
 }
 
 /// [`walk_cells`] over the memory behind `tables`.
-pub fn walk_own(tables: &Tables, eptp: Eptp, address: u64) -> Option<Found> {
+pub fn walk_own(tables: &Tables, eptp: OwnEptp, address: u64) -> Option<Found> {
     walk_cells(&tables.memory.0.borrow(), eptp, address)
 }

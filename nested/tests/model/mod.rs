@@ -5,9 +5,11 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use umbra_arch::hpa::{OwnEntry, TablePage, TablePages};
+use umbra_arch::{Gpa1, Hpa};
 use umbra_ept::addr::Level;
 use umbra_ept::ept02::Config;
-use umbra_ept::mem::{L1Memory, Leaf01, TableMemory, TablePages};
+use umbra_ept::mem::{L1Memory, Leaf01, TableMemory};
 use umbra_ept::memtype::{MemType, Merge};
 use umbra_ept::rights::Rights;
 use umbra_nested::slots::{Slot, Slots};
@@ -40,7 +42,7 @@ pub struct Machine {
     pub gprs: [u64; 16],
     pub memory: Rc<RefCell<Vec<u8>>>,
     pub msrs: HashMap<u32, u64>,
-    pub tables: Rc<RefCell<HashMap<u64, [u64; 512]>>>,
+    pub tables: Rc<RefCell<HashMap<u64, [OwnEntry; 512]>>>,
     pub tsc: u64,
     pub tsc_at_exit: u64,
     pub cr2: u64,
@@ -65,38 +67,45 @@ pub struct Machine {
     pub how_lent: Lent,
 }
 
-pub struct Tables(Rc<RefCell<HashMap<u64, [u64; 512]>>>);
+pub struct Tables(Rc<RefCell<HashMap<u64, [OwnEntry; 512]>>>);
 
 impl TableMemory for Tables {
-    fn read(&self, table: u64, index: usize) -> u64 {
-        self.0.borrow().get(&table).map_or(0, |t| t[index])
+    fn read(&self, table: TablePage, index: usize) -> OwnEntry {
+        let tables = self.0.borrow();
+        tables
+            .get(&table.raw())
+            .map_or(OwnEntry::EMPTY, |t| t[index])
     }
-    fn write(&mut self, table: u64, index: usize, value: u64) {
-        self.0.borrow_mut().entry(table).or_insert([0; 512])[index] = value;
+    fn write(&mut self, table: TablePage, index: usize, value: OwnEntry) {
+        let mut tables = self.0.borrow_mut();
+        tables.entry(table.raw()).or_insert([OwnEntry::EMPTY; 512])[index] = value;
     }
 }
 
 pub struct View(Rc<RefCell<Vec<u8>>>);
 
 impl L1Memory for View {
-    fn read_u64(&mut self, gpa: u64) -> Option<u64> {
+    fn read_u64(&mut self, gpa: Gpa1) -> Option<u64> {
         let m = self.0.borrow();
-        let at = usize::try_from(gpa).ok()?;
+        let at = usize::try_from(gpa.raw()).ok()?;
         Some(u64::from_le_bytes(m.get(at..at + 8)?.try_into().ok()?))
     }
-    fn compare_exchange_u64(&mut self, gpa: u64, old: u64, new: u64) -> bool {
-        if self.read_u64(gpa) != Some(old) {
+    fn compare_exchange_u64(&mut self, gpa: Gpa1, old: u64, new: u64) -> bool {
+        let word = self.read_u64(gpa);
+        let gpa = gpa.raw();
+        if word != Some(old) {
             return gpa as usize >= MEMORY_BYTES;
         }
         self.0.borrow_mut()[gpa as usize..gpa as usize + 8].copy_from_slice(&new.to_le_bytes());
         true
     }
-    fn lookup01(&mut self, gpa: u64) -> Option<Leaf01> {
-        if gpa >> 40 != 0 {
+    fn lookup01(&mut self, gpa: Gpa1) -> Option<Leaf01> {
+        if gpa.raw() >> 40 != 0 {
             return None;
         }
         Some(Leaf01 {
-            page_hpa: gpa & !0x1f_ffff,
+            // SAFETY: the model's memory is an array.
+            page: unsafe { Hpa::new(gpa.block(2 << 20).raw()) },
             level: Level::Pd,
             rights: Rights::all(),
             mem_type: MemType::WriteBack,
@@ -473,7 +482,8 @@ pub fn nested_on(owner: u16, present: FieldSet) -> Nested {
         merge: Merge::default(),
         hardware: umbra_ept::caps::Caps::from_msr(capabilities().ept_vpid, 40),
     };
-    let pages = TablePages::new(0x1_0000_0000, 128);
+    // SAFETY: the model's tables are in a map.
+    let pages = unsafe { TablePages::new(0x1_0000_0000, 128) };
     nested
         .pool
         .configure(pages, &config)
