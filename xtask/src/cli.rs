@@ -69,6 +69,8 @@ pub enum Verb {
     Run(Box<RunArgs>),
     /// Run the tests: the host's and the machine's
     Test(TestArgs),
+    /// Run random L2 programs under Umbra and on the bare machine, and compare
+    Fuzz(FuzzArgs),
     /// Measure what things cost, and write the table below docs/
     Bench(BenchArgs),
     /// Build Umbra and put umbra.elf and umbra.efi into a folder
@@ -257,6 +259,31 @@ pub struct ImageArgs {
     /// The image to write
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
+}
+
+/// `./x fuzz`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+A seed gives the same cases each time. Where one differs, its first case is run alone,
+and what it does on the two machines is printed; the exit status is 1 then.")]
+pub struct FuzzArgs {
+    /// Begin no further seed after this time; one is always run
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    pub seconds: u64,
+    /// The first seed; those behind it follow. Not given, one is drawn
+    #[arg(long, value_name = "S")]
+    pub seed: Option<u64>,
+    /// How many cases a seed has in each of twelve modes
+    #[arg(long, value_name = "N", default_value_t = 150,
+          value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub cases: u64,
+    /// How many Umbras, one on another
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=3))]
+    pub depth: u32,
+    /// The CPU model, by Bochs's name for it
+    #[arg(long, value_name = "NAME", default_value = machine::CPU_MODEL)]
+    pub cpu_model: String,
 }
 
 /// `./x bench`.

@@ -13,6 +13,7 @@ mod debs;
 mod disk;
 mod dmar;
 mod fail;
+mod fuzz;
 mod guests;
 mod images;
 mod iso;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         Verb::Iso(args) => run::iso(args),
         Verb::Disk(args) => run::disk(args),
         Verb::Test(args) => test::test(args),
+        Verb::Fuzz(args) => fuzz::fuzz(args),
         Verb::Bench(args) => bench::bench(args),
         Verb::NewTestvm { name } => new_testvm::make(images::checkout(), name),
     };
@@ -131,7 +133,7 @@ mod tests {
         }
         let help = command.render_help().to_string();
         for word in [
-            "setup", "run", "test", "bench", "iso", "disk", "  0 ", "  2 ", "  3 ", "  4 ",
+            "setup", "run", "test", "fuzz", "bench", "iso", "disk", "  0 ", "  2 ", "  3 ", "  4 ",
         ] {
             assert!(help.contains(word), "{word}\n{help}");
         }

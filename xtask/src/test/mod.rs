@@ -21,6 +21,7 @@ use crate::{bochs, guests, packages, ui};
 
 use self::machine::Runs;
 pub use self::machine::run_once;
+pub use self::transcript::difference;
 
 /// How many machines run at the same time: each keeps one CPU of this
 /// machine busy.
