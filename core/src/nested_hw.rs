@@ -3,9 +3,10 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::l1::instruction::note_access;
-use umbra_arch::Gpa1;
+use umbra_arch::{Gpa1, Hpa};
 use umbra_core::breakpoints::Kind;
 use umbra_ept::ept01::{Ept01, OnDemand};
+use umbra_ept::eptp::OwnEptp;
 use umbra_ept::invalidate::Invalidate;
 use umbra_ept::mem::{BLOCK, L1Memory, Leaf01};
 use umbra_nested::{
@@ -99,9 +100,19 @@ impl VmcsAccess for Cpu {
         current::read(field)
     }
 
-    #[inline]
+    #[inline(always)]
     fn write(&mut self, field: Field, value: u64) {
         current::write(field, value);
+    }
+
+    #[inline(always)]
+    fn write_address(&mut self, field: Field, address: Hpa) {
+        current::write_address(field, address);
+    }
+
+    #[inline(always)]
+    fn write_ept_pointer(&mut self, pointer: OwnEptp) {
+        current::write_ept_pointer(pointer);
     }
 
     #[inline(always)]
@@ -148,8 +159,9 @@ impl VmcsAccess for Cpu {
         lent::link(self, lent);
     }
 
-    fn shadow_region(&self) -> u64 {
-        self.pages.shadow.base()
+    fn shadow_region(&self) -> Hpa {
+        // SAFETY: a page of this CPU's own, kept as a shadow VMCS for L2 to reach.
+        unsafe { Hpa::new(self.pages.shadow.base()) }
     }
 
     fn fill_shadow(&mut self, from: &Vmcs12, fields: &FieldSet) {
@@ -273,23 +285,25 @@ impl Memory for Cpu {
         }
     }
 
-    fn backing(&mut self, gpa: u64) -> u64 {
-        self.ept01.redirect(Gpa1::new(gpa)).raw()
+    fn backing(&mut self, gpa: Gpa1) -> Hpa {
+        self.ept01.redirect(gpa)
     }
 }
 
 impl Msrs for Cpu {
     #[inline]
-    fn merge_msr_bitmap(&mut self, gpa: u64) -> u64 {
+    fn merge_msr_bitmap(&mut self, gpa: Gpa1) -> Hpa {
         let merged = self.merged_bitmap();
-        self.open_words.merge(merged, gpa);
-        merged
+        self.open_words.merge(merged, gpa.raw());
+        // SAFETY: a page of this CPU's own, kept for this.
+        unsafe { Hpa::new(merged) }
     }
 
-    fn open_msr(&mut self, gpa: u64, index: u32, is_write: bool) -> bool {
+    fn open_msr(&mut self, gpa: Gpa1, index: u32, is_write: bool) -> bool {
         let merged = self.merged_bitmap();
         let own = &self.own_intercepts;
-        self.open_words.open(merged, gpa, own, index, is_write)
+        self.open_words
+            .open(merged, gpa.raw(), own, index, is_write)
     }
 
     fn rdmsr_l1(&mut self, index: u32) -> Result<u64, MsrFault> {
@@ -342,8 +356,8 @@ impl Translations for Cpu {
         invvpid(vmx::InvvpidType::AllContexts, 0, 0);
     }
 
-    fn invept_single(&mut self, eptp: u64) {
-        invept(vmx::InveptType::SingleContext, eptp);
+    fn invept_single(&mut self, eptp: OwnEptp) {
+        invept(vmx::InveptType::SingleContext, eptp.raw());
     }
 
     fn invept_all(&mut self) {
@@ -359,12 +373,12 @@ impl Translations for Cpu {
         core::mem::take(&mut self.is_ept01_changed)
     }
 
-    fn ept01_pointer(&self) -> u64 {
-        self.ept01.eptp().raw()
+    fn ept01_pointer(&self) -> OwnEptp {
+        self.ept01.eptp()
     }
 
-    fn keep_small_ept01(&mut self, gpa: u64) {
-        match self.ept01.keep_small(&mut Tables, Gpa1::new(gpa)) {
+    fn keep_small_ept01(&mut self, gpa: Gpa1) {
+        match self.ept01.keep_small(&mut Tables, gpa) {
             Invalidate::None => {}
             owed => {
                 settle(owed);
@@ -373,17 +387,17 @@ impl Translations for Cpu {
         }
     }
 
-    fn map_ept01(&mut self, gpa: u64) -> bool {
+    fn map_ept01(&mut self, gpa: Gpa1) -> bool {
         map_on_demand(self, gpa)
     }
 }
 
 /// Maps an address in ept01 that so far was left out. False if it is beyond the
 /// width that L1 is shown, and cannot be mapped.
-pub fn map_on_demand(cpu: &mut Cpu, gpa: u64) -> bool {
+pub fn map_on_demand(cpu: &mut Cpu, gpa: Gpa1) -> bool {
     // The second try has room: the first made it.
     for _ in 0..2 {
-        match cpu.ept01.map_on_demand(&mut Tables, Gpa1::new(gpa)) {
+        match cpu.ept01.map_on_demand(&mut Tables, gpa) {
             Ok(()) => return true,
             Err(OnDemand::Never) => return false,
             Err(OnDemand::NoPages(owed)) => {

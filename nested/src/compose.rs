@@ -1,5 +1,6 @@
 //! vmcs12 into vmcs02: what L1 changed since the last entry, and no more.
 
+use umbra_arch::{Gpa1, Hpa};
 use umbra_vmcs::VmxCaps;
 use umbra_vmcs::controls::{Entry, Exit, Proc, Proc2};
 use umbra_vmcs::field::flow::{self, Into02};
@@ -73,9 +74,9 @@ fn compose_changed(
     if has_controls || changed.contains(field::VMCS_LINK_POINTER) {
         let link = match shadow_link(slot.vmcs12()) {
             Some(_) => hw.shadow_region(),
-            None => u64::MAX,
+            None => Hpa::NOWHERE,
         };
-        hw.write(field::VMCS_LINK_POINTER, link);
+        hw.write_address(field::VMCS_LINK_POINTER, link);
     }
     if changed.contains(field::VM_EXIT_MSR_STORE_COUNT) {
         // L0's own list has one entry, IA32_TSC: L1 is to find the time of the
@@ -88,9 +89,9 @@ fn compose_changed(
     });
     changed.drain_within(&ADDRESSES, |field| {
         // Where the control is 0 the address may be anything.
-        let address = slot.get(field) & physical_mask;
-        let page = hw.backing(address & !0xfff);
-        hw.write(field, page | address & 0xfff);
+        let address = Gpa1::new(slot.get(field) & physical_mask);
+        let backing = hw.backing(address);
+        hw.write_address(field, backing);
     });
 }
 

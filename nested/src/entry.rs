@@ -71,8 +71,8 @@ impl Nested {
             load_rare_registers(hw, slot);
         }
         if on.contains(OnEntry::MSR_BITMAP) {
-            let merged = hw.merge_msr_bitmap(slot.get(field::MSR_BITMAP));
-            slot.write_own(hw, Own::MsrBitmap, merged);
+            let merged = hw.merge_msr_bitmap(slot.gpa1(field::MSR_BITMAP));
+            slot.write_own(hw, Own::MsrBitmap(merged));
         }
         use_vpid(hw, slot, &mut self.vpids);
         if !use_ept(hw, slot, &mut self.pool) {
@@ -285,7 +285,7 @@ fn use_ept(hw: &mut (impl VmcsAccess + Translations), slot: &mut Slot, pool: &mu
         pool.activate(&context, &mut tables, &mut memory)
     };
     let Some(active) = active else { return false };
-    slot.write_own(hw, Own::EptPointer, active.eptp.raw());
+    slot.write_own(hw, Own::EptPointer(active.eptp));
     let mut owed = active.invalidate;
     if let Some(gpa2) = violated {
         // L1 has most likely mended it, and L2 would fault there once more.
@@ -308,10 +308,10 @@ fn use_ept01(hw: &mut (impl VmcsAccess + Translations), slot: &mut Slot) -> bool
         // Behind a large page the CPU may not know the page again: SDM
         // "Virtualizing Memory-Mapped APIC Accesses". With EPT in L1 the size of
         // ept12's leaf decides.
-        hw.keep_small_ept01(slot.get(field::APIC_ACCESS_ADDRESS));
+        hw.keep_small_ept01(slot.gpa1(field::APIC_ACCESS_ADDRESS));
     }
     let pointer = hw.ept01_pointer();
-    slot.write_own(hw, Own::EptPointer, pointer);
+    slot.write_own(hw, Own::EptPointer(pointer));
     true
 }
 
@@ -323,7 +323,7 @@ fn use_vpid(hw: &mut (impl VmcsAccess + Translations), slot: &mut Slot, vpids: &
         false => Some(slot.get(field::VIRTUAL_PROCESSOR_ID) as u16),
     };
     let assigned = vpids.enter(vpid12);
-    slot.write_own(hw, Own::Vpid, assigned.hardware.into());
+    slot.write_own(hw, Own::Vpid(assigned.hardware));
     if assigned.flush_needed {
         hw.invvpid_single(assigned.hardware);
     }
@@ -333,7 +333,7 @@ fn use_vpid(hw: &mut (impl VmcsAccess + Translations), slot: &mut Slot, vpids: &
 pub(crate) fn invalidate(hw: &mut impl Translations, what: Invalidate) {
     match what {
         Invalidate::None => {}
-        Invalidate::Single(eptp) => hw.invept_single(eptp.raw()),
+        Invalidate::Single(eptp) => hw.invept_single(eptp),
         Invalidate::All => hw.invept_all(),
     }
 }

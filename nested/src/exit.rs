@@ -142,7 +142,7 @@ impl Nested {
             };
             return self.reflect(hw, reason as u32);
         }
-        let bitmap = self.slots.get(id).get(field::MSR_BITMAP);
+        let bitmap = self.slots.get(id).gpa1(field::MSR_BITMAP);
         if hw.open_msr(bitmap, index, is_write) {
             // L2 executes its instruction again, and the CPU carries it out.
             self.continue_l2(hw);

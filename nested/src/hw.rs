@@ -3,6 +3,8 @@
 //!
 //! `core` implements it for the machine; the tests implement it over arrays.
 
+use umbra_arch::{Gpa1, Hpa};
+use umbra_ept::eptp::OwnEptp;
 use umbra_ept::mem::{L1Memory, TableMemory};
 use umbra_vmcs::field::FieldSet;
 use umbra_vmcs::{Field, Vmcs12};
@@ -91,8 +93,14 @@ pub struct MsrFault;
 pub trait VmcsAccess {
     /// VMREAD of the current VMCS.
     fn read(&mut self, field: Field) -> u64;
-    /// VMWRITE to the current VMCS.
+    /// VMWRITE to the current VMCS, of a field that is [no
+    /// address](umbra_vmcs::field::flow::ADDRESSES) and no host state.
     fn write(&mut self, field: Field, value: u64);
+    /// The same of a field that takes [the address of a page with
+    /// data](umbra_vmcs::field::flow::DATA_ADDRESSES).
+    fn write_address(&mut self, field: Field, address: Hpa);
+    /// The same of the EPT pointer.
+    fn write_ept_pointer(&mut self, pointer: OwnEptp);
     /// Writes all fields of the image to vmcs01, which is current. Apart from
     /// [`write`](Self::write) because half of what an exit to L1 costs is here.
     fn write_host_image(&mut self, image: &HostImage);
@@ -113,9 +121,9 @@ pub trait VmcsAccess {
     /// exit. vmcs01 is current.
     fn link_vmcs02(&mut self, lent: Option<(SlotId, Lent)>);
 
-    /// The host-physical address of L0's shadow VMCS: for the link pointer of a
-    /// vmcs02. Asked for only where L1 is offered VMCS shadowing.
-    fn shadow_region(&self) -> u64;
+    /// L0's shadow VMCS: for the link pointer of a vmcs02. Asked for only where L1 is
+    /// offered VMCS shadowing.
+    fn shadow_region(&self) -> Hpa;
     /// Writes these fields to L0's shadow VMCS, and clears it, so that its region
     /// has them. Leaves vmcs01 current.
     fn fill_shadow(&mut self, from: &Vmcs12, fields: &FieldSet);
@@ -161,8 +169,8 @@ pub trait Memory {
     /// Sets bits of an aligned little-endian word of L1 memory, 4 or 8 bytes
     /// wide, if it still holds `expected`; whether it did.
     fn set_bits_l1(&mut self, gpa: u64, wide: bool, expected: u64, bits: u64) -> bool;
-    /// The host-physical page that L1 reaches at `gpa`.
-    fn backing(&mut self, gpa: u64) -> u64;
+    /// What L1 reaches at `gpa`.
+    fn backing(&mut self, gpa: Gpa1) -> Hpa;
 }
 
 /// Model-specific registers and what decides on their exits.
@@ -171,13 +179,13 @@ pub trait Msrs {
     fn rdmsr_l1(&mut self, index: u32) -> Result<u64, MsrFault>;
     /// WRMSR as L1 would do it.
     fn wrmsr_l1(&mut self, index: u32, value: u64) -> Result<(), MsrFault>;
-    /// The host-physical address of an MSR bitmap for L2 that exits wherever L1's
+    /// An MSR bitmap for L2 that exits wherever L1's
     /// at `gpa` does, wherever L0 has its own reasons, and where nothing was
     /// opened yet.
-    fn merge_msr_bitmap(&mut self, gpa: u64) -> u64;
+    fn merge_msr_bitmap(&mut self, gpa: Gpa1) -> Hpa;
     /// Opens that bitmap for an access which L1's lets through. False if L0
     /// intercepts the access for its own sake.
-    fn open_msr(&mut self, gpa: u64, index: u32, is_write: bool) -> bool;
+    fn open_msr(&mut self, gpa: Gpa1, index: u32, is_write: bool) -> bool;
     /// The time-stamp counter, in ticks, without any guest's offset.
     fn tsc(&mut self) -> u64;
     /// The time-stamp counter when L2 exited last, in ticks, as the CPU stored it:
@@ -206,7 +214,7 @@ pub trait Translations {
     /// INVVPID, all-context.
     fn invvpid_all(&mut self);
     /// INVEPT, single-context, for the EPTP given.
-    fn invept_single(&mut self, eptp: u64);
+    fn invept_single(&mut self, eptp: OwnEptp);
     /// INVEPT, all-context.
     fn invept_all(&mut self);
 
@@ -216,14 +224,14 @@ pub trait Translations {
     /// what was composed with them is out of date.
     fn take_ept01_change(&mut self) -> bool;
     /// The EPTP of ept01.
-    fn ept01_pointer(&self) -> u64;
+    fn ept01_pointer(&self) -> OwnEptp;
     /// Has ept01 map the L1-physical page by a 4 KiB leaf from now on, as far as
     /// there is room. Done for the APIC-access page of an L2 that runs on ept01.
-    fn keep_small_ept01(&mut self, gpa: u64);
+    fn keep_small_ept01(&mut self, gpa: Gpa1);
     /// Maps the L1-physical address in ept01, which so far left it out. Done
     /// when an L2 that runs on ept01 touches it. False if L1 has no such
     /// address.
-    fn map_ept01(&mut self, gpa: u64) -> bool;
+    fn map_ept01(&mut self, gpa: Gpa1) -> bool;
 }
 
 /// All of it: what a VM entry or exit may touch.

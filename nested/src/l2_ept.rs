@@ -2,7 +2,7 @@
 
 use umbra_arch::event::vector;
 use umbra_arch::qualification::EptViolation;
-use umbra_arch::{Cr0, Exception, Gpa2};
+use umbra_arch::{Cr0, Exception, Gpa1, Gpa2};
 use umbra_ept::ept02::Outcome;
 use umbra_ept::ept12::Violation;
 use umbra_ept::rights::Access;
@@ -36,7 +36,8 @@ impl Nested {
             (reason == Reason::EptViolation).then(|| hw.read(field::EXIT_QUALIFICATION));
         let Some(context) = self.context12(id) else {
             // L2 runs on ept01, which maps rare addresses on demand.
-            if !hw.map_ept01(gpa2) {
+            // Its addresses are L1's then.
+            if !hw.map_ept01(Gpa1::new(gpa2)) {
                 return self.l2_beyond_width(hw, id);
             }
             self.resume_l2(hw, id, violation);

@@ -5,7 +5,9 @@
 //! VMCS and Related Structures"). More VMCSs than slots cost a write-back, and
 //! nothing else.
 
+use umbra_arch::{Gpa1, Hpa};
 use umbra_ept::caps::Caps as EptCaps;
+use umbra_ept::eptp::OwnEptp;
 use umbra_vmcs::field::{self, Field, FieldSet};
 use umbra_vmcs::rules::CpuFacts;
 use umbra_vmcs::{InsnError, Vmcs12};
@@ -140,18 +142,12 @@ pub struct Slot {
 /// Fields of vmcs02 that L0 gives a value of its own at each entry, most often the same.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Own {
-    EptPointer,
-    Vpid,
-    MsrBitmap,
+    EptPointer(OwnEptp),
+    Vpid(u16),
+    MsrBitmap(Hpa),
 }
 
-const OWN: [Field; 3] = [
-    field::EPT_POINTER,
-    field::VIRTUAL_PROCESSOR_ID,
-    field::MSR_BITMAP,
-];
-
-/// No field of [`OWN`] has this value: the upper bits of each are 0.
+/// No field of [`Own`] has this value: the upper bits of each are 0.
 const UNKNOWN: [u64; 3] = [u64::MAX; 3];
 
 /// What the CPU has stored in vmcs02 that is L1's to see.
@@ -251,6 +247,12 @@ impl Slot {
         self.gpa = Some(kept.gpa);
         self.kept = None;
         self.is_as_in_region = true;
+    }
+
+    /// A field of vmcs12 that holds an address of L1's.
+    #[inline]
+    pub(crate) const fn gpa1(&self, field: Field) -> Gpa1 {
+        Gpa1::new(self.get(field))
     }
 
     /// A field as vmcs12 has it, which must not be one whose value lies in vmcs02
@@ -595,11 +597,20 @@ impl Slot {
     /// Gives vmcs02, which is current, this value of L0's own, unless it has it. To a CPU
     /// the VMWRITE is cheap; below another hypervisor it may be an exit.
     #[inline(always)]
-    pub(crate) fn write_own(&mut self, hw: &mut impl VmcsAccess, which: Own, value: u64) {
-        let has = &mut self.own[which as usize];
+    pub(crate) fn write_own(&mut self, hw: &mut impl VmcsAccess, own: Own) {
+        let [eptp, vpid, bitmap] = &mut self.own;
+        let (has, value) = match own {
+            Own::EptPointer(pointer) => (eptp, pointer.raw()),
+            Own::Vpid(number) => (vpid, number.into()),
+            Own::MsrBitmap(page) => (bitmap, page.raw()),
+        };
         if *has != value {
             *has = value;
-            hw.write(OWN[which as usize], value);
+            match own {
+                Own::EptPointer(pointer) => hw.write_ept_pointer(pointer),
+                Own::Vpid(_) => hw.write(field::VIRTUAL_PROCESSOR_ID, value),
+                Own::MsrBitmap(page) => hw.write_address(field::MSR_BITMAP, page),
+            }
         }
     }
 

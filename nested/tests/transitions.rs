@@ -28,7 +28,7 @@ fn an_entry_gives_vmcs02_l2s_state_and_ept01() {
     assert!(matches!(hw.current, Current::Vmcs02(_)));
     assert_eq!(hw.read(field::GUEST_RIP), 0x60_0000);
     assert_eq!(hw.read(field::GUEST_IA32_EFER), 0xd00);
-    assert_eq!(hw.read(field::EPT_POINTER), hw.ept01_pointer());
+    assert_eq!(hw.read(field::EPT_POINTER), hw.ept01_pointer().raw());
     assert_eq!(hw.read(field::VIRTUAL_PROCESSOR_ID), 0xfffe);
     assert!(hw.log.contains(&"invvpid 0xfffe".to_string()));
 }

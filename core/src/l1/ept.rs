@@ -5,14 +5,14 @@ use crate::cpu::percpu::Cpu;
 use crate::nested_hw::map_on_demand;
 use crate::nmi;
 use crate::vmcs::current::read;
-use umbra_arch::EventInfo;
+use umbra_arch::{EventInfo, Gpa1};
 use umbra_nested::beyond_width;
 use umbra_vmcs::field;
 
 /// RAM and the low 4 GiB are always mapped; what lies above is mapped when L1
 /// first touches it.
 pub fn violation(cpu: &mut Cpu, gpa: u64, qualification: u64) -> Action {
-    if map_on_demand(cpu, gpa) {
+    if map_on_demand(cpu, Gpa1::new(gpa)) {
         nmi::block_again(qualification);
         return Action::Resume;
     }

@@ -8,9 +8,11 @@ use crate::arch::vmx;
 use crate::cpu::{counters::Access, percpu};
 use crate::fake_caps;
 use core::mem::offset_of;
+use umbra_arch::Hpa;
+use umbra_ept::eptp::OwnEptp;
 use umbra_nested::HostImage;
 use umbra_vmcs::Field;
-use umbra_vmcs::field::{self, Area};
+use umbra_vmcs::field::{self, Area, FieldSet, flow};
 use umbra_vmcs::needs::Needs;
 
 /// Reads a field.
@@ -33,19 +35,49 @@ extern "C" fn umbra_vmread_failed(encoding: u32) -> ! {
     )
 }
 
-/// Writes a field of guest state, controls, or, where the CPU writes any field, exit
-/// information.
+/// What is not written with just any number.
+const NO_NUMBERS: FieldSet = flow::area(Area::Host).union(flow::ADDRESSES);
+
+/// Writes a field of guest state, a control that is no address, or, where the CPU writes
+/// any field, exit information.
 #[inline(always)]
 pub fn write(field: Field, value: u64) {
+    if NO_NUMBERS.contains(field) {
+        wrong_kind(field);
+    }
+    // SAFETY: guest state cannot break out of EPT, and exit information does nothing; nor
+    // can the controls while L0 keeps EPT on, which is its own decision.
+    unsafe { write_any(field, value) };
+}
+
+/// Writes a field that takes the address of a page with data.
+#[inline(always)]
+pub fn write_address(field: Field, address: Hpa) {
+    if !flow::DATA_ADDRESSES.contains(field) {
+        wrong_kind(field);
+    }
+    // SAFETY: whoever made the `Hpa` says that the CPU may be given it.
+    unsafe { write_any(field, address.raw()) };
+}
+
+/// Writes the EPT pointer.
+#[inline(always)]
+pub fn write_ept_pointer(pointer: OwnEptp) {
+    // SAFETY: it names tables of L0's own, which map what L1 may have.
+    unsafe { write_any(field::EPT_POINTER, pointer.raw()) };
+}
+
+/// Writes any field.
+///
+/// # Safety
+/// An address is that of a page that L0 keeps for the CPU to use so; host state is as for
+/// [`write_host`].
+#[inline(always)]
+pub unsafe fn write_any(field: Field, value: u64) {
     #[cfg(feature = "ledger-accesses")]
     percpu::count_access(Access::Write);
-    if matches!(field.area(), Area::Host) {
-        wrong_area(field);
-    }
     fake_caps::used(field, Some(value));
-    // SAFETY: guest state cannot break out of EPT, and exit information does
-    // nothing; the control fields are L0's own decisions, made in few places, with
-    // addresses of L0's pages.
+    // SAFETY: the caller's promise.
     if !unsafe { vmx::vmwrite_known(field, value) } {
         write_failed(field, value);
     }
@@ -76,8 +108,8 @@ pub fn write_host_image(image: &HostImage) {
 
 #[cold]
 #[inline(never)]
-fn wrong_area(field: Field) -> ! {
-    panic!("{} is written only when a VMCS is made", field.name())
+fn wrong_kind(field: Field) -> ! {
+    panic!("{} is not written with such a value", field.name())
 }
 
 #[cold]

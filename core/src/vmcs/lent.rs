@@ -11,7 +11,8 @@ use crate::cpu::counters::Access;
 use crate::cpu::percpu;
 use crate::cpu::percpu::Cpu;
 use crate::machine::machine;
-use crate::vmcs::current::{change, write};
+use crate::vmcs::current::{change, write_address};
+use umbra_arch::Hpa;
 use umbra_nested::{Current, Lent, SlotId, lend};
 use umbra_vmcs::controls::Proc2;
 use umbra_vmcs::field::{self, FieldSet};
@@ -39,8 +40,10 @@ pub fn set_up(cpu: &mut Cpu, fields: &FieldSet) {
 fn write_bitmaps(cpu: &Cpu, how: Lent) {
     let read = 2 * how as u64;
     let bitmaps = &cpu.pages.field_bitmaps;
-    write(field::VMREAD_BITMAP_ADDRESS, bitmaps.page(read));
-    write(field::VMWRITE_BITMAP_ADDRESS, bitmaps.page(read + 1));
+    // SAFETY: pages of this CPU's own, kept and filled for this.
+    let [read, written] = [read, read + 1].map(|n| unsafe { Hpa::new(bitmaps.page(n)) });
+    write_address(field::VMREAD_BITMAP_ADDRESS, read);
+    write_address(field::VMWRITE_BITMAP_ADDRESS, written);
 }
 
 /// Has L1's VMREAD and VMWRITE reach this vmcs02, lent in this way; or none. vmcs01 is
@@ -54,8 +57,11 @@ pub fn link(cpu: &mut Cpu, lent: Option<(SlotId, Lent)>) {
 
 #[cold]
 fn write_link(cpu: &Cpu, lent: Option<(SlotId, Lent)>) {
-    let region = lent.map(|(slot, _)| cpu.pages.vmcs02.page(slot.number() as u64));
-    write(field::VMCS_LINK_POINTER, region.unwrap_or(u64::MAX));
+    let region = lent.map(|(slot, _)| {
+        // SAFETY: a page of this CPU's own, made a shadow VMCS for L1 to reach.
+        unsafe { Hpa::new(cpu.pages.vmcs02.page(slot.number() as u64)) }
+    });
+    write_address(field::VMCS_LINK_POINTER, region.unwrap_or(Hpa::NOWHERE));
     let shadowing = u64::from(Proc2::VMCS_SHADOWING.bits());
     let (set, clear) = match region {
         Some(_) => (shadowing, 0),

@@ -11,9 +11,9 @@ use crate::cpu::registers::gpr;
 use crate::fake_caps;
 use crate::machine::machine;
 use crate::platform::msr_policy;
-use crate::vmcs::current::write;
+use crate::vmcs::current::{write, write_address, write_ept_pointer};
 use crate::vmcs::host_state;
-use umbra_arch::{Cr0, Cr4, Efer};
+use umbra_arch::{Cr0, Cr4, Efer, Hpa};
 use umbra_core::features;
 use umbra_core::line::register;
 use umbra_guests::StartState;
@@ -66,7 +66,7 @@ pub fn make(cpu: &mut Cpu) {
     host_state::write(cpu);
     write(field::GUEST_IA32_PAT, msr::read(msr::IA32_PAT));
     write(field::GUEST_DR7, 0x400);
-    write(field::VMCS_LINK_POINTER, u64::MAX);
+    write_address(field::VMCS_LINK_POINTER, Hpa::NOWHERE);
     for zero in [
         field::GUEST_CR0,
         field::GUEST_IA32_DEBUGCTL,
@@ -148,12 +148,18 @@ fn write_controls(cpu: &mut Cpu) {
         write(zero, 0);
     }
     write(field::VIRTUAL_PROCESSOR_ID, u64::from(L1_VPID));
-    write(field::EPT_POINTER, cpu.ept01.eptp().raw());
+    write_ept_pointer(cpu.ept01.eptp());
     msr_policy::fill_bitmap(cpu.pages.msr_bitmap.bytes_mut(), &cpu.mtrrs);
-    write(field::MSR_BITMAP, cpu.pages.msr_bitmap.base());
     fill_io_bitmaps(cpu);
-    write(field::IO_BITMAP_A, cpu.pages.io_bitmaps.page(0));
-    write(field::IO_BITMAP_B, cpu.pages.io_bitmaps.page(1));
+    let pages = [
+        (field::MSR_BITMAP, cpu.pages.msr_bitmap.base()),
+        (field::IO_BITMAP_A, cpu.pages.io_bitmaps.page(0)),
+        (field::IO_BITMAP_B, cpu.pages.io_bitmaps.page(1)),
+    ];
+    for (to, page) in pages {
+        // SAFETY: a page of this CPU's own, kept and filled for this.
+        write_address(to, unsafe { Hpa::new(page) });
+    }
     write(field::CR4_GUEST_HOST_MASK, CR4_MASK);
 }
 

@@ -3,8 +3,9 @@
 use crate::arch::vmx;
 use crate::cpu::percpu::Cpu;
 use crate::machine::machine;
-use crate::vmcs::current::write;
+use crate::vmcs::current::{write, write_address, write_any};
 use crate::vmcs::host_state;
+use umbra_arch::Hpa;
 use umbra_vmcs::field;
 
 /// Makes a fresh vmcs02 in the page at `region`, this CPU's own, and leaves it
@@ -33,10 +34,11 @@ pub fn make(cpu: &mut Cpu, region: u64) {
     ] {
         write(zero, 0);
     }
-    write(field::VM_EXIT_MSR_STORE_ADDRESS, cpu.exit_store_list());
+    // SAFETY: a page of this CPU's own, kept for this; the count is 1 at most.
+    unsafe { write_any(field::VM_EXIT_MSR_STORE_ADDRESS, cpu.exit_store_list()) };
     if cpu.present.contains(field::VM_FUNCTION_CONTROLS) {
         write(field::VM_FUNCTION_CONTROLS, 0);
     }
-    write(field::VMCS_LINK_POINTER, u64::MAX);
+    write_address(field::VMCS_LINK_POINTER, Hpa::NOWHERE);
     host_state::write(cpu);
 }

@@ -9,6 +9,7 @@ use umbra_arch::hpa::{OwnEntry, TablePage, TablePages};
 use umbra_arch::{Gpa1, Hpa};
 use umbra_ept::addr::Level;
 use umbra_ept::ept02::Config;
+use umbra_ept::eptp::OwnEptp;
 use umbra_ept::mem::{L1Memory, Leaf01, TableMemory};
 use umbra_ept::memtype::{MemType, Merge};
 use umbra_ept::rights::Rights;
@@ -17,7 +18,7 @@ use umbra_nested::{Current, Done, HostImage, L2Done, Lent, MsrFault, Nested, Slo
 pub use umbra_nested::{Memory, Msrs, Registers, Translations, VmcsAccess};
 use umbra_vmcs::caps::Allowed;
 use umbra_vmcs::exit::{ExitReason, Reason};
-use umbra_vmcs::field::{self, Field, FieldSet, SegmentFields};
+use umbra_vmcs::field::{self, Area, Field, FieldSet, SegmentFields, flow};
 use umbra_vmcs::rules::CpuFacts;
 use umbra_vmcs::{Vmcs12, VmxCaps};
 
@@ -104,8 +105,7 @@ impl L1Memory for View {
             return None;
         }
         Some(Leaf01 {
-            // SAFETY: the model's memory is an array.
-            page: unsafe { Hpa::new(gpa.block(2 << 20).raw()) },
+            page: hpa(gpa.block(2 << 20).raw()),
             level: Level::Pd,
             rights: Rights::all(),
             mem_type: MemType::WriteBack,
@@ -188,6 +188,20 @@ pub fn l2_exit(hw: &mut Machine, nested: &mut Nested) -> L2Done {
     nested.l2_exit(hw, reason)
 }
 
+/// A machine address of the model.
+fn hpa(raw: u64) -> Hpa {
+    // SAFETY: no CPU is given it: the model's memory is an array.
+    unsafe { Hpa::new(raw) }
+}
+
+impl Machine {
+    fn put(&mut self, f: Field, value: u64) {
+        self.writes += 1;
+        assert!(self.present.contains(f), "VMWRITE of {f:?}");
+        self.vmcs.entry(self.key()).or_default().set(f, value);
+    }
+}
+
 impl VmcsAccess for Machine {
     fn read(&mut self, f: Field) -> u64 {
         self.reads += 1;
@@ -196,9 +210,18 @@ impl VmcsAccess for Machine {
     }
 
     fn write(&mut self, f: Field, value: u64) {
-        self.writes += 1;
-        assert!(self.present.contains(f), "VMWRITE of {f:?}");
-        self.vmcs.entry(self.key()).or_default().set(f, value);
+        let is_guarded = flow::ADDRESSES.contains(f) || f.area() == Area::Host;
+        assert!(!is_guarded, "{f:?} takes no number");
+        self.put(f, value);
+    }
+
+    fn write_address(&mut self, f: Field, address: Hpa) {
+        assert!(flow::DATA_ADDRESSES.contains(f), "{f:?} takes no page");
+        self.put(f, address.raw());
+    }
+
+    fn write_ept_pointer(&mut self, pointer: OwnEptp) {
+        self.put(field::EPT_POINTER, pointer.raw());
     }
 
     fn write_host_image(&mut self, image: &HostImage) {
@@ -231,8 +254,8 @@ impl VmcsAccess for Machine {
         self.current = which;
     }
 
-    fn shadow_region(&self) -> u64 {
-        SHADOW_REGION
+    fn shadow_region(&self) -> Hpa {
+        hpa(SHADOW_REGION)
     }
 
     fn fill_shadow(&mut self, from: &Vmcs12, fields: &FieldSet) {
@@ -312,18 +335,21 @@ impl Memory for Machine {
         true
     }
 
-    fn backing(&mut self, gpa: u64) -> u64 {
-        if HIDDEN.contains(&gpa) { VOID } else { gpa }
+    fn backing(&mut self, gpa: Gpa1) -> Hpa {
+        match HIDDEN.contains(&gpa.raw()) {
+            true => hpa(VOID | gpa.page_offset()),
+            false => hpa(gpa.raw()),
+        }
     }
 }
 
 impl Msrs for Machine {
-    fn merge_msr_bitmap(&mut self, gpa: u64) -> u64 {
+    fn merge_msr_bitmap(&mut self, gpa: Gpa1) -> Hpa {
         self.log.push(format!("merge {gpa:#x}"));
-        0xf0_0000
+        hpa(0xf0_0000)
     }
 
-    fn open_msr(&mut self, gpa: u64, index: u32, is_write: bool) -> bool {
+    fn open_msr(&mut self, gpa: Gpa1, index: u32, is_write: bool) -> bool {
         self.log
             .push(format!("open {gpa:#x} {index:#x} {is_write}"));
         self.opens_msrs
@@ -380,8 +406,8 @@ impl Translations for Machine {
         self.log.push("invvpid all".into());
     }
 
-    fn invept_single(&mut self, eptp: u64) {
-        self.log.push(format!("invept {eptp:#x}"));
+    fn invept_single(&mut self, eptp: OwnEptp) {
+        self.log.push(format!("invept {:#x}", eptp.raw()));
     }
 
     fn invept_all(&mut self) {
@@ -395,17 +421,19 @@ impl Translations for Machine {
         std::mem::take(&mut self.is_ept01_changed)
     }
 
-    fn ept01_pointer(&self) -> u64 {
-        0xe0_0000 | 0x1e
+    fn ept01_pointer(&self) -> OwnEptp {
+        // SAFETY: no CPU walks it.
+        let pages = unsafe { TablePages::new(0xe0_0000, 1) };
+        OwnEptp::new(pages.first(), false)
     }
 
-    fn keep_small_ept01(&mut self, gpa: u64) {
+    fn keep_small_ept01(&mut self, gpa: Gpa1) {
         self.log.push(format!("small {gpa:#x}"));
     }
 
-    fn map_ept01(&mut self, gpa: u64) -> bool {
+    fn map_ept01(&mut self, gpa: Gpa1) -> bool {
         self.log.push(format!("ept01 {gpa:#x}"));
-        gpa >> 40 == 0
+        gpa.raw() >> 40 == 0
     }
 }
 

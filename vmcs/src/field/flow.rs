@@ -1,6 +1,6 @@
 //! How a field's value goes from vmcs12 to vmcs02 and back, one column each.
 
-use super::{ALL, Area, FIELD_COUNT, Field, FieldSet};
+use super::{self as field, ALL, Area, FIELD_COUNT, Field, FieldSet};
 
 /// How vmcs02 gets a field of vmcs12.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +105,30 @@ set! {
     /// The fields with which L1 may do this much, and no more.
     shadow(what: Shadow) = |flow| flow.shadow as u8 == what as u8;
 }
+
+/// Fields that take the machine address of a page of L1's, or of one that L0 keeps in its
+/// stead: the CPU reads and writes data there.
+pub const DATA_ADDRESSES: FieldSet =
+    into02(Into02::Address).union(FieldSet::of(&[field::MSR_BITMAP, field::VMCS_LINK_POINTER]));
+
+/// Fields by which the CPU is led to memory of the machine, by address: they are not to be
+/// written with just any number.
+pub const ADDRESSES: FieldSet = DATA_ADDRESSES.union(FieldSet::of(&[
+    field::VM_EXIT_MSR_STORE_ADDRESS,
+    field::VM_EXIT_MSR_LOAD_ADDRESS,
+    field::VM_ENTRY_MSR_LOAD_ADDRESS,
+    field::EXECUTIVE_VMCS_POINTER,
+    field::PML_ADDRESS,
+    field::EPT_POINTER,
+    field::EPTP_LIST_ADDRESS,
+    field::VIRTUALIZATION_EXCEPTION_INFORMATION_ADDRESS,
+    field::SUB_PAGE_PERMISSION_TABLE_POINTER,
+    field::LOW_PASID_DIRECTORY_ADDRESS,
+    field::HIGH_PASID_DIRECTORY_ADDRESS,
+    field::SHARED_EPT_POINTER,
+    field::HLAT_POINTER,
+    field::PID_POINTER_TABLE_ADDRESS,
+]));
 
 /// The fields of an area.
 pub const fn area(area: Area) -> FieldSet {
