@@ -218,7 +218,8 @@ fn read_any(gpa: u64, bytes: &mut [u8]) {
 
 impl Memory for Cpu {
     #[inline(always)]
-    fn read_l1(&self, gpa: u64, bytes: &mut [u8]) {
+    fn read_l1(&self, gpa: Gpa1, bytes: &mut [u8]) {
+        let gpa = gpa.raw();
         // What L0 reads most are entries of tables, pointers and descriptors: a load
         // or two.
         if let Ok(word) = <&mut [u8; 8]>::try_from(&mut *bytes)
@@ -244,12 +245,13 @@ impl Memory for Cpu {
     }
 
     #[inline(always)]
-    fn holds_l1(&self, words: &[(u64, u64)]) -> bool {
+    fn holds_l1(&self, words: &[(Gpa1, u64)]) -> bool {
         L1Physical::new().holds(words)
     }
 
     #[inline(always)]
-    fn write_l1(&mut self, gpa: u64, bytes: &[u8]) {
+    fn write_l1(&mut self, gpa: Gpa1, bytes: &[u8]) {
+        let gpa = gpa.raw();
         if let Ok(word) = <[u8; 8]>::try_from(bytes)
             && L1Physical::new().write_plain_u64(gpa, u64::from_le_bytes(word))
         {
@@ -259,7 +261,8 @@ impl Memory for Cpu {
         let _ = L1Physical::new().write_bytes(gpa, bytes);
     }
 
-    fn set_bits_l1(&mut self, gpa: u64, wide: bool, expected: u64, bits: u64) -> bool {
+    fn set_bits_l1(&mut self, gpa: Gpa1, wide: bool, expected: u64, bits: u64) -> bool {
+        let gpa = gpa.raw();
         let bytes = if wide { 8 } else { 4 };
         if !gpa.is_multiple_of(bytes) || !is_l1_ram(gpa, bytes) {
             return true;

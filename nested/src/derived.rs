@@ -2,7 +2,7 @@
 //! of them changed, and only looked at by each entry and exit.
 
 use bitflags::bitflags;
-use umbra_arch::Cr4;
+use umbra_arch::{Cr4, Gpa1};
 use umbra_ept::caps::Caps as EptCaps;
 use umbra_ept::ept02::Context12;
 use umbra_ept::eptp::Eptp;
@@ -260,9 +260,9 @@ fn on_exit(v: &Vmcs12, stores_lma: bool) -> OnExit {
 const NO_LINK: u64 = u64::MAX;
 
 /// The shadow VMCS of L1's that L2 reaches; `None` where it reaches none.
-pub(crate) fn shadow_link(v: &Vmcs12) -> Option<u64> {
+pub(crate) fn shadow_link(v: &Vmcs12) -> Option<Gpa1> {
     let link = v.get(field::VMCS_LINK_POINTER);
-    (v.proc2(Proc2::VMCS_SHADOWING) && link != NO_LINK).then_some(link)
+    (v.proc2(Proc2::VMCS_SHADOWING) && link != NO_LINK).then_some(Gpa1::new(link))
 }
 
 fn loaded(v: &Vmcs12) -> FieldSet {

@@ -5,7 +5,7 @@
 
 use umbra_arch::msr;
 use umbra_arch::state::Activity;
-use umbra_arch::{Cr0, Cr4, Efer, EventType, Gpa2};
+use umbra_arch::{Cr0, Cr4, Efer, EventType};
 use umbra_ept::ept02::{Context12, Pml, Pool};
 use umbra_ept::invalidate::Invalidate;
 use umbra_ept::vpid::Vpids;
@@ -290,7 +290,7 @@ fn use_ept(hw: &mut (impl VmcsAccess + Translations), slot: &mut Slot, pool: &mu
     if let Some(gpa2) = violated {
         // L1 has most likely mended it, and L2 would fault there once more.
         let (mut tables, mut memory) = hw.ept();
-        let more = pool.prefill(&context, Gpa2::new(gpa2), &mut tables, &mut memory);
+        let more = pool.prefill(&context, gpa2, &mut tables, &mut memory);
         owed = owed.and(more);
     }
     if owed != Invalidate::None {

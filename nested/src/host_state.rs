@@ -120,7 +120,7 @@ impl Nested {
     /// Stores the VMX-abort indicator in L1's VMCS region.
     pub(crate) fn vmx_abort(&mut self, hw: &mut impl Memory, id: SlotId, indicator: u32) -> u32 {
         let gpa = self.slots.get(id).gpa();
-        hw.write_l1(gpa + 4, &indicator.to_le_bytes());
+        hw.write_l1(gpa.plus(4), &indicator.to_le_bytes());
         indicator
     }
 }

@@ -155,9 +155,9 @@ pub trait Registers {
 /// fails.
 pub trait Memory {
     /// Copies L1-physical memory out.
-    fn read_l1(&self, gpa: u64, bytes: &mut [u8]);
+    fn read_l1(&self, gpa: Gpa1, bytes: &mut [u8]);
     /// Whether the 64-bit words at these aligned addresses have these values.
-    fn holds_l1(&self, words: &[(u64, u64)]) -> bool {
+    fn holds_l1(&self, words: &[(Gpa1, u64)]) -> bool {
         words.iter().all(|&(gpa, value)| {
             let mut bytes = [0; 8];
             self.read_l1(gpa, &mut bytes);
@@ -165,10 +165,10 @@ pub trait Memory {
         })
     }
     /// Copies into L1-physical memory.
-    fn write_l1(&mut self, gpa: u64, bytes: &[u8]);
+    fn write_l1(&mut self, gpa: Gpa1, bytes: &[u8]);
     /// Sets bits of an aligned little-endian word of L1 memory, 4 or 8 bytes
     /// wide, if it still holds `expected`; whether it did.
-    fn set_bits_l1(&mut self, gpa: u64, wide: bool, expected: u64, bits: u64) -> bool;
+    fn set_bits_l1(&mut self, gpa: Gpa1, wide: bool, expected: u64, bits: u64) -> bool;
     /// What L1 reaches at `gpa`.
     fn backing(&mut self, gpa: Gpa1) -> Hpa;
 }

@@ -108,7 +108,7 @@ impl Nested {
             return self.reflect_event(hw, Reason::ExceptionOrNmi as u32);
         }
         let gpa2 = hw.read(field::GUEST_PHYSICAL_ADDRESS);
-        self.slots.get(id).told_of_violation(gpa2);
+        self.slots.get(id).told_of_violation(Gpa2::new(gpa2));
         self.reflect_changed(hw, id, Reason::EptViolation, qualification)
     }
 
@@ -131,11 +131,11 @@ impl Nested {
     fn log_page(&mut self, hw: &mut impl Memory, id: SlotId, gpa2: Gpa2) {
         let slot = self.slots.get(id);
         let index = slot.get(field::PML_INDEX);
-        let log = slot.get(field::PML_ADDRESS);
+        let log = slot.gpa1(field::PML_ADDRESS);
         if index > 511 {
             return;
         }
-        hw.write_l1(log.wrapping_add(8 * index), &gpa2.raw().to_le_bytes());
+        hw.write_l1(log.plus(8 * index), &gpa2.raw().to_le_bytes());
         slot.l0_records(field::PML_INDEX, index.wrapping_sub(1));
     }
 
@@ -154,9 +154,9 @@ impl Nested {
         if !slot.proc2(Proc2::EPT_VIOLATION_VE) || !in_protected_mode || delivering {
             return false;
         }
-        let area = slot.get(field::VIRTUALIZATION_EXCEPTION_INFORMATION_ADDRESS);
+        let area = slot.gpa1(field::VIRTUALIZATION_EXCEPTION_INFORMATION_ADDRESS);
         let mut busy = [0; 4];
-        hw.read_l1(area.wrapping_add(4), &mut busy);
+        hw.read_l1(area.plus(4), &mut busy);
         if busy != [0; 4] {
             return false;
         }

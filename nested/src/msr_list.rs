@@ -2,7 +2,7 @@
 //! WRMSR. SDM "Loading MSRs", "Saving MSRs", "Loading MSRs" (on VM exit).
 
 use umbra_arch::msr;
-use umbra_arch::{Cr0, Efer};
+use umbra_arch::{Cr0, Efer, Gpa1};
 use umbra_vmcs::Field;
 use umbra_vmcs::field;
 use umbra_vmcs::rules::{MsrEntry, check_msr_load_entry, check_msr_store_entry};
@@ -26,9 +26,9 @@ pub(crate) const fn in_vmcs(index: u32) -> Option<Field> {
     })
 }
 
-fn read_entry(hw: &impl Memory, list: u64, number: u64) -> MsrEntry {
+fn read_entry(hw: &impl Memory, list: Gpa1, number: u64) -> MsrEntry {
     let mut bytes = [0; MsrEntry::BYTES as usize];
-    hw.read_l1(list.wrapping_add(MsrEntry::BYTES * number), &mut bytes);
+    hw.read_l1(list.plus(MsrEntry::BYTES * number), &mut bytes);
     let all = u128::from_le_bytes(bytes);
     MsrEntry::from_halves(all as u64, (all >> 64) as u64)
 }
@@ -45,7 +45,7 @@ impl Nested {
     ) -> Result<(), u64> {
         let v = self.slots.get(id);
         let count = u64::from(v.get32(field::VM_ENTRY_MSR_LOAD_COUNT));
-        let list = v.get(field::VM_ENTRY_MSR_LOAD_ADDRESS);
+        let list = v.gpa1(field::VM_ENTRY_MSR_LOAD_ADDRESS);
         if count != 0 {
             // The list may load these. What vmcs12 has yet to read of them goes then,
             // and should the list fail, vmcs02 has to get vmcs12's again.
@@ -76,7 +76,7 @@ impl Nested {
     ) -> Result<(), MsrFault> {
         let v = self.slots.get(id);
         let count = u64::from(v.get32(field::VM_EXIT_MSR_LOAD_COUNT));
-        let list = v.get(field::VM_EXIT_MSR_LOAD_ADDRESS);
+        let list = v.gpa1(field::VM_EXIT_MSR_LOAD_ADDRESS);
         for n in 0..count {
             self.within_limit(n)?;
             self.load_one(hw, list, n)?;
@@ -92,7 +92,7 @@ impl Nested {
     ) -> Result<(), MsrFault> {
         let v = self.slots.get(id);
         let count = u64::from(v.get32(field::VM_EXIT_MSR_STORE_COUNT));
-        let list = v.get(field::VM_EXIT_MSR_STORE_ADDRESS);
+        let list = v.gpa1(field::VM_EXIT_MSR_STORE_ADDRESS);
         // vmcs02's own list is as long as this one, up to one entry.
         let exit_tsc = self.non_root().has_run.then(|| hw.tsc_at_exit());
         for n in 0..count {
@@ -104,7 +104,7 @@ impl Nested {
                 None => hw.rdmsr_l1(index).ok(),
             })
             .map_err(|_| MsrFault)?;
-            let at = list.wrapping_add(MsrEntry::BYTES * n + 8);
+            let at = list.plus(MsrEntry::BYTES * n + 8);
             hw.write_l1(at, &value.to_le_bytes());
         }
         Ok(())
@@ -125,7 +125,7 @@ impl Nested {
     fn load_one(
         &mut self,
         hw: &mut (impl VmcsAccess + Memory + Msrs),
-        list: u64,
+        list: Gpa1,
         n: u64,
     ) -> Result<(), MsrFault> {
         let entry = read_entry(hw, list, n);

@@ -6,7 +6,7 @@
 
 use umbra_arch::msr;
 use umbra_arch::paging::Pte;
-use umbra_arch::{Cr0, Cr4, Efer, Exception, PageFaultCode, Rflags};
+use umbra_arch::{Cr0, Cr4, Efer, Exception, Gpa1, PageFaultCode, Rflags};
 use umbra_vmcs::field;
 
 use crate::fault::Refusal;
@@ -68,10 +68,10 @@ pub struct Walked {
     /// L1's state, the page's first linear address, and the access; `None` after a walk
     /// that cannot be remembered.
     what: Option<(Paging, u64, Access)>,
-    entries: [(u64, u64); LEVELS],
+    entries: [(Gpa1, u64); LEVELS],
     met: usize,
-    /// The first L1-physical address of the 4 KiB page.
-    page: u64,
+    /// The first byte of the 4 KiB page.
+    page: Gpa1,
 }
 
 impl Default for Walked {
@@ -85,9 +85,9 @@ impl Walked {
     pub const fn new() -> Self {
         Self {
             what: None,
-            entries: [(0, 0); LEVELS],
+            entries: [(Gpa1::new(0), 0); LEVELS],
             met: 0,
-            page: 0,
+            page: Gpa1::new(0),
         }
     }
 
@@ -108,14 +108,14 @@ impl Walked {
 
     /// The walk went through this entry at this L1-physical address, with its flags
     /// set.
-    fn met(&mut self, at: u64, entry: u64) {
+    fn met(&mut self, at: Gpa1, entry: u64) {
         if let Some(place) = self.entries.get_mut(self.met) {
             *place = (at, entry);
             self.met += 1;
         }
     }
 
-    fn finish(&mut self, what: (Paging, u64, Access), page: u64) {
+    fn finish(&mut self, what: (Paging, u64, Access), page: Gpa1) {
         self.what = Some(what);
         self.page = page;
     }
@@ -173,9 +173,9 @@ impl Paging {
         walked: &mut Walked,
         linear: u64,
         access: Access,
-    ) -> Result<u64, Refusal> {
+    ) -> Result<Gpa1, Refusal> {
         if walked.holds(hw, &self.what(linear, access)) {
-            return Ok(walked.page | linear & 0xfff);
+            return Ok(walked.page.plus(linear & 0xfff));
         }
         self.translate_anew(hw, walked, linear, access)
     }
@@ -187,12 +187,12 @@ impl Paging {
         walked: &mut Walked,
         linear: u64,
         access: Access,
-    ) -> Result<u64, Refusal> {
+    ) -> Result<Gpa1, Refusal> {
         for _ in 0..WALKS {
             walked.begin();
             if let Some(physical) = self.walk(hw, walked, linear, access)? {
                 if self.can_be_remembered() {
-                    walked.finish(self.what(linear, access), physical & !0xfff);
+                    walked.finish(self.what(linear, access), physical.page());
                 }
                 return Ok(physical);
             }
@@ -229,13 +229,13 @@ impl Paging {
         walked: &mut Walked,
         linear: u64,
         access: Access,
-    ) -> Result<Option<u64>, Exception> {
+    ) -> Result<Option<Gpa1>, Exception> {
         if !Cr0::PG.is_in(self.cr0) {
-            return Ok(Some(linear & 0xffff_ffff));
+            return Ok(Some(Gpa1::new(linear & 0xffff_ffff)));
         }
         if Efer::LMA.is_in(self.efer) {
             let levels = if Cr4::LA57.is_in(self.cr4) { 5 } else { 4 };
-            let root = self.cr3 & self.address_mask();
+            let root = Gpa1::new(self.cr3 & self.address_mask());
             return self.walk_wide(hw, walked, linear, access, root, levels);
         }
         if Cr4::PAE.is_in(self.cr4) {
@@ -255,7 +255,7 @@ impl Paging {
 
     /// Reads an entry; page-table entries are aligned, so one read is whole.
     #[inline(always)]
-    fn entry(hw: &impl Memory, gpa: u64, wide: bool) -> u64 {
+    fn entry(hw: &impl Memory, gpa: Gpa1, wide: bool) -> u64 {
         let mut bytes = [0; 8];
         hw.read_l1(gpa, &mut bytes[..if wide { 8 } else { 4 }]);
         u64::from_le_bytes(bytes)
@@ -327,15 +327,15 @@ impl Paging {
         walked: &mut Walked,
         linear: u64,
         access: Access,
-        root: u64,
+        root: Gpa1,
         levels: u32,
-    ) -> Result<Option<u64>, Exception> {
+    ) -> Result<Option<Gpa1>, Exception> {
         let mut table = root;
         let mut rights = RW_AND_US;
         let mut level = levels;
         loop {
             let shift = 12 + 9 * (level - 1);
-            let at = table + 8 * (linear >> shift & 0x1ff);
+            let at = table.plus(8 * (linear >> shift & 0x1ff));
             let entry = Self::entry(hw, at, true);
             if !Pte::P.is_in(entry) {
                 return Err(self.fault(linear, access, PageFaultCode::empty()));
@@ -351,7 +351,7 @@ impl Paging {
                     return Ok(None);
                 }
                 walked.met(at, entry | A);
-                table = entry & self.address_mask();
+                table = Gpa1::new(entry & self.address_mask());
                 level -= 1;
                 continue;
             }
@@ -362,9 +362,8 @@ impl Paging {
             }
             walked.met(at, entry | wanted);
             let offset = (1_u64 << shift) - 1;
-            return Ok(Some(
-                entry & self.address_mask() & !offset | linear & offset,
-            ));
+            let page = Gpa1::new(entry & self.address_mask() & !offset);
+            return Ok(Some(page.plus(linear & offset)));
         }
     }
 
@@ -395,7 +394,7 @@ impl Paging {
         walked: &mut Walked,
         linear: u64,
         access: Access,
-    ) -> Result<Option<u64>, Exception> {
+    ) -> Result<Option<Gpa1>, Exception> {
         let pdpte = hw.read(
             [
                 field::GUEST_PDPTE0,
@@ -407,7 +406,8 @@ impl Paging {
         if !Pte::P.is_in(pdpte) {
             return Err(self.fault(linear, access, PageFaultCode::empty()));
         }
-        self.walk_wide(hw, walked, linear, access, pdpte & self.address_mask(), 2)
+        let directory = Gpa1::new(pdpte & self.address_mask());
+        self.walk_wide(hw, walked, linear, access, directory, 2)
     }
 
     /// 32-bit paging, with 4 MiB pages where CR4.PSE allows them.
@@ -416,8 +416,8 @@ impl Paging {
         hw: &mut (impl Registers + Memory + Msrs),
         linear: u64,
         access: Access,
-    ) -> Result<Option<u64>, Exception> {
-        let directory = (self.cr3 & 0xffff_f000) + 4 * (linear >> 22 & 0x3ff);
+    ) -> Result<Option<Gpa1>, Exception> {
+        let directory = Gpa1::new(self.cr3 & 0xffff_f000).plus(4 * (linear >> 22 & 0x3ff));
         let entry = Self::entry(hw, directory, false);
         if !Pte::P.is_in(entry) {
             return Err(self.fault(linear, access, PageFaultCode::empty()));
@@ -433,19 +433,19 @@ impl Paging {
             }
             let is_mapped = self.use_leaf_32(hw, linear, access, directory, entry, RW_AND_US)?;
             let high = (entry & high_mask) >> 13 << 32;
-            let base = high | entry & 0xffc0_0000;
-            return Ok(is_mapped.then_some(base | linear & 0x3f_ffff));
+            let page = Gpa1::new(high | entry & 0xffc0_0000);
+            return Ok(is_mapped.then_some(page.plus(linear & 0x3f_ffff)));
         }
         if !Pte::A.is_in(entry) && !hw.set_bits_l1(directory, false, entry, A) {
             return Ok(None);
         }
-        let at = (entry & 0xffff_f000) + 4 * (linear >> 12 & 0x3ff);
+        let at = Gpa1::new(entry & 0xffff_f000).plus(4 * (linear >> 12 & 0x3ff));
         let leaf = Self::entry(hw, at, false);
         if !Pte::P.is_in(leaf) {
             return Err(self.fault(linear, access, PageFaultCode::empty()));
         }
         let is_mapped = self.use_leaf_32(hw, linear, access, at, leaf, entry)?;
-        Ok(is_mapped.then_some(leaf & 0xffff_f000 | linear & 0xfff))
+        Ok(is_mapped.then_some(Gpa1::new(leaf & 0xffff_f000).plus(linear & 0xfff)))
     }
 
     /// Checks the rights of a 32-bit leaf under an entry with the rights of
@@ -455,7 +455,7 @@ impl Paging {
         hw: &mut (impl Registers + Memory + Msrs),
         linear: u64,
         access: Access,
-        at: u64,
+        at: Gpa1,
         leaf: u64,
         above: u64,
     ) -> Result<bool, Exception> {

@@ -1,5 +1,6 @@
 //! The page-directory-pointer-table entries of a level with PAE paging.
 
+use umbra_arch::Gpa1;
 use umbra_vmcs::field::{self, Field};
 
 use crate::hw::{Memory, VmcsAccess};
@@ -15,7 +16,7 @@ pub(crate) const PDPTES: [Field; 4] = [
 /// that they may be loaded, or the caller does.
 pub(crate) fn load_pdptes(hw: &mut (impl VmcsAccess + Memory), cr3: u64) -> [u64; 4] {
     let mut bytes = [0; 32];
-    hw.read_l1(cr3 & 0xffff_ffe0, &mut bytes);
+    hw.read_l1(Gpa1::new(cr3 & 0xffff_ffe0), &mut bytes);
     let mut pdptes = [0; 4];
     for ((pdpte, field), chunk) in pdptes.iter_mut().zip(PDPTES).zip(bytes.chunks_exact(8)) {
         let mut value = [0; 8];

@@ -7,6 +7,7 @@
 //! a slot is for an ordinary VMCS: it stays so over exits and entries, and goes back to L1's memory when L1 loads or
 //! clears that region, leaves VMX operation, or enters an L2 with another link pointer. So an exit costs nothing more.
 
+use umbra_arch::Gpa1;
 use umbra_vmcs::Vmcs12;
 
 use crate::derived::shadow_link;
@@ -36,7 +37,7 @@ impl Nested {
     }
 
     /// L1 is about to use the region at `gpa` itself.
-    pub(crate) fn release_shadow_at(&mut self, hw: &mut (impl VmcsAccess + Memory), gpa: u64) {
+    pub(crate) fn release_shadow_at(&mut self, hw: &mut (impl VmcsAccess + Memory), gpa: Gpa1) {
         if self.shadow == Some(gpa) {
             self.release_shadow(hw);
         }

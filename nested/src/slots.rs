@@ -5,7 +5,7 @@
 //! VMCS and Related Structures"). More VMCSs than slots cost a write-back, and
 //! nothing else.
 
-use umbra_arch::{Gpa1, Hpa};
+use umbra_arch::{Gpa1, Gpa2, Hpa};
 use umbra_ept::caps::Caps as EptCaps;
 use umbra_ept::eptp::OwnEptp;
 use umbra_vmcs::field::{self, Field, FieldSet};
@@ -29,30 +29,30 @@ const CLEAR: u64 = 0;
 const _: () = assert!(Vmcs12::BYTES as u64 + VALUES_OFFSET <= 4096);
 
 /// Takes the fields from L1's VMCS region at `gpa`.
-pub(crate) fn read_region(hw: &impl Memory, gpa: u64, vmcs12: &mut Vmcs12) {
-    vmcs12.fill(|bytes| hw.read_l1(gpa + VALUES_OFFSET, bytes));
+pub(crate) fn read_region(hw: &impl Memory, gpa: Gpa1, vmcs12: &mut Vmcs12) {
+    vmcs12.fill(|bytes| hw.read_l1(gpa.plus(VALUES_OFFSET), bytes));
 }
 
 /// Puts the fields into L1's VMCS region at `gpa`, and the launch state: whoever writes the
 /// one has the other changed, so that no [`Tag`] outlives its values.
-fn write_region(hw: &mut impl Memory, gpa: u64, vmcs12: &Vmcs12, launch_state: u64) {
-    hw.write_l1(gpa + VALUES_OFFSET, vmcs12.as_bytes());
+fn write_region(hw: &mut impl Memory, gpa: Gpa1, vmcs12: &Vmcs12, launch_state: u64) {
+    hw.write_l1(gpa.plus(VALUES_OFFSET), vmcs12.as_bytes());
     write_launch_state(hw, gpa, launch_state);
 }
 
 /// The same for a VMCS that is not launched.
-pub(crate) fn write_clear_region(hw: &mut impl Memory, gpa: u64, vmcs12: &Vmcs12) {
+pub(crate) fn write_clear_region(hw: &mut impl Memory, gpa: Gpa1, vmcs12: &Vmcs12) {
     write_region(hw, gpa, vmcs12, CLEAR);
 }
 
-fn read_launch_state(hw: &impl Memory, gpa: u64) -> u64 {
+fn read_launch_state(hw: &impl Memory, gpa: Gpa1) -> u64 {
     let mut state = [0; 8];
-    hw.read_l1(gpa + LAUNCH_STATE_OFFSET, &mut state);
+    hw.read_l1(gpa.plus(LAUNCH_STATE_OFFSET), &mut state);
     u64::from_le_bytes(state)
 }
 
-fn write_launch_state(hw: &mut impl Memory, gpa: u64, state: u64) {
-    hw.write_l1(gpa + LAUNCH_STATE_OFFSET, &state.to_le_bytes());
+fn write_launch_state(hw: &mut impl Memory, gpa: Gpa1, state: u64) {
+    hw.write_l1(gpa.plus(LAUNCH_STATE_OFFSET), &state.to_le_bytes());
 }
 
 /// A launch state "clear" that no two VMCLEARs write: a region that still has it has the
@@ -75,7 +75,7 @@ impl Tag {
 /// A VMCS that was cleared, and whose vmcs12 and vmcs02 are still here.
 #[derive(Clone, Copy, Debug)]
 struct Kept {
-    gpa: u64,
+    gpa: Gpa1,
     tag: Tag,
 }
 
@@ -88,7 +88,7 @@ struct Kept {
 #[derive(Debug)]
 pub struct Slot {
     /// The region's address, or `None` for a free slot.
-    gpa: Option<u64>,
+    gpa: Option<Gpa1>,
     /// The VMCS that a free slot had before it was cleared, unless its values are gone.
     kept: Option<Kept>,
     vmcs12: Vmcs12,
@@ -131,7 +131,7 @@ pub struct Slot {
     /// How many stale fields L1 has had read back since the last exit.
     asked_for: u8,
     /// Where L1 was told of an EPT violation, since the last entry.
-    violated: Option<u64>,
+    violated: Option<Gpa2>,
     /// vmcs02 has to be reset before it is used.
     needs_reset: bool,
     /// What vmcs02 has in the fields [`Own`].
@@ -234,7 +234,7 @@ impl Slot {
     /// The VMCS goes, to come back most likely: it was cleared, and its region has all
     /// values and this tag. A hypervisor that lends its own vmcs02s clears each twice a
     /// round trip, and KVM clears one to run it on another CPU and back.
-    fn keep(&mut self, gpa: u64, tag: Tag) {
+    fn keep(&mut self, gpa: Gpa1, tag: Tag) {
         self.gpa = None;
         self.kept = Some(Kept { gpa, tag });
         self.is_used_early &= self.is_launched;
@@ -637,13 +637,13 @@ impl Slot {
 
     /// L1 is told of an EPT violation at this L2-physical address.
     #[inline]
-    pub(crate) fn told_of_violation(&mut self, gpa2: u64) {
+    pub(crate) fn told_of_violation(&mut self, gpa2: Gpa2) {
         self.violated = Some(gpa2);
     }
 
     /// Where that was, once.
     #[inline]
-    pub(crate) fn take_violation(&mut self) -> Option<u64> {
+    pub(crate) fn take_violation(&mut self) -> Option<Gpa2> {
         self.violated.take()
     }
 
@@ -654,7 +654,7 @@ impl Slot {
     }
 
     /// The address of the VMCS region.
-    pub(crate) fn gpa(&self) -> u64 {
+    pub(crate) fn gpa(&self) -> Gpa1 {
         match self.gpa {
             Some(gpa) => gpa,
             None => blame("a free slot is used"),
@@ -678,8 +678,8 @@ pub struct Slots {
 const HINTS: usize = 256;
 
 /// The entry of `hints` for a region. Regions beside each other have each their own.
-const fn hint(gpa: u64) -> usize {
-    let page = gpa >> 12;
+const fn hint(gpa: Gpa1) -> usize {
+    let page = gpa.raw() >> 12;
     (page ^ page >> 8) as usize % HINTS
 }
 
@@ -711,7 +711,7 @@ impl Slots {
         &mut self.slots[id.number()]
     }
 
-    fn find(&self, gpa: u64) -> Option<SlotId> {
+    fn find(&self, gpa: Gpa1) -> Option<SlotId> {
         self.find_by_hint(gpa).or_else(|| {
             let mut ids = self.ids();
             ids.find(|id| self.slots[id.number()].gpa == Some(gpa))
@@ -719,7 +719,7 @@ impl Slots {
     }
 
     #[inline]
-    fn find_by_hint(&self, gpa: u64) -> Option<SlotId> {
+    fn find_by_hint(&self, gpa: Gpa1) -> Option<SlotId> {
         let hint = self.hints[hint(gpa)];
         let slot = self.slots.get(usize::from(hint))?;
         (slot.gpa == Some(gpa)).then_some(SlotId::new(hint))
@@ -729,7 +729,7 @@ impl Slots {
     ///
     /// The hint is enough: it names the slot where the VMCS was last, or one that has
     /// another since.
-    fn find_kept(&self, hw: &impl Memory, gpa: u64) -> Option<(SlotId, Kept)> {
+    fn find_kept(&self, hw: &impl Memory, gpa: Gpa1) -> Option<(SlotId, Kept)> {
         let hint = self.hints[hint(gpa)];
         let kept = self.slots.get(usize::from(hint))?.kept?;
         let is_same = kept.gpa == gpa && read_launch_state(hw, gpa) == kept.tag.0;
@@ -737,13 +737,13 @@ impl Slots {
     }
 
     /// The slot that still has the VMCS at `gpa`, which is in no slot, as its region has it.
-    pub(crate) fn kept(&mut self, hw: &impl Memory, gpa: u64) -> Option<&mut Slot> {
+    pub(crate) fn kept(&mut self, hw: &impl Memory, gpa: Gpa1) -> Option<&mut Slot> {
         let (id, _) = self.find_kept(hw, gpa)?;
         Some(self.get(id))
     }
 
     /// What is kept of the VMCS at `gpa` has changed: its region gets it, with another tag.
-    pub(crate) fn write_kept(&mut self, hw: &mut impl Memory, gpa: u64) {
+    pub(crate) fn write_kept(&mut self, hw: &mut impl Memory, gpa: Gpa1) {
         if let Some((id, _)) = self.find_kept(hw, gpa) {
             let tag = self.next_tag();
             let slot = self.get(id);
@@ -759,7 +759,7 @@ impl Slots {
 
     /// Brings the VMCS at `gpa` into a slot, writing back the least recently
     /// used one if all are taken.
-    pub fn load(&mut self, hw: &mut (impl VmcsAccess + Memory), gpa: u64) -> SlotId {
+    pub fn load(&mut self, hw: &mut (impl VmcsAccess + Memory), gpa: Gpa1) -> SlotId {
         self.clock += 1;
         let id = match self.find_by_hint(gpa) {
             Some(id) => id,
@@ -771,7 +771,7 @@ impl Slots {
         id
     }
 
-    fn bring(&mut self, hw: &mut (impl VmcsAccess + Memory), gpa: u64) -> SlotId {
+    fn bring(&mut self, hw: &mut (impl VmcsAccess + Memory), gpa: Gpa1) -> SlotId {
         if let Some((id, kept)) = self.find_kept(hw, gpa) {
             self.get(id).has_again(kept);
             return id;
@@ -808,7 +808,7 @@ impl Slots {
 
     /// VMCLEAR of the VMCS at `gpa`: its data go to L1's memory, its launch
     /// state becomes clear, its slot free.
-    pub fn clear(&mut self, hw: &mut (impl VmcsAccess + Memory), gpa: u64, cpu: &CpuFacts) {
+    pub fn clear(&mut self, hw: &mut (impl VmcsAccess + Memory), gpa: Gpa1, cpu: &CpuFacts) {
         if self.find_kept(hw, gpa).is_some() {
             return;
         }
@@ -834,7 +834,7 @@ impl Slots {
     }
 
     /// Writes the VMCS at `gpa` back and frees its slot, if it is in one.
-    pub fn give_back(&mut self, hw: &mut (impl VmcsAccess + Memory), gpa: u64) {
+    pub fn give_back(&mut self, hw: &mut (impl VmcsAccess + Memory), gpa: Gpa1) {
         if self.find_kept(hw, gpa).is_none()
             && let Some(id) = self.find(gpa)
         {

@@ -1,5 +1,6 @@
 //! A CPU's VMX state as L1 sees it.
 
+use umbra_arch::Gpa1;
 use umbra_ept::caps::Caps as EptCaps;
 use umbra_ept::ept02::Pool;
 use umbra_ept::vpid::Vpids;
@@ -26,7 +27,7 @@ pub(crate) enum Vmx {
 #[derive(Debug)]
 pub(crate) struct Root {
     /// The VMXON pointer.
-    pub vmxon: u64,
+    pub vmxon: Gpa1,
     /// The current VMCS.
     pub current: Option<SlotId>,
     /// An INIT arrived, which VMX root operation blocks.
@@ -37,7 +38,7 @@ pub(crate) struct Root {
 #[derive(Debug)]
 pub(crate) struct NonRoot {
     /// The VMXON pointer.
-    pub vmxon: u64,
+    pub vmxon: Gpa1,
     /// The current VMCS, whose guest runs.
     pub current: SlotId,
     /// Where the VMX-preemption timer of L2 runs out, in units of
@@ -68,7 +69,7 @@ pub struct Nested {
     /// vmcs02s can be lent to L1 (see [`lend`](crate::lend)).
     pub can_lend: bool,
     /// The shadow VMCS of L1's whose fields L0's own shadow VMCS holds.
-    pub(crate) shadow: Option<u64>,
+    pub(crate) shadow: Option<Gpa1>,
     pub(crate) vmx: Vmx,
     /// IA32_EFER.LMA of L1 at its VMXON. VMX operation fixes CR0.PG at 1, so that it
     /// stays: SDM "Restrictions on VMX Operation".
@@ -183,7 +184,7 @@ impl Nested {
     }
 
     /// The VMXON pointer; `None` outside VMX operation.
-    pub(crate) const fn vmxon_pointer(&self) -> Option<u64> {
+    pub(crate) const fn vmxon_pointer(&self) -> Option<Gpa1> {
         match &self.vmx {
             Vmx::Off => None,
             Vmx::Root(root) => Some(root.vmxon),
@@ -204,7 +205,7 @@ impl Nested {
     /// The address of the current VMCS, as VMPTRST stores it.
     pub fn current_pointer(&mut self) -> u64 {
         match self.current() {
-            Some(id) => self.slots.get(id).gpa(),
+            Some(id) => self.slots.get(id).gpa().raw(),
             None => u64::MAX,
         }
     }

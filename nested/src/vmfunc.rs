@@ -24,11 +24,11 @@ impl Nested {
         if function != 0 || controls & 1 == 0 || index >= EPTP_LIST_ENTRIES {
             return self.reflect(hw, Reason::Vmfunc as u32);
         }
-        let list = slot.get(field::EPTP_LIST_ADDRESS);
+        let list = slot.gpa1(field::EPTP_LIST_ADDRESS);
         let mode_based = slot.proc2(Proc2::MODE_BASED_EXECUTE_CONTROL);
         let reports_index = slot.proc2(Proc2::EPT_VIOLATION_VE);
         let mut bytes = [0; 8];
-        hw.read_l1(list.wrapping_add(8 * index), &mut bytes);
+        hw.read_l1(list.plus(8 * index), &mut bytes);
         let pointer = u64::from_le_bytes(bytes);
         let caps = self.ept_caps.with_mode_based_execute(mode_based);
         if Eptp::new(pointer, &caps).is_err() {

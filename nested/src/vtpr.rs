@@ -43,7 +43,10 @@ impl Nested {
             return;
         };
         let mut bytes = [0];
-        hw.read_l1(slot.get(field::VIRTUAL_APIC_ADDRESS) + VTPR, &mut bytes);
+        hw.read_l1(
+            slot.gpa1(field::VIRTUAL_APIC_ADDRESS).plus(VTPR),
+            &mut bytes,
+        );
         let [vtpr] = bytes;
         let class = u64::from(vtpr >> 4);
         if class < threshold {
@@ -94,8 +97,8 @@ impl Nested {
         }
         let slot = self.slots.get(id);
         let vtpr = (value as u32) << 4;
-        let page = slot.get(field::VIRTUAL_APIC_ADDRESS);
-        hw.write_l1(page + VTPR, &vtpr.to_le_bytes());
+        let page = slot.gpa1(field::VIRTUAL_APIC_ADDRESS);
+        hw.write_l1(page.plus(VTPR), &vtpr.to_le_bytes());
         match threshold12(slot) {
             Some(threshold) if value < threshold => {
                 skip_instruction(hw);

@@ -27,7 +27,7 @@ impl Nested {
         let Some((byte_at, bit)) = bitmap::place(index, is_write) else {
             return true;
         };
-        let at = slot.get(field::MSR_BITMAP) + byte_at as u64;
+        let at = slot.gpa1(field::MSR_BITMAP).plus(byte_at as u64);
         let mut byte = [0];
         hw.read_l1(at, &mut byte);
         byte[0] & 1 << bit != 0

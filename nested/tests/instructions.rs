@@ -61,7 +61,7 @@ fn vmxon_of_a_bad_region_is_vmfail_invalid() {
     ] {
         let mut hw = Machine::new();
         let mut nested = nested();
-        hw.write_l1(VMXON_REGION, &revision.to_le_bytes());
+        hw.poke(VMXON_REGION, &revision.to_le_bytes());
         assert_eq!(
             pointer(&mut hw, &mut nested, Reason::Vmxon, address),
             Done::Next
@@ -164,7 +164,7 @@ fn any_number_of_vmcss_keep_their_data() {
     let rip = u64::from(field::GUEST_RIP.encoding());
     let region = |n: u64| 0x10_0000 + n * 0x1000;
     for n in 0..40 {
-        hw.write_l1(region(n), &REVISION.to_le_bytes());
+        hw.poke(region(n), &REVISION.to_le_bytes());
         pointer(&mut hw, &mut nested, Reason::Vmclear, region(n));
         pointer(&mut hw, &mut nested, Reason::Vmptrld, region(n));
         assert!(succeeded(&mut hw));
@@ -186,7 +186,7 @@ fn vmptrst_stores_the_pointer() {
     hw.memory_operand(0);
     assert_eq!(nested.instruction(&mut hw, Reason::Vmptrst), Done::Next);
     let mut bytes = [0; 8];
-    hw.read_l1(OPERAND, &mut bytes);
+    hw.peek(OPERAND, &mut bytes);
     assert_eq!(u64::from_le_bytes(bytes), VMCS_REGION);
 }
 
@@ -207,11 +207,11 @@ fn an_operand_that_is_not_mapped_is_a_page_fault() {
 #[test]
 fn operands_of_a_page_set_accessed_and_dirty() {
     let (mut hw, mut nested) = in_vmx();
-    hw.write_l1(0x11000, &0x83_u64.to_le_bytes());
+    hw.poke(0x11000, &0x83_u64.to_le_bytes());
     hw.memory_operand(0);
     nested.instruction(&mut hw, Reason::Vmptrst);
     let mut bytes = [0; 8];
-    hw.read_l1(0x11000, &mut bytes);
+    hw.peek(0x11000, &mut bytes);
     assert_eq!(u64::from_le_bytes(bytes), 0xe3);
 }
 
@@ -235,8 +235,8 @@ fn invept_and_invvpid_refuse_what_they_do_not_have() {
         (Reason::Invvpid, 3, 5, 0, true),
         (Reason::Invvpid, 4, 5, 0, false),
     ] {
-        hw.write_l1(OPERAND, &low.to_le_bytes());
-        hw.write_l1(OPERAND + 8, &high.to_le_bytes());
+        hw.poke(OPERAND, &low.to_le_bytes());
+        hw.poke(OPERAND + 8, &high.to_le_bytes());
         hw.memory_operand(2);
         hw.gprs[2] = kind;
         assert_eq!(nested.instruction(&mut hw, reason), Done::Next);

@@ -91,7 +91,7 @@ fn what_an_exit_saves_l1_reads_though_the_entry_fails() {
     // The list changes SYSENTER_CS, and then fails.
     let list = 0x9000_u64;
     for (n, word) in [0x174_u64, 0x20, 0xdead, 2].into_iter().enumerate() {
-        hw.write_l1(list + 8 * n as u64, &word.to_le_bytes());
+        hw.poke(list + 8 * n as u64, &word.to_le_bytes());
     }
     let f = [
         (field::VM_ENTRY_MSR_LOAD_ADDRESS, list),
@@ -117,7 +117,7 @@ fn what_an_exit_saves_l1_reads_though_the_entry_fails() {
 fn a_failed_entry_loses_nothing_that_l1_has_not_read() {
     let fail: [fn(&mut Machine, &mut Nested); 3] = [
         |hw, nested| {
-            hw.write_l1(0x9000, &0xdead_u64.to_le_bytes());
+            hw.poke(0x9000, &0xdead_u64.to_le_bytes());
             let list = [
                 (field::VM_ENTRY_MSR_LOAD_ADDRESS, 0x9000),
                 (field::VM_ENTRY_MSR_LOAD_COUNT, 1),
@@ -237,7 +237,7 @@ fn the_first_access_opens_the_bitmap() {
     let opened = format!("open {BITMAP:#x} {GS_BASE:#x} true");
     assert!(hw.log.contains(&opened), "{:?}", hw.log);
     hw.log.clear();
-    hw.write_l1(GS_BASE_BIT, &[1 << 1]);
+    hw.poke(GS_BASE_BIT, &[1 << 1]);
     msr_exit(&mut hw, Reason::Wrmsr, GS_BASE, 0x1234);
     assert_eq!(l2_exit(&mut hw, &mut nested), L2Done::Reflected);
     assert!(!hw.log.contains(&opened));
@@ -252,7 +252,7 @@ fn an_intercepted_msr_is_l1s() {
         ),
         (field::MSR_BITMAP, BITMAP),
     ]);
-    hw.write_l1(GS_BASE_BIT, &[1 << 1]);
+    hw.poke(GS_BASE_BIT, &[1 << 1]);
     msr_exit(&mut hw, Reason::Wrmsr, GS_BASE, 0x1234);
     assert_eq!(l2_exit(&mut hw, &mut nested), L2Done::Reflected);
 }
@@ -453,7 +453,7 @@ fn l0_resumes_l2_below_the_tpr_threshold() {
     const CR8_LOAD: u64 = Proc::CR8_LOAD_EXITING.bits() as u64;
     let below = || {
         let (mut hw, mut nested) = with_valid_vmcs();
-        hw.write_l1(PAGE + 0x80, &[0x50]);
+        hw.poke(PAGE + 0x80, &[0x50]);
         let proc = vmread(
             &mut hw,
             &mut nested,
@@ -470,7 +470,7 @@ fn l0_resumes_l2_below_the_tpr_threshold() {
         write(&mut hw, &mut nested, &fields);
         run(&mut hw, &mut nested, Reason::Vmlaunch);
         assert_eq!(hw.read(field::TPR_THRESHOLD), 5);
-        hw.write_l1(PAGE + 0x80, &[0x20]);
+        hw.poke(PAGE + 0x80, &[0x20]);
         nested.after_own_exit(&mut hw);
         assert_eq!(hw.read(field::TPR_THRESHOLD), 2);
         let controls = hw.read(field::PRIMARY_PROCESSOR_BASED_CONTROLS);
@@ -489,7 +489,7 @@ fn l0_resumes_l2_below_the_tpr_threshold() {
         exit_from_l2(&mut hw, Reason::CrAccess as u32, &cr8);
         assert_eq!(l2_exit(&mut hw, &mut nested), done);
         let mut vtpr = [0; 4];
-        hw.read_l1(PAGE + 0x80, &mut vtpr);
+        hw.peek(PAGE + 0x80, &mut vtpr);
         assert_eq!(u32::from_le_bytes(vtpr), (value as u32) << 4);
         if done == L2Done::Resume {
             assert_eq!(hw.read(field::GUEST_RIP), rip + 4);
@@ -499,7 +499,7 @@ fn l0_resumes_l2_below_the_tpr_threshold() {
             let reason = vmread(&mut hw, &mut nested, enc(field::EXIT_REASON));
             assert_eq!(reason, Reason::TprBelowThreshold as u64);
             assert_eq!(vmread(&mut hw, &mut nested, enc(field::GUEST_RIP)), rip + 4);
-            hw.write_l1(PAGE + 0x80, &[0x60]);
+            hw.poke(PAGE + 0x80, &[0x60]);
             run(&mut hw, &mut nested, Reason::Vmresume);
             assert_eq!(hw.read(field::TPR_THRESHOLD), 5);
         }
@@ -604,7 +604,7 @@ fn the_timer_counts_from_the_tsc_that_the_entry_loads() {
     const LIST: u64 = 0x9000;
     let (mut hw, mut nested) = with_valid_vmcs();
     for (n, word) in [0x10_u64, 0x1234_5678_0000].into_iter().enumerate() {
-        hw.write_l1(LIST + 8 * n as u64, &word.to_le_bytes());
+        hw.poke(LIST + 8 * n as u64, &word.to_le_bytes());
     }
     let fields = [
         (field::PIN_BASED_CONTROLS, 0x16 | 1 << 6),

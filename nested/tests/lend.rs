@@ -49,7 +49,7 @@ fn write(hw: &mut Machine, nested: &mut Nested, f: Field, value: u64) {
 fn machine(can_lend: bool) -> (Machine, Nested) {
     let (mut hw, mut nested) = with_valid_vmcs();
     nested.can_lend = can_lend;
-    hw.write_l1(OTHER_REGION, &REVISION.to_le_bytes());
+    hw.poke(OTHER_REGION, &REVISION.to_le_bytes());
     for reason in [Reason::Vmclear, Reason::Vmptrld] {
         pointer(&mut hw, &mut nested, reason, OTHER_REGION);
     }
@@ -362,7 +362,7 @@ fn lending_whole_ends_by_itself() {
 
 /// L1's region looks as if it had been cleared on another CPU.
 fn forget_tag(hw: &mut Machine, region: u64) {
-    hw.write_l1(region + 8, &[0; 8]);
+    hw.poke(region + 8, &[0; 8]);
 }
 
 /// A VMCS that L1 cleared is where it was: its vmcs02 is lent again, and only what L1 writes
@@ -405,18 +405,18 @@ fn a_cleared_region_that_changed_is_read() {
         let (mut hw, mut nested) = lending();
         pointer(&mut hw, &mut nested, Reason::Vmclear, OTHER_REGION);
         let mut before = [0; 2048];
-        hw.read_l1(OTHER_REGION, &mut before);
+        hw.peek(OTHER_REGION, &mut before);
         pointer(&mut hw, &mut nested, Reason::Vmptrld, OTHER_REGION);
         vmwrite(&mut hw, &mut nested, enc(field::GUEST_CR3), 0x7000);
         pointer(&mut hw, &mut nested, Reason::Vmclear, OTHER_REGION);
         let expected = match change {
             // An older copy, tag and all.
             0 => {
-                hw.write_l1(OTHER_REGION, &before);
+                hw.poke(OTHER_REGION, &before);
                 None
             }
             1 => {
-                hw.write_l1(OTHER_REGION + 8, &[0; 2040]);
+                hw.poke(OTHER_REGION + 8, &[0; 2040]);
                 Some(0)
             }
             _ => {

@@ -177,8 +177,8 @@ fn an_msr_list_may_be_longer_than_a_page() {
     let list = 0x3_0000;
     for n in 0..COUNT {
         let index: u64 = if n == COUNT - 1 { 0xdead } else { 0x10 };
-        hw.write_l1(list + 16 * n, &index.to_le_bytes());
-        hw.write_l1(list + 16 * n + 8, &n.to_le_bytes());
+        hw.poke(list + 16 * n, &index.to_le_bytes());
+        hw.poke(list + 16 * n + 8, &n.to_le_bytes());
     }
     let fields = [
         (field::VM_ENTRY_MSR_LOAD_ADDRESS, list),
@@ -233,7 +233,7 @@ fn pdptes_come_from_vmcs12_with_ept_and_from_memory_without() {
     for has_ept in [true, false] {
         let (mut hw, mut nested) = with_valid_vmcs();
         for n in 0..4 {
-            hw.write_l1(table + 8 * n, &((n + 8) << 12 | 1).to_le_bytes());
+            hw.poke(table + 8 * n, &((n + 8) << 12 | 1).to_le_bytes());
         }
         let secondary = if has_ept { ENABLE_EPT } else { 0 };
         write(
@@ -315,9 +315,9 @@ fn vmfunc_switches_to_what_the_list_of_l1_has() {
             (field::EPTP_LIST_ADDRESS, LIST),
         ]);
         assert_eq!(hw.read(field::VM_FUNCTION_CONTROLS), 0);
-        hw.write_l1(LIST + 8, &OTHER.to_le_bytes());
+        hw.poke(LIST + 8, &OTHER.to_le_bytes());
         // Walk length 1, and 0 in the last entry.
-        hw.write_l1(LIST + 16, &0x3_0006_u64.to_le_bytes());
+        hw.poke(LIST + 16, &0x3_0006_u64.to_le_bytes());
         let before = hw.read(field::EPT_POINTER);
         hw.gprs[0] = function;
         hw.gprs[1] = index;

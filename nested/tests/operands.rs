@@ -4,7 +4,7 @@ mod model;
 
 use model::*;
 use umbra_arch::msr::IA32_PKRS;
-use umbra_arch::{Cr0, Cr3, Cr4, Exception};
+use umbra_arch::{Cr0, Cr3, Cr4, Exception, Gpa1};
 use umbra_nested::paging::{Access, Paging, Walked};
 use umbra_nested::{Done, Refusal};
 use umbra_vmcs::exit::Reason;
@@ -20,7 +20,9 @@ const MAPS: u64 = 0x83;
 const USER: u64 = 1 << 2;
 
 fn translate(hw: &mut Machine, linear: u64, access: Access) -> Result<u64, Refusal> {
-    Paging::of_l1(hw, 40, true).translate(hw, &mut Walked::new(), linear, access)
+    Paging::of_l1(hw, 40, true)
+        .translate(hw, &mut Walked::new(), linear, access)
+        .map(Gpa1::raw)
 }
 
 /// An entry that another CPU never leaves alone keeps no CPU of L0: L1 executes the instruction
@@ -28,7 +30,7 @@ fn translate(hw: &mut Machine, linear: u64, access: Access) -> Result<u64, Refus
 #[test]
 fn a_contested_entry_sends_l1_back() {
     let (mut hw, mut nested) = with_valid_vmcs();
-    hw.write_l1(PDPTE, &MAPS.to_le_bytes());
+    hw.poke(PDPTE, &MAPS.to_le_bytes());
     hw.is_contested = true;
     hw.memory_operand(0);
     hw.gprs[0] = field::GUEST_RIP.encoding().into();
@@ -71,13 +73,13 @@ fn a_contested_walk_ends() {
     // 32-bit paging, a large page and a small one.
     hw.write(field::GUEST_IA32_EFER, 0);
     hw.write(field::GUEST_CR4, 0x2010);
-    hw.write_l1(0x10000, &0x83_u32.to_le_bytes());
+    hw.poke(0x10000, &0x83_u32.to_le_bytes());
     assert_eq!(
         translate(&mut hw, 0x1000, Access::READ),
         Err(Refusal::Again)
     );
-    hw.write_l1(0x10000, &0x11023_u32.to_le_bytes());
-    hw.write_l1(0x11004, &0x5003_u32.to_le_bytes());
+    hw.poke(0x10000, &0x11023_u32.to_le_bytes());
+    hw.poke(0x11004, &0x5003_u32.to_le_bytes());
     assert_eq!(
         translate(&mut hw, 0x1234, Access::READ),
         Err(Refusal::Again)
@@ -86,13 +88,13 @@ fn a_contested_walk_ends() {
     assert_eq!(translate(&mut hw, 0x1234, Access::WRITE), Ok(0x5234));
     let flags = hw.memory.borrow()[0x11004];
     assert_eq!(flags, 0x63, "accessed and dirty");
-    hw.write_l1(0x10000, &0x40_0083_u32.to_le_bytes());
+    hw.poke(0x10000, &0x40_0083_u32.to_le_bytes());
     assert_eq!(translate(&mut hw, 0x1234, Access::WRITE), Ok(0x40_1234));
 
     // PAE paging.
     hw.write(field::GUEST_CR4, 0x2020);
     hw.write(field::GUEST_PDPTE0, 0x10001);
-    hw.write_l1(0x10000, &0x83_u64.to_le_bytes());
+    hw.poke(0x10000, &0x83_u64.to_le_bytes());
     hw.is_contested = true;
     assert_eq!(
         translate(&mut hw, 0x1000, Access::READ),
@@ -126,8 +128,8 @@ fn protection_keys_follow_the_sdm() {
     ] {
         let mut hw = Machine::new();
         let user = if is_user { USER } else { 0 };
-        hw.write_l1(0x10000, &(0x11003 | USER).to_le_bytes());
-        hw.write_l1(PDPTE, &(MAPS | user | KEY << 59).to_le_bytes());
+        hw.poke(0x10000, &(0x11003 | USER).to_le_bytes());
+        hw.poke(PDPTE, &(MAPS | user | KEY << 59).to_le_bytes());
         hw.write(field::GUEST_CR0, cr0);
         hw.write(field::GUEST_CR4, 0x2020 | cr4);
         hw.msrs.insert(IA32_PKRS, pkrs);
@@ -189,7 +191,7 @@ fn a_walk_is_remembered_only_while_it_would_be_the_same() {
         .into_iter()
         .enumerate()
     {
-        hw.write_l1(at[n], &entry.to_le_bytes());
+        hw.poke(at[n], &entry.to_le_bytes());
     }
     let mut walked = Walked::new();
     let mut look = |hw: &mut Machine, access| {
@@ -197,11 +199,11 @@ fn a_walk_is_remembered_only_while_it_would_be_the_same() {
         let fresh = paging.translate(hw, &mut Walked::new(), LINEAR + 0x18, access);
         let again = paging.translate(hw, &mut walked, LINEAR + 0x18, access);
         assert_eq!(fresh, again);
-        again
+        again.map(Gpa1::raw)
     };
     let entry_at = |hw: &Machine, at| {
         let mut bytes = [0; 8];
-        hw.read_l1(at, &mut bytes);
+        hw.peek(at, &mut bytes);
         u64::from_le_bytes(bytes)
     };
     for _ in 0..2 {
@@ -211,19 +213,19 @@ fn a_walk_is_remembered_only_while_it_would_be_the_same() {
     for _ in 0..2 {
         assert_eq!(look(&mut hw, Access::WRITE), Ok(0x5018));
         assert_eq!(entry_at(&hw, at[3]), 0x5067);
-        hw.write_l1(at[3], &0x5007_u64.to_le_bytes());
+        hw.poke(at[3], &0x5007_u64.to_le_bytes());
     }
     assert_eq!(look(&mut hw, Access::READ), Ok(0x5018));
     assert_eq!(entry_at(&hw, at[3]), 0x5027);
     // Another page, another table, none.
-    hw.write_l1(at[3], &0x6027_u64.to_le_bytes());
+    hw.poke(at[3], &0x6027_u64.to_le_bytes());
     assert_eq!(look(&mut hw, Access::READ), Ok(0x6018));
-    hw.write_l1(at[2], &(levels[3] | 0x25).to_le_bytes());
+    hw.poke(at[2], &(levels[3] | 0x25).to_le_bytes());
     assert_eq!(look(&mut hw, Access::READ), Ok(0x6018));
     assert!(look(&mut hw, Access::WRITE).is_err());
-    hw.write_l1(at[1], &0_u64.to_le_bytes());
+    hw.poke(at[1], &0_u64.to_le_bytes());
     assert!(look(&mut hw, Access::READ).is_err());
-    hw.write_l1(at[1], &(levels[2] | 0x27).to_le_bytes());
+    hw.poke(at[1], &(levels[2] | 0x27).to_le_bytes());
     assert_eq!(look(&mut hw, Access::READ), Ok(0x6018));
     // Other tables, and other rights of supervisor code.
     hw.write(field::GUEST_CR3, 0x10000);

@@ -4,7 +4,7 @@
 mod model;
 
 use model::*;
-use umbra_nested::{Done, Memory, VmcsAccess, offer};
+use umbra_nested::{Done, VmcsAccess, offer};
 use umbra_vmcs::controls::{Proc, Proc2};
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field::{self, Field, FieldSet};
@@ -26,7 +26,7 @@ fn read(hw: &mut Machine, nested: &mut umbra_nested::Nested, field: Field) -> u6
 /// Makes the region a shadow VMCS with this RIP, and the first VMCS current again.
 fn make(hw: &mut Machine, nested: &mut umbra_nested::Nested, region: u64, rip: u64) {
     let revision = nested.caps.revision() | INDICATOR;
-    hw.write_l1(region, &revision.to_le_bytes());
+    hw.poke(region, &revision.to_le_bytes());
     for (reason, at) in [(Reason::Vmclear, region), (Reason::Vmptrld, region)] {
         assert_eq!(pointer(hw, nested, reason, at), Done::Next);
         assert!(succeeded(hw), "{reason:?}");
@@ -130,7 +130,7 @@ fn what_l2_wrote_is_there_when_l1_loads_the_shadow() {
 /// Marks the region as a shadow VMCS's or not, as L1 does behind a VMCLEAR.
 fn mark(hw: &mut Machine, nested: &umbra_nested::Nested, region: u64, is_shadow: bool) {
     let indicator = if is_shadow { INDICATOR } else { 0 };
-    hw.write_l1(region, &(nested.caps.revision() | indicator).to_le_bytes());
+    hw.poke(region, &(nested.caps.revision() | indicator).to_le_bytes());
 }
 
 /// What another Umbra does: the VMCS that it runs its L2 with, it lends to its L1.
@@ -156,7 +156,7 @@ fn l1_lends_its_l2_a_vmcs_that_it_runs_itself() {
         // As L1 clears it, so its region has it.
         pointer(&mut hw, &mut nested, Reason::Vmclear, OTHER);
         let mut copy = [0; 2048];
-        hw.read_l1(OTHER + 8, &mut copy);
+        hw.peek(OTHER + 8, &mut copy);
         mark(&mut hw, &nested, OTHER, true);
         pointer(&mut hw, &mut nested, Reason::Vmptrld, VMCS_REGION);
         enter(&mut hw, &mut nested, OTHER, launch);
@@ -169,7 +169,7 @@ fn l1_lends_its_l2_a_vmcs_that_it_runs_itself() {
         mark(&mut hw, &nested, OTHER, false);
         if rip == 0x2000 {
             // L1 takes back what its L2 did.
-            hw.write_l1(OTHER + 8, &copy);
+            hw.poke(OTHER + 8, &copy);
         }
         pointer(&mut hw, &mut nested, Reason::Vmptrld, OTHER);
         let expected = if rip == 0x2000 { rip } else { rip + 2 };
@@ -193,7 +193,7 @@ fn vmxoff_gives_the_shadow_back() {
     leave(&mut hw, &mut nested);
     assert_eq!(nested.instruction(&mut hw, Reason::Vmxoff), Done::Next);
     let mut region = [0; 4096];
-    hw.read_l1(SHADOW, &mut region);
+    hw.peek(SHADOW, &mut region);
     let value = 0x7777_1234_5678_u64.to_le_bytes();
     assert!(region.windows(8).any(|bytes| bytes == value));
 }
@@ -217,7 +217,7 @@ fn the_indicator_is_refused_where_shadowing_is_not_offered() {
     let (mut hw, mut nested) = in_vmx_with(present);
     assert!(!nested.caps.offers_proc2(Proc2::VMCS_SHADOWING));
     let revision = nested.caps.revision() | INDICATOR;
-    hw.write_l1(SHADOW, &revision.to_le_bytes());
+    hw.poke(SHADOW, &revision.to_le_bytes());
     pointer(&mut hw, &mut nested, Reason::Vmptrld, SHADOW);
     assert_eq!(error(&mut hw, &mut nested), Some(11));
     let mut below = capabilities_below();

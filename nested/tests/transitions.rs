@@ -99,7 +99,7 @@ fn launch_states_are_kept() {
     // The state survives eviction, and VMCLEAR resets it.
     for n in 0..20 {
         let region = 0x10_0000 + n * 0x1000;
-        hw.write_l1(region, &REVISION.to_le_bytes());
+        hw.poke(region, &REVISION.to_le_bytes());
         pointer(&mut hw, &mut nested, Reason::Vmptrld, region);
     }
     pointer(&mut hw, &mut nested, Reason::Vmptrld, VMCS_REGION);
@@ -154,8 +154,8 @@ fn an_msr_that_cannot_be_loaded_fails_with_its_number() {
     let (mut hw, mut nested) = with_valid_vmcs();
     let list = 0x9000_u64;
     for (n, (index, value)) in [(0x10_u64, 1_u64), (0xdead, 2)].into_iter().enumerate() {
-        hw.write_l1(list + 16 * n as u64, &index.to_le_bytes());
-        hw.write_l1(list + 16 * n as u64 + 8, &value.to_le_bytes());
+        hw.poke(list + 16 * n as u64, &index.to_le_bytes());
+        hw.poke(list + 16 * n as u64 + 8, &value.to_le_bytes());
     }
     vmwrite(
         &mut hw,
@@ -182,7 +182,7 @@ fn an_msr_that_cannot_be_loaded_fails_with_its_number() {
 fn the_tsc_that_an_exit_stores_is_that_of_the_exit() {
     let (mut hw, mut nested) = with_valid_vmcs();
     let list = 0x9000_u64;
-    hw.write_l1(list, &0x10_u64.to_le_bytes());
+    hw.poke(list, &0x10_u64.to_le_bytes());
     for (f, value) in [
         (field::VM_EXIT_MSR_STORE_ADDRESS, list),
         (field::VM_EXIT_MSR_STORE_COUNT, 1),
@@ -197,14 +197,14 @@ fn the_tsc_that_an_exit_stores_is_that_of_the_exit() {
     assert_eq!(l2_exit(&mut hw, &mut nested), L2Done::Reflected);
     assert_ne!(hw.tsc_at_exit, hw.tsc);
     let mut stored = [0; 8];
-    hw.read_l1(list + 8, &mut stored);
+    hw.peek(list + 8, &mut stored);
     assert_eq!(u64::from_le_bytes(stored), hw.tsc_at_exit);
 }
 
 #[test]
 fn after_a_failed_msr_list_l1_keeps_what_l2_had_loaded() {
     let (mut hw, mut nested) = with_valid_vmcs();
-    hw.write_l1(0x9000, &0xdead_u64.to_le_bytes());
+    hw.poke(0x9000, &0xdead_u64.to_le_bytes());
     for (f, value) in [
         (field::VM_ENTRY_MSR_LOAD_ADDRESS, 0x9000),
         (field::VM_ENTRY_MSR_LOAD_COUNT, 1),

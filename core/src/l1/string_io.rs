@@ -10,7 +10,7 @@ use crate::l1::instruction::note_access;
 use crate::machine::machine;
 use crate::vmcs::current::{change, read};
 use umbra_arch::instruction::StringIoOperand;
-use umbra_arch::{AccessRights, Exception, Rflags, SegmentName};
+use umbra_arch::{AccessRights, Exception, Gpa1, Rflags, SegmentName};
 use umbra_core::breakpoints::Kind;
 use umbra_nested::linear::LinearForm;
 use umbra_nested::paging::{Access, Paging, Walked};
@@ -132,7 +132,7 @@ fn linear_address(
 }
 
 /// L1's physical address of each byte: the element may cross a page.
-fn translate(cpu: &mut Cpu, linear: u64, access: IoAccess) -> Result<[u64; 4], Refusal> {
+fn translate(cpu: &mut Cpu, linear: u64, access: IoAccess) -> Result<[Gpa1; 4], Refusal> {
     let wanted = Access {
         write: access.is_input,
         // CPL is that of SS.
@@ -140,7 +140,7 @@ fn translate(cpu: &mut Cpu, linear: u64, access: IoAccess) -> Result<[u64; 4], R
     };
     let has_gib_pages = crate::arch::cpuid::cpuid_or_zero(0x8000_0001, 0).edx & 1 << 26 != 0;
     let paging = Paging::of_l1(cpu, machine().physical_address_bits, has_gib_pages);
-    let mut places = [0; 4];
+    let mut places = [Gpa1::new(0); 4];
     for (place, at) in places.iter_mut().zip(0..u64::from(access.bytes)) {
         *place = paging.translate(cpu, &mut Walked::new(), linear.wrapping_add(at), wanted)?;
     }

@@ -9,7 +9,7 @@ use crate::machine::machine;
 use crate::vmcs::current::{change, read, write};
 use umbra_arch::event::vector;
 use umbra_arch::qualification::TaskSwitch;
-use umbra_arch::{Cr0, Cr4, Dr6, Dr7, EventInfo, Exception};
+use umbra_arch::{Cr0, Cr4, Dr6, Dr7, EventInfo, Exception, Gpa1};
 use umbra_core::control_registers::GeneralProtection;
 use umbra_core::task_switch::{self, Linear, Segment, Source, Switch, Task};
 use umbra_nested::paging::{Access, Paging, Walked};
@@ -68,7 +68,7 @@ fn scatter(cpu: &mut Cpu, task: &Task) {
 struct L1Linear<'a>(&'a mut Cpu);
 
 impl L1Linear<'_> {
-    fn translate(&mut self, linear: u32, is_write: bool) -> Result<u64, Exception> {
+    fn translate(&mut self, linear: u32, is_write: bool) -> Result<Gpa1, Exception> {
         let access = if is_write {
             Access::WRITE
         } else {

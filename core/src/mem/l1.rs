@@ -2,6 +2,7 @@
 //! Umbra's own is one and the same scratch page to it, the void.
 
 use super::{LOW_BYTES, Layout, PAGE_BYTES, Registers, layout, pointer};
+use umbra_arch::Gpa1;
 use umbra_guests::{PhysMemory, Unreachable};
 
 /// L1's physical memory.
@@ -138,10 +139,10 @@ impl L1Physical {
 
     /// Whether the 64-bit words at these addresses have these values.
     #[inline]
-    pub fn holds(self, words: &[(u64, u64)]) -> bool {
+    pub fn holds(self, words: &[(Gpa1, u64)]) -> bool {
         words
             .iter()
-            .all(|&(address, value)| self.read_u64(address) == Ok(value))
+            .all(|&(address, value)| self.read_u64(address.raw()) == Ok(value))
     }
 
     /// Reads 32 bits at a 4-byte aligned address, in one access.

@@ -1,5 +1,6 @@
 //! VMLAUNCH and VMRESUME up to the checks on guest state.
 
+use umbra_arch::Gpa1;
 use umbra_arch::state::Blocking;
 use umbra_vmcs::field;
 use umbra_vmcs::field::FieldSet;
@@ -21,13 +22,13 @@ struct RuleMemory<'a, H>(&'a H);
 impl<H: Memory> L1Memory for RuleMemory<'_, H> {
     fn read_u32(&self, address: u64) -> u32 {
         let mut bytes = [0; 4];
-        self.0.read_l1(address, &mut bytes);
+        self.0.read_l1(Gpa1::new(address), &mut bytes);
         u32::from_le_bytes(bytes)
     }
 
     fn read_u64(&self, address: u64) -> u64 {
         let mut bytes = [0; 8];
-        self.0.read_l1(address, &mut bytes);
+        self.0.read_l1(Gpa1::new(address), &mut bytes);
         u64::from_le_bytes(bytes)
     }
 }

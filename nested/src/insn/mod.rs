@@ -9,7 +9,7 @@ mod pointer;
 mod rw;
 mod switch;
 
-use umbra_arch::{Efer, Exception, Rflags};
+use umbra_arch::{Efer, Exception, Gpa1, Rflags};
 use umbra_vmcs::InsnError;
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;
@@ -141,8 +141,8 @@ impl Nested {
 
     /// Whether `address` fits the presented CPU's physical width and is 4 KiB
     /// aligned.
-    pub(crate) fn is_page_address(&self, address: u64) -> bool {
-        address & 0xfff == 0 && address & !self.cpu.physical_mask() == 0
+    pub(crate) fn is_page_address(&self, address: Gpa1) -> bool {
+        address.page_offset() == 0 && address.raw() & !self.cpu.physical_mask() == 0
     }
 }
 

@@ -28,7 +28,7 @@ impl Nested {
         if self.vmxon_pointer() == Some(pointer) {
             return Ok(broken(&VMCLEAR_VMXON));
         }
-        let is_current = self.current_pointer() == pointer;
+        let is_current = self.current_pointer() == pointer.raw();
         self.release_shadow_at(hw, pointer);
         self.slots.clear(hw, pointer, &self.cpu);
         if is_current {

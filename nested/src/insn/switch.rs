@@ -3,7 +3,7 @@
 use umbra_arch::instruction::VmxOperand;
 use umbra_arch::msr;
 use umbra_arch::msr::FeatureControl;
-use umbra_arch::{Cr4, Efer, Exception};
+use umbra_arch::{Cr4, Efer, Exception, Gpa1};
 use umbra_vmcs::field;
 use umbra_vmcs::rules::instructions::{VMXON_ADDRESS, VMXON_IN_ROOT, VMXON_REVISION};
 
@@ -97,12 +97,12 @@ impl Nested {
     pub(crate) fn pointer_operand(
         &mut self,
         hw: &mut (impl VmcsAccess + Registers + Memory + Msrs),
-    ) -> Result<u64, Refusal> {
+    ) -> Result<Gpa1, Refusal> {
         let info = vmx_operand(hw);
         let operand = self.memory_operand(hw, info, 8, false)?;
         let mut bytes = [0; 8];
         operand.read(hw, &mut self.walked, &mut bytes)?;
-        Ok(u64::from_le_bytes(bytes))
+        Ok(Gpa1::new(u64::from_le_bytes(bytes)))
     }
 
     pub(crate) fn memory_operand(
@@ -117,7 +117,7 @@ impl Nested {
     }
 
     /// The revision identifier in a VMXON or VMCS region, bit 31 included.
-    pub(crate) fn revision_at(&self, hw: &mut impl Memory, gpa: u64) -> u32 {
+    pub(crate) fn revision_at(&self, hw: &mut impl Memory, gpa: Gpa1) -> u32 {
         let mut bytes = [0; 4];
         hw.read_l1(gpa, &mut bytes);
         u32::from_le_bytes(bytes)

@@ -155,10 +155,10 @@ impl Machine {
         ] {
             machine.write(f, value);
         }
-        machine.write_l1(0x10000, &0x11003_u64.to_le_bytes());
-        machine.write_l1(0x11000, &0x83_u64.to_le_bytes());
-        machine.write_l1(VMXON_REGION, &REVISION.to_le_bytes());
-        machine.write_l1(VMCS_REGION, &REVISION.to_le_bytes());
+        machine.poke(0x10000, &0x11003_u64.to_le_bytes());
+        machine.poke(0x11000, &0x83_u64.to_le_bytes());
+        machine.poke(VMXON_REGION, &REVISION.to_le_bytes());
+        machine.poke(VMCS_REGION, &REVISION.to_le_bytes());
         machine
     }
 
@@ -195,6 +195,26 @@ fn hpa(raw: u64) -> Hpa {
 }
 
 impl Machine {
+    /// Copies L1's memory out.
+    pub fn peek(&self, gpa: u64, bytes: &mut [u8]) {
+        let m = self.memory.borrow();
+        for (n, b) in bytes.iter_mut().enumerate() {
+            let at = usize::try_from(gpa.wrapping_add(n as u64)).unwrap_or(usize::MAX);
+            *b = m.get(at).copied().unwrap_or(0xff);
+        }
+    }
+
+    /// Copies into L1's memory.
+    pub fn poke(&mut self, gpa: u64, bytes: &[u8]) {
+        let mut m = self.memory.borrow_mut();
+        for (n, b) in bytes.iter().enumerate() {
+            let at = usize::try_from(gpa.wrapping_add(n as u64)).unwrap_or(usize::MAX);
+            if let Some(to) = m.get_mut(at) {
+                *to = *b;
+            }
+        }
+    }
+
     fn put(&mut self, f: Field, value: u64) {
         self.writes += 1;
         assert!(self.present.contains(f), "VMWRITE of {f:?}");
@@ -303,29 +323,19 @@ impl Registers for Machine {
 }
 
 impl Memory for Machine {
-    fn read_l1(&self, gpa: u64, bytes: &mut [u8]) {
-        let m = self.memory.borrow();
-        for (n, b) in bytes.iter_mut().enumerate() {
-            let at = usize::try_from(gpa.wrapping_add(n as u64)).unwrap_or(usize::MAX);
-            *b = m.get(at).copied().unwrap_or(0xff);
-        }
+    fn read_l1(&self, gpa: Gpa1, bytes: &mut [u8]) {
+        self.peek(gpa.raw(), bytes);
     }
 
-    fn write_l1(&mut self, gpa: u64, bytes: &[u8]) {
-        let mut m = self.memory.borrow_mut();
-        for (n, b) in bytes.iter().enumerate() {
-            let at = usize::try_from(gpa.wrapping_add(n as u64)).unwrap_or(usize::MAX);
-            if let Some(to) = m.get_mut(at) {
-                *to = *b;
-            }
-        }
+    fn write_l1(&mut self, gpa: Gpa1, bytes: &[u8]) {
+        self.poke(gpa.raw(), bytes);
     }
 
-    fn set_bits_l1(&mut self, gpa: u64, wide: bool, expected: u64, bits: u64) -> bool {
+    fn set_bits_l1(&mut self, gpa: Gpa1, wide: bool, expected: u64, bits: u64) -> bool {
         let length = if wide { 8 } else { 4 };
         let mut bytes = [0; 8];
         self.read_l1(gpa, &mut bytes[..length]);
-        if gpa as usize >= MEMORY_BYTES {
+        if gpa.raw() as usize >= MEMORY_BYTES {
             return true;
         }
         if self.is_contested || u64::from_le_bytes(bytes) != expected {
@@ -548,7 +558,7 @@ pub fn in_vmx_with(present: FieldSet) -> (Machine, Nested) {
 
 /// An instruction with a 64-bit memory operand.
 pub fn pointer(hw: &mut Machine, nested: &mut Nested, reason: Reason, value: u64) -> Done {
-    hw.write_l1(OPERAND, &value.to_le_bytes());
+    hw.poke(OPERAND, &value.to_le_bytes());
     hw.memory_operand(0);
     nested.instruction(hw, reason)
 }
