@@ -71,7 +71,7 @@ fn umbra_for(what: &WhatArgs) -> Image {
 pub fn prepare(what: &WhatArgs, on: Option<On>) -> Result<Prepared> {
     let is_alone = what.native || guests::runs_without_umbra(&what.guest);
     let depth = if is_alone { 0 } else { what.depth };
-    let mut guest = guests::find(&what.guest)?;
+    let mut guest = guests::find(&what.guest, what.kernel)?;
     let (kind, kernel) = kernel::read(&guest.kernel)?;
     // What the person says comes last, since a later word wins in Linux.
     let khz = mhz(guests::is_recipe(&what.guest), hypervisors(depth, on)) * 1000;

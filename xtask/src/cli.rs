@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::dmar::Dmar;
+use crate::guests::Kernel;
 use crate::images::Hypapp;
 use crate::machine::Firmware;
 use crate::ticks::Ticks;
@@ -94,6 +95,10 @@ pub struct WhatArgs {
     /// kernel file
     #[arg(default_value = guests::DEFAULT)]
     pub guest: String,
+    /// For the guest `kvm`: the kernel of L1 and L2, of another of Debian's
+    /// releases than bookworm, whose is 6.1
+    #[arg(long, value_name = "VERSION", value_enum)]
+    pub kernel: Option<Kernel>,
     /// Add to the guest's command line
     #[arg(long, value_name = "ARGS", allow_hyphen_values = true)]
     pub append: Option<String>,
@@ -140,6 +145,7 @@ Examples:
   ./x run --native                       the same on the bare machine
   ./x run kvm                            Linux with KVM boots a Linux, under Umbra
   ./x run kvm --append kvm_intel.ept=0   the same with KVM's shadow paging
+  ./x run kvm --kernel 6.12              the same with a newer kernel
   ./x run lhv --depth 2                  Umbra under Umbra
   ./x run lhv --trace l2,no-cpuid        and print the last exits of L2
   ./x run lhv --on kvm                   Umbra on KVM, which runs on the emulator

@@ -55,17 +55,42 @@ pub fn unpacked(names: &[&str], needs: Needs) -> Result<PathBuf> {
     cache::entry(&format!("debs/{label}-{}", &key[..12]), |root| {
         let step = Step::start(format!("fetching Debian packages: {}", names.join(", ")));
         let debs = resolve(&sorted, needs)?;
-        let archive = cache::dir()?.join("debs/archive");
-        fs::create_dir_all(&archive)?;
-        for (index, deb) in debs.iter().enumerate() {
-            step.detail(&format!("{}/{} {}", index + 1, debs.len(), deb.file));
-            let file = download(&deb.uri, &archive, &deb.file, &deb.hash)?;
-            cmd::run(Command::new("dpkg-deb").arg("-x").arg(&file).arg(root))
-                .with_context(|| format!("cannot unpack {}", deb.file))?;
-        }
+        unpack(&debs, root, &step)?;
         step.done();
         Ok(())
     })
+}
+
+/// The folder into which the kernel that the package `name` stands for in `suite`, another of
+/// Debian's releases, is unpacked: the kernel and its modules alone, not what the package
+/// depends on. Kept as [`unpacked`] keeps it.
+///
+/// # Errors
+/// As for [`unpacked`]; or none of the machine's sources is Debian's archive.
+pub fn kernel_of(suite: &str, name: &str) -> Result<PathBuf> {
+    cache::entry(&format!("debs/{name}-{suite}"), |root| {
+        let step = Step::start(format!("fetching the Debian kernel of {suite}"));
+        let mut debs = resolve_in(&State::of_suite(suite)?, &[name], Needs::Dependencies)?;
+        // Newer releases have the kernel and its modules in packages of their own.
+        let parts = ["linux-image-", "linux-binary-", "linux-modules-"];
+        debs.retain(|deb| parts.iter().any(|part| deb.file.starts_with(part)));
+        unpack(&debs, root, &step)?;
+        step.done();
+        Ok(())
+    })
+}
+
+/// Downloads the packages and unpacks them into `root`.
+fn unpack(debs: &[Deb], root: &Path, step: &Step) -> Result<()> {
+    let archive = cache::dir()?.join("debs/archive");
+    fs::create_dir_all(&archive)?;
+    for (index, deb) in debs.iter().enumerate() {
+        step.detail(&format!("{}/{} {}", index + 1, debs.len(), deb.file));
+        let file = download(&deb.uri, &archive, &deb.file, &deb.hash)?;
+        cmd::run(Command::new("dpkg-deb").arg("-x").arg(&file).arg(root))
+            .with_context(|| format!("cannot unpack {}", deb.file))?;
+    }
+    Ok(())
 }
 
 /// Downloads `uri` into `folder` as `file` unless it is there already, and
@@ -132,7 +157,10 @@ pub fn mirrors() -> Result<Vec<String>> {
 
 /// Asks apt which package files the set consists of.
 fn resolve(names: &[&str], needs: Needs) -> Result<Vec<Deb>> {
-    let state = State::fresh()?;
+    resolve_in(&State::fresh()?, names, needs)
+}
+
+fn resolve_in(state: &State, names: &[&str], needs: Needs) -> Result<Vec<Deb>> {
     let mut command = state.apt_get();
     match needs {
         Needs::Nothing => command.arg("download"),
@@ -176,6 +204,8 @@ fn parse_uris(text: &str) -> Vec<Deb> {
 /// apt's state in the cache: lists of its own, and no package installed.
 struct State {
     dir: PathBuf,
+    /// A file with the sources, instead of the machine's own.
+    sources: Option<PathBuf>,
 }
 
 impl State {
@@ -184,9 +214,43 @@ impl State {
         if cmd::which("apt-get").is_none() {
             bail!("this machine has no apt-get, which ./x takes Debian packages with");
         }
-        let state = Self {
+        Self {
             dir: cache::dir()?.join("apt"),
+            sources: None,
+        }
+        .with_fresh_lists()
+    }
+
+    /// The same for another of Debian's releases, from the archive that the machine uses.
+    fn of_suite(suite: &str) -> Result<Self> {
+        const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+        let mirrors = mirrors()?;
+        let Some(archive) = mirrors.iter().find(|base| base.ends_with("/debian/")) else {
+            bail!("none of apt's sources is Debian's archive (an address that ends in /debian)");
         };
+        let dir = cache::dir()?.join(format!("apt-{suite}"));
+        fs::create_dir_all(&dir)?;
+        let sources = dir.join("sources.list");
+        // What a kernel of the backports depends on is in the release itself.
+        let suites = [suite, suite.trim_end_matches("-backports")];
+        let lines: String = suites
+            .iter()
+            .map(|suite| format!("deb [signed-by={KEYS}] {archive} {suite} main\n"))
+            .collect();
+        fs::write(&sources, lines)?;
+        fs::write(
+            dir.join("preferences"),
+            format!("Package: *\nPin: release n={suite}\nPin-Priority: 900\n"),
+        )?;
+        Self {
+            dir,
+            sources: Some(sources),
+        }
+        .with_fresh_lists()
+    }
+
+    fn with_fresh_lists(self) -> Result<Self> {
+        let state = self;
         for folder in ["lists/partial", "archives/partial"] {
             fs::create_dir_all(state.dir.join(folder))?;
         }
@@ -251,6 +315,12 @@ impl State {
             "Acquire::Languages=none",
             "-q",
         ]);
+        if let Some(sources) = &self.sources {
+            command.args(["-o", &format!("Dir::Etc::sourcelist={}", sources.display())]);
+            command.args(["-o", "Dir::Etc::sourceparts=/dev/null"]);
+            command.args(["-o", &set("Dir::Etc::preferences", "preferences")]);
+            command.args(["-o", "Dir::Etc::preferencesparts=/dev/null"]);
+        }
         command.env("LC_ALL", "C");
         command
     }
@@ -284,6 +354,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = State {
             dir: dir.path().to_path_buf(),
+            sources: None,
         };
         assert!(state.has_lists().is_err());
         fs::create_dir_all(dir.path().join("lists/partial")).unwrap();

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use super::initramfs::write_file;
 use super::recipe::Recipe;
 use super::root::Root;
-use super::{Guest, Module};
+use super::{Guest, Kernel, Module};
 use crate::ui::Step;
 use crate::{cache, cmd, debs};
 
@@ -24,18 +24,19 @@ const WORKLOADS: &str = include_str!("../../../guests/recipes/kvm/workloads.rs")
 ///
 /// # Errors
 /// The Debian packages cannot be had or lack something, or `rustc` fails.
-pub fn assemble() -> Result<Guest> {
+pub fn assemble(choice: Option<Kernel>) -> Result<Guest> {
     let recipe = Recipe::parse(RECIPE)?;
     let names: Vec<&str> = recipe.packages.iter().map(String::as_str).collect();
     let packages = debs::unpacked(&names, debs::Needs::Dependencies)
         .context("the guest `kvm` is made of Debian packages")?;
     let root = Root::new(&packages);
-    let kernel = kernel(&root)?;
+    let modules = kernel_root(&root, choice)?;
+    let kernel = kernel(&modules)?;
 
-    let mut l2 = recipe.l2.initramfs(&root, L2_INIT)?;
+    let mut l2 = recipe.l2.initramfs(&root, &modules, L2_INIT)?;
     l2.copy("bin/workloads", 0o755, &program("workloads", WORKLOADS)?);
     let l2 = l2.to_bytes()?;
-    let mut l1 = recipe.l1.initramfs(&root, L1_INIT)?;
+    let mut l1 = recipe.l1.initramfs(&root, &modules, L1_INIT)?;
     l1.copy("bin/ticks", 0o755, &program("ticks", TICKS)?);
     l1.copy("l2/vmlinuz", 0o644, &kernel);
     l1.bytes("l2/initrd", 0o644, l2);
@@ -74,37 +75,60 @@ pub(super) fn linux_on_bochs() -> String {
 ///
 /// # Errors
 /// The Debian packages cannot be had.
-pub(super) fn cloud_kernel() -> Result<PathBuf> {
+pub(super) fn cloud_kernel(choice: Option<Kernel>) -> Result<PathBuf> {
     let recipe = Recipe::parse(RECIPE)?;
     let names: Vec<&str> = recipe.packages.iter().map(String::as_str).collect();
-    kernel(&Root::new(&debs::unpacked(
-        &names,
-        debs::Needs::Dependencies,
-    )?))
+    let root = Root::new(&debs::unpacked(&names, debs::Needs::Dependencies)?);
+    kernel(&kernel_root(&root, choice)?)
 }
 
-/// The one kernel in the packages.
+/// Where the kernel and its modules are: among the packages in `root`, or in a package of
+/// another of Debian's releases.
+fn kernel_root(root: &Root, choice: Option<Kernel>) -> Result<Root> {
+    let Some(choice) = choice else {
+        return Ok(root.clone());
+    };
+    let packages = debs::kernel_of(choice.suite(), "linux-image-cloud-amd64")
+        .with_context(|| format!("cannot have the kernel of {}", choice.suite()))?;
+    Ok(Root::new(&packages))
+}
+
+/// The one kernel in the packages: in `boot`, or, in newer releases, beside its modules.
+///
+/// # Errors
+/// There is none, or more than one.
 pub(super) fn kernel(root: &Root) -> Result<PathBuf> {
-    let folder = root
-        .directory("boot")
-        .context("the Debian packages hold no kernel")?;
-    let mut kernels = Vec::new();
-    for entry in
-        std::fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?
-    {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with("vmlinuz-") {
-            kernels.push(entry.path());
-        }
+    let boot = entries(root, "boot")?;
+    let is_kernel = |file: &Path| {
+        let name = file.file_name().map(|name| name.to_string_lossy());
+        name.is_some_and(|name| name.starts_with("vmlinuz-"))
+    };
+    let mut kernels: Vec<PathBuf> = boot.into_iter().filter(|file| is_kernel(file)).collect();
+    if kernels.is_empty() {
+        let modules = entries(root, "lib/modules")?;
+        kernels = modules
+            .iter()
+            .map(|folder| folder.join("vmlinuz"))
+            .collect();
+        kernels.retain(|file| file.is_file());
     }
     match kernels.as_slice() {
         [kernel] => Ok(kernel.clone()),
         other => bail!(
-            "{} should hold one kernel (vmlinuz-*), and holds {}",
-            folder.display(),
+            "the Debian packages should hold one kernel (vmlinuz), and hold {}",
             other.len()
         ),
     }
+}
+
+/// What is in the folder at `path`; nothing where there is no such folder.
+fn entries(root: &Root, path: &str) -> Result<Vec<PathBuf>> {
+    let Some(folder) = root.directory(path) else {
+        return Ok(Vec::new());
+    };
+    std::fs::read_dir(&folder)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
+        .with_context(|| format!("cannot read {}", folder.display()))
 }
 
 /// A program of one source text, compiled if it is not in the cache.
@@ -212,10 +236,14 @@ mod tests {
         let boot = dir.path().join("boot");
         fs::create_dir(&boot).unwrap();
         fs::write(boot.join("config-1"), "").unwrap();
-        assert!(kernel(&root).unwrap_err().to_string().contains("holds 0"));
+        assert!(kernel(&root).unwrap_err().to_string().contains("hold 0"));
+        let modules = dir.path().join("usr/lib/modules/7");
+        fs::create_dir_all(&modules).unwrap();
+        fs::write(modules.join("vmlinuz"), "").unwrap();
+        assert_eq!(kernel(&root).unwrap(), modules.join("vmlinuz"));
         fs::write(boot.join("vmlinuz-1"), "").unwrap();
         assert_eq!(kernel(&root).unwrap(), boot.join("vmlinuz-1"));
         fs::write(boot.join("vmlinuz-2"), "").unwrap();
-        assert!(kernel(&root).unwrap_err().to_string().contains("holds 2"));
+        assert!(kernel(&root).unwrap_err().to_string().contains("hold 2"));
     }
 }

@@ -31,7 +31,7 @@ pub fn assemble(image: &Path, folder: &Path) -> Result<Guest> {
     let packages = debs::unpacked(&names, debs::Needs::Dependencies)
         .context("the system for --on kvm is made of Debian packages")?;
     let root = Root::new(&packages);
-    let system = recipe.l1.initramfs(&root, INIT)?;
+    let system = recipe.l1.initramfs(&root, &root, INIT)?;
     let key = cache::sha256(system.fingerprint()?.as_bytes());
     let name = format!("guests/l0-{}", key.get(..12).unwrap_or(&key));
     let entry = cache::entry(&name, |target| write_file(&system, &target.join("initrd")))?;

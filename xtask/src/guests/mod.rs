@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use clap::ValueEnum;
 
 use crate::{fail, images};
 
@@ -48,6 +49,31 @@ pub struct Guest {
     pub modules: Vec<Module>,
 }
 
+/// A kernel of another of Debian's releases.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Kernel {
+    /// Of bullseye.
+    #[value(name = "5.10")]
+    V5_10,
+    /// Of bookworm-backports.
+    #[value(name = "6.12")]
+    V6_12,
+    /// Of trixie-backports: the newest.
+    #[value(name = "newest")]
+    Newest,
+}
+
+impl Kernel {
+    /// The release that has it.
+    pub const fn suite(self) -> &'static str {
+        match self {
+            Self::V5_10 => "bullseye",
+            Self::V6_12 => "bookworm-backports",
+            Self::Newest => "trixie-backports",
+        }
+    }
+}
+
 /// A guest that `./x` assembles itself.
 pub struct Recipe {
     /// What the person types.
@@ -55,7 +81,7 @@ pub struct Recipe {
     /// One line for `./x run --help`.
     pub about: &'static str,
     /// Assembles the guest, from the cache where it can.
-    pub assemble: fn() -> Result<Guest>,
+    pub assemble: fn(Option<Kernel>) -> Result<Guest>,
 }
 
 /// Every recipe.
@@ -91,9 +117,14 @@ pub fn runs_without_umbra(name: &str) -> bool {
 /// # Errors
 /// A usage error when it is none of them; else what went wrong while building
 /// or assembling.
-pub fn find(name: &str) -> Result<Guest> {
+pub fn find(name: &str, kernel: Option<Kernel>) -> Result<Guest> {
     if let Some(recipe) = RECIPES.iter().find(|recipe| recipe.name == name) {
-        return (recipe.assemble)();
+        return (recipe.assemble)(kernel);
+    }
+    if kernel.is_some() {
+        return Err(fail::usage(format!(
+            "--kernel: {name} has no choice of kernels; `kvm` does"
+        )));
     }
     let test_vms = images::test_vms()?;
     if test_vms.iter().any(|known| known == name) {
@@ -154,7 +185,7 @@ mod tests {
 
     #[test]
     fn an_unknown_name_lists_the_known_ones() {
-        let error = find("windows").unwrap_err();
+        let error = find("windows", None).unwrap_err();
         let fail = error.downcast_ref::<fail::Fail>().unwrap();
         assert_eq!(fail.status, fail::USAGE);
         for known in ["windows", "lhv", "kvm"] {

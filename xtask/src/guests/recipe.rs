@@ -61,11 +61,12 @@ impl Recipe {
 
 impl System {
     /// The initramfs with everything that this asks for, out of the packages
-    /// in `root`; `init` is the text of the script.
+    /// in `root`, with the modules of the one kernel in `kernel`; `init` is the text of the
+    /// script.
     ///
     /// # Errors
     /// The packages lack something; the message names it.
-    pub fn initramfs(&self, root: &Root, init: &str) -> Result<Initramfs> {
+    pub fn initramfs(&self, root: &Root, kernel: &Root, init: &str) -> Result<Initramfs> {
         let mut initramfs = Initramfs::new();
         initramfs.bytes("init", 0o755, init);
         for folder in &self.folders {
@@ -87,7 +88,7 @@ impl System {
         for applet in &self.applets {
             initramfs.link(&format!("bin/{applet}"), "busybox");
         }
-        let modules = kmod::with_needs(root, &self.modules)?;
+        let modules = kmod::with_needs(kernel, &self.modules)?;
         if !modules.is_empty() {
             let order: String = modules
                 .iter()
@@ -132,8 +133,9 @@ mod tests {
             folders: vec!["proc".into()],
             ..System::default()
         };
+        let root = Root::new(dir.path());
         let made = system
-            .initramfs(&Root::new(dir.path()), "#!/bin/busybox sh\n")
+            .initramfs(&root, &root, "#!/bin/busybox sh\n")
             .unwrap();
         let mut expected = Initramfs::new();
         expected.bytes("init", 0o755, "#!/bin/busybox sh\n");
@@ -150,10 +152,8 @@ mod tests {
             programs: vec!["usr/bin/qemu".into()],
             ..System::default()
         };
-        let error = system
-            .initramfs(&Root::new(dir.path()), "")
-            .unwrap_err()
-            .to_string();
+        let root = Root::new(dir.path());
+        let error = system.initramfs(&root, &root, "").unwrap_err().to_string();
         assert!(error.contains("usr/bin/qemu"), "{error}");
     }
 }

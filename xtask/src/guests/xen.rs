@@ -7,9 +7,9 @@ use anyhow::{Context, Result};
 use super::initramfs::write_file;
 use super::recipe::Recipe;
 use super::root::Root;
-use super::{Guest, Module, kvm};
+use super::{Guest, Kernel, Module, kvm};
 use crate::ui::Step;
-use crate::{cache, debs};
+use crate::{cache, debs, fail};
 
 const RECIPE: &str = include_str!("../../../guests/recipes/xen/recipe.toml");
 const DOM0_INIT: &str = include_str!("../../../guests/recipes/xen/dom0-init");
@@ -21,7 +21,12 @@ const DOM0: &str = "console=hvc0 loglevel=3 cryptomgr.notests panic=-1 reboot=t"
 ///
 /// # Errors
 /// The Debian packages cannot be had or lack something.
-pub fn assemble() -> Result<Guest> {
+pub fn assemble(kernel: Option<Kernel>) -> Result<Guest> {
+    if kernel.is_some() {
+        return Err(fail::usage(
+            "--kernel: of the guests `kvm` alone has a choice",
+        ));
+    }
     let recipe = Recipe::parse(RECIPE)?;
     let names: Vec<&str> = recipe.packages.iter().map(String::as_str).collect();
     let packages = debs::unpacked(&names, debs::Needs::Dependencies)
@@ -29,10 +34,13 @@ pub fn assemble() -> Result<Guest> {
     let root = Root::new(&packages);
     let (_, xen) = root.first_of("boot/xen-4.17-amd64.gz")?;
 
-    let domu = recipe.l2.initramfs(&root, kvm::L2_INIT)?.to_bytes()?;
-    let mut dom0 = recipe.l1.initramfs(&root, DOM0_INIT)?;
+    let domu = recipe
+        .l2
+        .initramfs(&root, &root, kvm::L2_INIT)?
+        .to_bytes()?;
+    let mut dom0 = recipe.l1.initramfs(&root, &root, DOM0_INIT)?;
     // The smaller kernel: L2's of the guest kvm.
-    dom0.copy("domu/vmlinuz", 0o644, &kvm::cloud_kernel()?);
+    dom0.copy("domu/vmlinuz", 0o644, &kvm::cloud_kernel(None)?);
     dom0.bytes("domu/initrd", 0o644, domu);
 
     let key = cache::sha256(dom0.fingerprint()?.as_bytes());

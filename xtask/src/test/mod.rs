@@ -197,7 +197,7 @@ fn make_ready(tests: &[declared::Test]) -> Result<()> {
         .map(|test| test.guest.as_str())
         .collect();
     for guest in guests {
-        builds.push(guests::find(guest).map(|guest| guest.kernel));
+        builds.push(guests::find(guest, None).map(|guest| guest.kernel));
     }
     for error in builds.into_iter().filter_map(Result::err) {
         ui::note(format!("{error:#}"));
