@@ -77,19 +77,12 @@ impl OpenWords {
     }
 
     /// Opens the word of an MSR access that L1's bitmap at `gpa` lets through.
-    /// `own` has L0's intercepts; false if this access is one of them.
-    pub fn open(
-        &mut self,
-        merged: u64,
-        gpa: u64,
-        own: &[(u16, u64)],
-        index: u32,
-        is_write: bool,
-    ) -> bool {
+    /// `own` is L0's own bitmap; false if it intercepts this access.
+    pub fn open(&mut self, merged: u64, gpa: u64, own: &[u64], index: u32, is_write: bool) -> bool {
         let Some((number, bit)) = place(index, is_write) else {
             return false;
         };
-        let own = own.iter().find(|(n, _)| *n == number).map_or(0, |w| w.1);
+        let own = own.get(usize::from(number)).copied().unwrap_or(u64::MAX);
         if own & bit != 0 {
             return false;
         }

@@ -40,7 +40,7 @@ pub fn set_up(cpu: &mut Cpu) {
     }
     let offered = offer::offer(&machine().vmx, &present);
     cpu.offered = offered;
-    cpu.note_own_intercepts();
+    cpu.close_merged_bitmap();
     cpu.fill_exit_store_list();
     if offered.offers_proc2(Proc2::VMCS_SHADOWING) {
         shadow::make(cpu);

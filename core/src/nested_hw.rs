@@ -28,15 +28,8 @@ impl Cpu {
         self.pages.vmcs02.page(slot.number() as u64)
     }
 
-    /// Notes which words of L0's own MSR bitmap have bits, for
-    /// [`Msrs::open_msr`], and closes the bitmap of L2.
-    pub fn note_own_intercepts(&mut self) {
-        self.own_intercepts.clear();
-        for (word, &bits) in (0u16..).zip(self.pages.msr_bitmap.words_mut().iter()) {
-            if bits != 0 && self.own_intercepts.push((word, bits)).is_err() {
-                panic!("L0 intercepts MSRs in too many words of the bitmap");
-            }
-        }
+    /// Closes the MSR bitmap of L2.
+    pub fn close_merged_bitmap(&mut self) {
         let merged = self.merged_bitmap();
         self.open_words.close_all(merged);
     }
@@ -304,7 +297,7 @@ impl Msrs for Cpu {
 
     fn open_msr(&mut self, gpa: Gpa1, index: u32, is_write: bool) -> bool {
         let merged = self.merged_bitmap();
-        let own = &self.own_intercepts;
+        let own = self.pages.msr_bitmap.words_mut();
         self.open_words
             .open(merged, gpa.raw(), own, index, is_write)
     }

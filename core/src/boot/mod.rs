@@ -102,6 +102,7 @@ fn take_machine(plan: &Plan) -> &'static mut Cpu {
     smram::lock();
     if machine().options.show_hidden {
         crate::l1::cpuid::show_hidden();
+        crate::platform::msr_policy::show_hidden();
     }
     hide_s3();
     crate::hypercall::claim();

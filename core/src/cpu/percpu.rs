@@ -138,8 +138,6 @@ pub struct Cpu {
     pub present: FieldSet,
     /// The VMX capabilities that L1 sees.
     pub offered: VmxCaps,
-    /// The words of the MSR bitmap in which L0 intercepts something itself.
-    pub own_intercepts: heapless::Vec<(u16, u64), 32>,
     /// The words of L2's MSR bitmap that are open.
     pub open_words: OpenWords,
     /// Whether L1 is in VMX operation.
@@ -272,7 +270,6 @@ pub fn create(pool: &mut PagePool, space: &mut AddressSpace, index: u32, apic_id
             vmcs: VmcsState::new(),
             present: FieldSet::EMPTY,
             offered: VmxCaps::default(),
-            own_intercepts: heapless::Vec::new(),
             open_words: OpenWords::new(),
             is_l1_in_vmx: false,
             nmi: NmiMachine::new(),

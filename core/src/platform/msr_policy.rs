@@ -1,133 +1,52 @@
-//! Which MSRs of L1 exit, and what it gets then.
-//!
-//! An MSR that the bitmap lets through is L1's own: the VMCS switches it, or
-//! L0 has no use for it. One outside the bitmap's two ranges always exits.
+//! What L1 gets where an access to an MSR exits: the list is
+//! `core/src/policy/msr_list.rs`.
 
-use crate::arch::{cpuid, msr};
+use crate::arch::msr;
 use crate::cpu::percpu::Cpu;
-use crate::machine::machine;
 use crate::mem::Tables;
-use umbra_arch::msr::{CoreCapabilities, FeatureControl, MiscEnable};
-use umbra_core::cpuid_list;
+use core::ops::RangeInclusive;
+use umbra_arch::msr::{FeatureControl, bitmap};
+use umbra_core::msr_list::{self, Access, access};
 use umbra_ept::invalidate::Invalidate;
-use umbra_ept::mtrr::Mtrrs;
-
-/// The MSRs of Intel PT, which writes to physical addresses that EPT does not
-/// check; hidden in CPUID as well.
-const INTEL_PT: core::ops::RangeInclusive<u32> = 0x560..=0x58f;
-
-/// The debug store: PEBS writes its records to linear addresses, which are L0's
-/// own when the counter runs over in L0. Hidden in CPUID as well.
-const DEBUG_STORE: [u32; 2] = [0x3f1, 0x600];
-/// The hardware-feedback interface writes to a physical address that EPT does
-/// not check. Hidden in CPUID as well.
-const HARDWARE_FEEDBACK: core::ops::RangeInclusive<u32> = 0x17d0..=0x17d4;
-/// Remote action requests: the CPU writes to physical addresses that EPT does not
-/// check, and to MSRs that no bitmap guards, in L0 as well.
-/// IA32_CORE_CAPABILITIES says by a bit that they are there.
-const REMOTE_ACTION: core::ops::RangeInclusive<u32> = 0xed..=0xf0;
-const HAS_REMOTE_ACTION: u64 = CoreCapabilities::REMOTE_ACTION.bits();
-/// Bit 34: no execute-disable pages, which L0's own tables have.
-const XD_DISABLE: u64 = MiscEnable::XD_DISABLE.bits();
-/// MSR_MEMORY_CTRL bit 28 has locked accesses to uncacheable memory fault, L0's
-/// as well; IA32_CORE_CAPABILITIES says by bit 4 that it is there.
-const MEMORY_CTRL: u32 = 0x33;
-const UC_LOCK_DISABLE: u64 = 1 << 28;
-const HAS_UC_LOCK_DISABLE: u64 = 1 << 4;
-/// Last-branch records go on in L0 and would show L1 where it runs. Hidden in
-/// CPUID as well.
-const LAST_BRANCHES: [u32; 2] = [0x14ce, 0x14cf];
-/// The overclocking mailbox sets voltages at which L0 computes wrongly, too;
-/// IA32_TME_ACTIVATE and its masks change what is in L0's memory.
-const PLATFORM: [u32; 4] = [0x150, 0x981, 0x982, 0x983];
-/// While L1 runs these are in vmcs01, and what the CPU holds is L0's: no access
-/// of L1's comes here.
-const IN_VMCS: [u32; 8] = [
-    msr::IA32_EFER,
-    msr::IA32_FS_BASE,
-    msr::IA32_GS_BASE,
-    msr::IA32_PAT,
-    msr::IA32_DEBUGCTL,
-    msr::IA32_SYSENTER_CS,
-    msr::IA32_SYSENTER_ESP,
-    msr::IA32_SYSENTER_EIP,
-];
-
-/// An MSR that L1 is not shown.
-fn is_hidden(index: u32) -> bool {
-    INTEL_PT.contains(&index)
-        || HARDWARE_FEEDBACK.contains(&index)
-        || REMOTE_ACTION.contains(&index) && has_remote_action()
-        || DEBUG_STORE.contains(&index)
-        || LAST_BRANCHES.contains(&index) && has_last_branches()
-        || IN_VMCS.contains(&index)
-        || is_of_hypervisor(index) && machine().has_hypervisor
-}
-
-/// Whether this CPU has architectural last-branch records.
-fn has_last_branches() -> bool {
-    cpuid::cpuid_or_zero(7, 0).edx & 1 << 19 != 0
-}
-
-/// Whether this CPU has remote action requests.
-fn has_remote_action() -> bool {
-    msr::read_safe(msr::IA32_CORE_CAPABILITIES).is_some_and(|value| value & HAS_REMOTE_ACTION != 0)
-}
-
-/// The MSRs of KVM's first clock, low enough for the bitmap. No 64-bit CPU has MSRs
-/// of these numbers.
-const KVM_CLOCK: [u32; 2] = [0x11, 0x12];
-
-/// Whether no CPU has the MSR but a hypervisor below may: KVM's clocks, and what is
-/// out of the bitmap's ranges (KVM 4b564d00h-4b564dffh, Hyper-V and Xen
-/// 40000000h-400000ffh). Most of them are written as an address, to which the
-/// hypervisor then writes past ept01.
-fn is_of_hypervisor(index: u32) -> bool {
-    !matches!(index, 0..=0x1fff | 0xc000_0000..=0xc000_1fff) || KVM_CLOCK.contains(&index)
-}
 
 /// The access causes #GP(0).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GeneralProtection;
 
-/// Sets a bit in one of the MSR bitmap's quarters: reads of low MSRs, of high
-/// ones, then writes. SDM "MSR-Bitmap Address".
-fn intercept(bitmap: &mut [u8], index: u32, is_write: bool) {
-    let (quarter, bit) = match index {
-        0..=0x1fff => (0, index),
-        0xc000_0000..=0xc000_1fff => (1024, index & 0x1fff),
-        _ => return,
-    };
-    let half = if is_write { 2048 } else { 0 };
-    bitmap[half + quarter + (bit / 8) as usize] |= 1 << (bit % 8);
+/// The MSRs that a bitmap covers.
+fn covered() -> impl Iterator<Item = u32> {
+    (0..=bitmap::LOW_LAST).chain(bitmap::HIGH_FIRST..=bitmap::HIGH_LAST)
 }
 
 /// Fills vmcs01's MSR bitmap, a page of zeros.
-pub fn fill_bitmap(bitmap: &mut [u8], mtrrs: &Mtrrs) {
-    let both = mtrrs
-        .msrs()
-        .chain([msr::IA32_FEATURE_CONTROL])
-        .chain(msr::IA32_VMX_BASIC..=msr::IA32_VMX_EXIT_CTLS2)
-        .chain(INTEL_PT)
-        .chain(HARDWARE_FEEDBACK)
-        .chain(REMOTE_ACTION)
-        .chain([msr::IA32_CORE_CAPABILITIES])
-        .chain(DEBUG_STORE)
-        .chain(LAST_BRANCHES)
-        .chain(KVM_CLOCK);
-    for index in both {
-        intercept(bitmap, index, false);
-        intercept(bitmap, index, true);
+pub fn fill_bitmap(bytes: &mut [u8]) {
+    for index in covered() {
+        for is_write in [false, true] {
+            if msr_list::exits(index, is_write)
+                && let Some((byte, bit)) = bitmap::place(index, is_write)
+                && let Some(byte) = bytes.get_mut(byte)
+            {
+                *byte |= 1 << bit;
+            }
+        }
     }
-    let writes = [
-        msr::IA32_BIOS_UPDT_TRIG,
-        msr::IA32_APIC_BASE,
-        msr::IA32_MISC_ENABLE,
-        MEMORY_CTRL,
-        msr::IA32_XSS,
-    ];
-    for index in writes.into_iter().chain(PLATFORM) {
-        intercept(bitmap, index, true);
+}
+
+/// Prints the MSRs that the CPU answers and L1 is not shown, a range a line.
+pub fn show_hidden() {
+    let mut found: Option<RangeInclusive<u32>> = None;
+    for index in covered().map(Some).chain([None]) {
+        let hidden =
+            index.filter(|&index| access(index).is_none() && msr::read_safe(index).is_some());
+        if let (Some(range), Some(index)) = (&found, hidden)
+            && index == range.end() + 1
+        {
+            found = Some(*range.start()..=index);
+        } else if let Some(range) =
+            core::mem::replace(&mut found, hidden.map(|index| index..=index))
+        {
+            crate::say!("MSR {:x} to {:x} is hidden", range.start(), range.end());
+        }
     }
 }
 
@@ -136,19 +55,28 @@ pub fn fill_bitmap(bitmap: &mut [u8], mtrrs: &Mtrrs) {
 /// # Errors
 /// [`GeneralProtection`] where the CPU, as L1 sees it, lacks the MSR.
 pub fn read(cpu: &Cpu, index: u32) -> Result<u64, GeneralProtection> {
-    if let Some(value) = cpu.mtrrs.read_msr(index) {
-        return Ok(value);
-    }
-    match index {
-        msr::IA32_FEATURE_CONTROL => Ok(cpu.feature_control),
-        msr::IA32_VMX_BASIC..=msr::IA32_VMX_EXIT_CTLS2 => {
-            cpu.offered.msr(index).ok_or(GeneralProtection)
+    let value = match access(index) {
+        // No access of L1's to the ones in the VMCS comes here: what the CPU has
+        // is L0's.
+        None | Some(Access::InVmcs) => None,
+        Some(Access::Shadowed) => shadowed(cpu, index),
+        Some(Access::Filtered) => {
+            msr::read_safe(index).map(|value| value & msr_list::read_mask(index))
         }
-        _ if is_hidden(index) => Err(GeneralProtection),
-        msr::IA32_CORE_CAPABILITIES => msr::read_safe(index)
-            .map(|value| value & !(HAS_REMOTE_ACTION | HAS_UC_LOCK_DISABLE))
-            .ok_or(GeneralProtection),
-        _ => msr::read_safe(index).ok_or(GeneralProtection),
+        Some(Access::Through | Access::ReadOnly | Access::Locked | Access::Checked) => {
+            msr::read_safe(index)
+        }
+    };
+    value.ok_or(GeneralProtection)
+}
+
+/// L1's own of an MSR that L0 answers for.
+fn shadowed(cpu: &Cpu, index: u32) -> Option<u64> {
+    match index {
+        msr::IA32_FEATURE_CONTROL => Some(cpu.feature_control),
+        msr::IA32_VMX_BASIC..=msr::IA32_VMX_EXIT_CTLS2 => cpu.offered.msr(index),
+        msr::IA32_BIOS_UPDT_TRIG => msr::read_safe(index),
+        _ => cpu.mtrrs.read_msr(index),
     }
 }
 
@@ -158,42 +86,38 @@ pub fn read(cpu: &Cpu, index: u32) -> Result<u64, GeneralProtection> {
 /// [`GeneralProtection`] where the CPU, as L1 sees it, lacks the MSR or
 /// refuses the value.
 pub fn write(cpu: &mut Cpu, index: u32, value: u64) -> Result<(), GeneralProtection> {
-    if cpu.mtrrs.read_msr(index).is_some() {
-        return write_mtrr(cpu, index, value);
-    }
-    match index {
-        msr::IA32_FEATURE_CONTROL => write_feature_control(cpu, value),
-        msr::IA32_VMX_BASIC..=msr::IA32_VMX_EXIT_CTLS2 => Err(GeneralProtection),
-        // L1 reads the CPU's own revision afterwards and finds nothing newer.
-        msr::IA32_BIOS_UPDT_TRIG => Ok(()),
-        msr::IA32_APIC_BASE => write_apic_base(value),
-        _ if is_hidden(index) => Err(GeneralProtection),
-        msr::IA32_XSS if value & !cpuid_list::XSS != 0 => Err(GeneralProtection),
-        MEMORY_CTRL if value & UC_LOCK_DISABLE != 0 => Err(GeneralProtection),
-        // As firmware locks them: the value there is may be written.
-        _ if PLATFORM.contains(&index) => match msr::read_safe(index) {
-            Some(now) if now == value => Ok(()),
-            _ => Err(GeneralProtection),
-        },
-        // Where CPUID tells of no hypervisor there may be one all the same: what it
-        // has is not written.
-        _ if is_of_hypervisor(index) => match msr::read_safe(index) {
-            Some(_) => Ok(()),
+    match access(index) {
+        None | Some(Access::InVmcs | Access::ReadOnly | Access::Filtered) => Err(GeneralProtection),
+        Some(Access::Locked) if msr::read_safe(index) == Some(value) => Ok(()),
+        Some(Access::Locked) => Err(GeneralProtection),
+        Some(Access::Shadowed) => write_shadowed(cpu, index, value),
+        Some(Access::Checked) if index == msr::IA32_APIC_BASE => write_apic_base(value),
+        Some(Access::Checked) => match msr_list::checked(index, value) {
+            Some(value) => write_through(index, value),
             None => Err(GeneralProtection),
         },
-        // What the bitmap does not cover: no register that L0 depends on.
-        _ => {
-            let value = match index {
-                msr::IA32_MISC_ENABLE => value & !XD_DISABLE,
-                _ => value,
-            };
-            // SAFETY: see above; the CPU itself refuses what it lacks.
-            if unsafe { msr::write_safe(index, value) } {
-                Ok(())
-            } else {
-                Err(GeneralProtection)
-            }
-        }
+        Some(Access::Through) => write_through(index, value),
+    }
+}
+
+fn write_shadowed(cpu: &mut Cpu, index: u32, value: u64) -> Result<(), GeneralProtection> {
+    match index {
+        msr::IA32_FEATURE_CONTROL => write_feature_control(cpu, value),
+        // L1 reads the CPU's own revision afterwards and finds nothing newer.
+        msr::IA32_BIOS_UPDT_TRIG => Ok(()),
+        msr::IA32_VMX_BASIC..=msr::IA32_VMX_EXIT_CTLS2 => Err(GeneralProtection),
+        _ => write_mtrr(cpu, index, value),
+    }
+}
+
+/// An MSR that is L1's own, with a value that the list lets through.
+fn write_through(index: u32, value: u64) -> Result<(), GeneralProtection> {
+    // SAFETY: the list says of each such MSR why L0 does not depend on it; the CPU
+    // itself refuses what it lacks.
+    if unsafe { msr::write_safe(index, value) } {
+        Ok(())
+    } else {
+        Err(GeneralProtection)
     }
 }
 
@@ -214,13 +138,8 @@ fn write_apic_base(value: u64) -> Result<(), GeneralProtection> {
     if crate::mem::layout().touches_hidden(base, crate::mem::PAGE_BYTES) {
         return Err(GeneralProtection);
     }
-    // SAFETY: L0 does not use the APIC while L1 runs; the CPU itself refuses
-    // what it does not support.
-    if unsafe { msr::write_safe(msr::IA32_APIC_BASE, value) } {
-        Ok(())
-    } else {
-        Err(GeneralProtection)
-    }
+    // L0 does not use the APIC while L1 runs.
+    write_through(msr::IA32_APIC_BASE, value)
 }
 
 /// L1's own copy changes; ept01's memory types follow before a guest runs on

@@ -174,7 +174,7 @@ pub const ROWS: &[Row] = &[
         value: "",
         default: "",
         takes: "no value",
-        meaning: "print the CPU's features that L1 is not shown",
+        meaning: "print the CPU's features and MSRs that L1 is not shown",
     },
     Row {
         name: "trace",

@@ -149,7 +149,7 @@ fn write_controls(cpu: &mut Cpu) {
     }
     write(field::VIRTUAL_PROCESSOR_ID, u64::from(L1_VPID));
     write_ept_pointer(cpu.ept01.eptp());
-    msr_policy::fill_bitmap(cpu.pages.msr_bitmap.bytes_mut(), &cpu.mtrrs);
+    msr_policy::fill_bitmap(cpu.pages.msr_bitmap.bytes_mut());
     fill_io_bitmaps(cpu);
     let pages = [
         (field::MSR_BITMAP, cpu.pages.msr_bitmap.base()),

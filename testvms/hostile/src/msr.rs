@@ -29,6 +29,7 @@ pub fn run(lab: &mut Lab) {
     mtrrs(lab);
     apic_base(lab);
     missing(lab);
+    unlisted(lab);
     by_l2(lab);
     x2apic(lab);
 }
@@ -252,6 +253,53 @@ fn missing(lab: &mut Lab) {
         report::check(format_args!("MSR {msr:#x}"), is_right);
     }
     lab.sane(format_args!("after missing MSRs"));
+}
+
+/// What L1 is not shown, in each kind: SMRR, the debug store, Intel PT, remote action requests, hardware feedback,
+/// last-branch records, power limits, FRED, AMD's, those of hypervisors below, and numbers that mean nothing yet.
+const UNLISTED: [u32; 26] = [
+    0x11,
+    0x12,
+    0x4e,
+    0xed,
+    0xf0,
+    0x1f2,
+    0x1f3,
+    0x3f1,
+    0x560,
+    0x58f,
+    0x600,
+    0x606,
+    0x610,
+    0x700,
+    0x1200,
+    0x1406,
+    0x14ce,
+    0x17d0,
+    0x1900,
+    0x1fff,
+    0x2000,
+    0x4000_0000,
+    0x4b56_4d01,
+    0xc000_01cc,
+    0xc001_0114,
+    0xffff_ffff,
+];
+
+/// #GP for each, to L1 and to an L2 that may reach every MSR. The bare machine answers as it likes.
+fn unlisted(lab: &mut Lab) {
+    if lab.hidden.is_none() {
+        return;
+    }
+    for msr in UNLISTED {
+        let is_hidden = try_read(msr).is_none() && !try_write(msr, 0);
+        report::check(format_args!("MSR {msr:#x} is hidden"), is_hidden);
+        lab.prepare(&msr_code());
+        lab.vm.registers.r8 = msr.into();
+        let what = format_args!("L2 writes {msr:#x}, which is hidden");
+        lab.expect(what, &[reason::EXCEPTION, reason::WRMSR]);
+    }
+    lab.sane(format_args!("after unlisted MSRs"));
 }
 
 /// The same writes by an L2 that its hypervisor lets write every MSR.

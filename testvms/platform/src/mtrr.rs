@@ -94,6 +94,10 @@ fn variable(pairs: u32) {
         }
     }
     for msr in [0x200 + 2 * pairs, 0x201 + 2 * pairs, 0x251, 0x26f + 1] {
-        case!("mtrr {msr:x} beyond: {}", Shown(rdmsr(msr)));
+        // Bochs answers 0 where a CPU faults.
+        case!(
+            "mtrr {msr:x} beyond holds nothing: {}",
+            matches!(rdmsr(msr), Ok(0) | Err(_))
+        );
     }
 }
