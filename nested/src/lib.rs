@@ -15,6 +15,7 @@
         clippy::unreachable,
         clippy::todo,
         clippy::unimplemented,
+        clippy::indexing_slicing,
     )
 )]
 

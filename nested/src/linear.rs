@@ -48,6 +48,7 @@ impl LinearForm {
 
     /// The address with its metadata replaced by copies of the bit below, if
     /// that bit agrees with bit 63; else as it is, which is not canonical.
+    #[expect(clippy::indexing_slicing, reason = "one bit chooses of two")]
     const fn masked(self, address: u64) -> u64 {
         let kept = self.kept[(address >> 63) as usize];
         let extended = sign_extended(address, kept);

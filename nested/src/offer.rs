@@ -160,6 +160,7 @@ pub fn fields(caps: &VmxCaps, present: &FieldSet) -> FieldSet {
 /// CPU with VMX has, and those of the features without which Umbra does not start.
 pub const REQUIRED: FieldSet = required();
 
+#[expect(clippy::indexing_slicing, reason = "run by the compiler")]
 const fn required() -> FieldSet {
     let mut set = FieldSet::EMPTY;
     let mut n = 0;

@@ -255,6 +255,7 @@ impl Paging {
 
     /// Reads an entry; page-table entries are aligned, so one read is whole.
     #[inline(always)]
+    #[expect(clippy::indexing_slicing, reason = "an entry has 4 or 8 bytes")]
     fn entry(hw: &impl Memory, gpa: Gpa1, wide: bool) -> u64 {
         let mut bytes = [0; 8];
         hw.read_l1(gpa, &mut bytes[..if wide { 8 } else { 4 }]);
@@ -395,6 +396,7 @@ impl Paging {
         linear: u64,
         access: Access,
     ) -> Result<Option<Gpa1>, Exception> {
+        #[expect(clippy::indexing_slicing, reason = "two bits choose of four")]
         let pdpte = hw.read(
             [
                 field::GUEST_PDPTE0,

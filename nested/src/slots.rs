@@ -706,11 +706,18 @@ impl Slots {
 
     /// The slot that [`load`](Self::load) gave.
     #[inline]
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "`SlotId` promises that it is there"
+    )]
     pub fn get(&mut self, id: SlotId) -> &mut Slot {
-        // `SlotId` promises that it is there.
         &mut self.slots[id.number()]
     }
 
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "`SlotId` promises that it is there"
+    )]
     fn find(&self, gpa: Gpa1) -> Option<SlotId> {
         self.find_by_hint(gpa).or_else(|| {
             let mut ids = self.ids();
@@ -719,6 +726,7 @@ impl Slots {
     }
 
     #[inline]
+    #[expect(clippy::indexing_slicing, reason = "`hint` is below `HINTS`")]
     fn find_by_hint(&self, gpa: Gpa1) -> Option<SlotId> {
         let hint = self.hints[hint(gpa)];
         let slot = self.slots.get(usize::from(hint))?;
@@ -729,6 +737,7 @@ impl Slots {
     ///
     /// The hint is enough: it names the slot where the VMCS was last, or one that has
     /// another since.
+    #[expect(clippy::indexing_slicing, reason = "`hint` is below `HINTS`")]
     fn find_kept(&self, hw: &impl Memory, gpa: Gpa1) -> Option<(SlotId, Kept)> {
         let hint = self.hints[hint(gpa)];
         let kept = self.slots.get(usize::from(hint))?.kept?;
@@ -765,7 +774,10 @@ impl Slots {
             Some(id) => id,
             None => self.bring(hw, gpa),
         };
-        self.hints[hint(gpa)] = id.hint();
+        #[expect(clippy::indexing_slicing, reason = "`hint` is below `HINTS`")]
+        {
+            self.hints[hint(gpa)] = id.hint();
+        }
         let clock = self.clock;
         self.get(id).last_used = clock;
         id
@@ -791,6 +803,10 @@ impl Slots {
 
     /// The slot to use next: one that has nothing, else the one of the VMCS that L1
     /// cleared or, if it cleared none, loaded the longest time ago.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "`SlotId` promises that it is there"
+    )]
     fn victim(&self) -> SlotId {
         let (mut best, mut best_rank) = (SlotId::FIRST, (true, u64::MAX));
         for id in self.ids() {

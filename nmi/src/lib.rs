@@ -34,6 +34,7 @@
         clippy::unreachable,
         clippy::todo,
         clippy::unimplemented,
+        clippy::indexing_slicing,
     )
 )]
 

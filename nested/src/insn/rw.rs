@@ -45,6 +45,7 @@ impl Nested {
             set_gpr(hw, info.reg1().into(), value);
         } else {
             let operand = self.memory_operand(hw, info, bytes as u64, true)?;
+            #[expect(clippy::indexing_slicing, reason = "an operand has 4 or 8 bytes")]
             operand.write(hw, &mut self.walked, &value.to_le_bytes()[..bytes])?;
         }
         Ok(Succeed)
@@ -65,6 +66,7 @@ impl Nested {
         } else {
             let operand = self.memory_operand(hw, info, bytes as u64, false)?;
             let mut buffer = [0; 8];
+            #[expect(clippy::indexing_slicing, reason = "an operand has 4 or 8 bytes")]
             operand.read(hw, &mut self.walked, &mut buffer[..bytes])?;
             u64::from_le_bytes(buffer)
         };
