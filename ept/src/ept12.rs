@@ -145,8 +145,8 @@ pub enum Fault {
     Misconfiguration(Misconfiguration),
 }
 
-/// Walks ept12 from `eptp` for `gpa2` as far as it goes, leaving aside whether an access would be allowed. `access` only
-/// appears in the qualification of a fault.
+/// Walks ept12 from `eptp` for `gpa2` as far as it goes, leaving aside whether an access
+/// would be allowed. `access` only appears in the qualification of a fault.
 ///
 /// Every entry on the way is read and judged before rights are: a
 /// misconfiguration further down comes before a right that is missing further
