@@ -10,6 +10,8 @@ pub enum Ending {
     Word,
     /// The keyboard controller's pulse on the reset line.
     Keyboard,
+    /// System control port A's fast reset.
+    FastReset,
     /// The chipset's reset control register.
     ResetControl,
     /// ACPI's reset register (ACPI Specification, "Reset Register").
@@ -24,6 +26,10 @@ const WORD: &[u8] = b"Shutdown";
 pub const KEYBOARD_PORT: u16 = 0x64;
 /// Command: pulse output bit 0, the reset line.
 pub const PULSE_RESET: u8 = 0xfe;
+/// System control port A: the A20 gate, and a reset when [`FAST_RESET`] is written.
+const CONTROL_PORT: u16 = 0x92;
+/// Resets the processor when it becomes 1.
+const FAST_RESET: u8 = 1 << 0;
 /// The reset control register. It lies within the PCI configuration address
 /// port and answers to single bytes alone; what is wider goes to that one. So
 /// every access to that port exits: thousands while L1 boots, few afterwards.
@@ -61,7 +67,7 @@ impl Watch {
             .into_iter()
             .filter(|&port| port != 0)
             .flat_map(|port| [port, port.wrapping_add(1)]);
-        [WORD_PORT, KEYBOARD_PORT, RESET_PORT]
+        [WORD_PORT, KEYBOARD_PORT, CONTROL_PORT, RESET_PORT]
             .into_iter()
             .chain(pm1)
             .chain(self.reset.map(|(port, _)| port))
@@ -95,6 +101,7 @@ impl Watch {
                 None
             }
             KEYBOARD_PORT if value == PULSE_RESET => Some(Ending::Keyboard),
+            CONTROL_PORT if value & FAST_RESET != 0 => Some(Ending::FastReset),
             // It may be the port above, for which a wider access goes elsewhere.
             _ if port != RESET_PORT && self.reset == Some((port, value)) => {
                 Some(Ending::ResetRegister)
@@ -157,6 +164,14 @@ mod tests {
             watch.about_to_write(KEYBOARD_PORT, &[0xfe]),
             Some(Ending::Keyboard)
         );
+    }
+
+    #[test]
+    fn the_fast_reset_is_seen_beside_the_a20_gate() {
+        let mut watch = Watch::new([0, 0], None);
+        assert!(watch.ports().any(|p| p == 0x92));
+        assert_eq!(watch.about_to_write(0x92, &[2]), None);
+        assert_eq!(watch.about_to_write(0x92, &[3]), Some(Ending::FastReset));
     }
 
     #[test]

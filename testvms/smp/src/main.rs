@@ -26,9 +26,8 @@ rt::entry!(main);
 /// the vectors of start-up IPIs.
 pub const VECTORS: [u8; 4] = [0x20, 0x33, 0x48, 0x7f];
 
-/// The chipset's reset control register, and its bits for a reset of everything.
-const RESET_CONTROL: u16 = 0xcf9;
-const RESET_CPU: u8 = 6;
+/// What resets the machine: the word that chooses it, a port, and what is written there.
+const RESETS: [(&str, u16, u8); 2] = [(RESET, 0xcf9, 6), (FAST_RESET, 0x92, 1)];
 
 /// The other CPUs, at most [`MAX_CPUS`] less one.
 pub struct Others {
@@ -58,9 +57,11 @@ impl Others {
     }
 }
 
-const WORDS: Kinds = &[&["pace=", RESET, ABORT]];
-/// The word for a reset of the machine, and nothing behind it.
+const WORDS: Kinds = &[&["pace=", RESET, FAST_RESET, ABORT]];
+/// The word for a reset by the chipset's reset control register, and nothing behind it.
 const RESET: &str = "reset";
+/// The word for a reset by system control port A, and nothing behind it.
+const FAST_RESET: &str = "fast-reset";
 /// The word for VMX aborts, and nothing behind them.
 const ABORT: &str = "abort";
 
@@ -84,9 +85,9 @@ fn main(boot: &Boot) -> Result<(), Stop> {
         smp::count_others(VECTORS[0]) + 1
     );
     let has_vmx = lab::prepare(&others);
-    if choice.names(RESET) {
+    if let Some((_, port, value)) = RESETS.into_iter().find(|(word, ..)| choice.names(word)) {
         case!("resets");
-        cpu::outb(RESET_CONTROL, RESET_CPU);
+        cpu::outb(port, value);
         cpu::halt();
     }
     if has_vmx && choice.names(ABORT) {
