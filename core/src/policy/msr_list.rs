@@ -70,6 +70,7 @@ pub const LIST: &[Row] = &[
     row(0x8b, 0x8b, Through, "IA32_BIOS_SIGN_ID: written with 0 before CPUID stores it"),
     row(0x8c, 0x8f, Through, "IA32_SGXLEPUBKEYHASH: whose enclaves start; SGX is L1's"),
     row(0x9b, 0x9b, ReadOnly, "IA32_SMM_MONITOR_CTL: written in SMM alone"),
+    row(0x9e, 0x9e, Through, "IA32_SMBASE: the CPU has it in SMM alone, and refuses it elsewhere"),
     row(0xbd, 0xbd, ReadOnly, "IA32_XAPIC_DISABLE_STATUS"),
     row(0xc1, 0xc8, Through, "IA32_PMCn: the counters are L1's; they write no memory"),
     row(0xcd, 0xcd, ReadOnly, "FSB_FREQ: a kernel's frequency of the bus"),
