@@ -77,10 +77,17 @@ impl Lent {
     /// What it writes without one.
     #[inline]
     pub const fn written(self) -> FieldSet {
+        LENT_FOR_WRITING.union(self.beyond_part())
+    }
+
+    /// What of that is more than every hypervisor writes. Every CPU has these fields, or
+    /// vmcs12 has the controls with which they are there.
+    #[inline]
+    pub(crate) const fn beyond_part(self) -> FieldSet {
         match self {
-            Self::InPart | Self::WithRegisters => LENT_FOR_WRITING,
-            Self::Whole => LENT_FOR_WRITING.union(LENT_WHOLE),
-            Self::WholeWithRegisters => LENT_FOR_WRITING.union(LENT_WHOLE).union(ALWAYS_SAVED),
+            Self::InPart | Self::WithRegisters => FieldSet::EMPTY,
+            Self::Whole => LENT_WHOLE,
+            Self::WholeWithRegisters => LENT_WHOLE.union(ALWAYS_SAVED),
         }
     }
 }

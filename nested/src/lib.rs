@@ -39,6 +39,7 @@ pub mod offer;
 pub mod operand;
 pub mod paging;
 mod pdptes;
+mod region;
 pub mod segmentation;
 mod shadow;
 mod slot_id;

@@ -12,11 +12,12 @@ use umbra_vmcs::Vmcs12;
 
 use crate::derived::shadow_link;
 use crate::hw::{Memory, VmcsAccess};
-use crate::slots::{SlotId, read_region, write_clear_region};
+use crate::region;
+use crate::slots::SlotId;
 use crate::state::Nested;
 
 impl Nested {
-    /// Before an entry: L0's shadow VMCS has what L1's has. vmcs01 is current, and stays so.
+    /// Before an entry: L0's shadow VMCS has what L1's has. Whichever VMCS is current.
     pub(crate) fn hold_shadow(&mut self, hw: &mut (impl VmcsAccess + Memory), id: SlotId) {
         let Some(link) = shadow_link(self.slots.get(id).vmcs12()) else {
             return;
@@ -30,7 +31,7 @@ impl Nested {
             hw.fill_shadow(slot.vmcs12(), &self.fields);
         } else {
             let mut vmcs12 = Vmcs12::new();
-            read_region(hw, link, &mut vmcs12);
+            region::read(hw, link, &mut vmcs12);
             hw.fill_shadow(&vmcs12, &self.fields);
         }
         self.shadow = Some(link);
@@ -63,8 +64,8 @@ impl Nested {
             return;
         }
         let mut vmcs12 = Vmcs12::new();
-        read_region(hw, gpa, &mut vmcs12);
+        region::read(hw, gpa, &mut vmcs12);
         hw.drain_shadow(&self.fields, |field, value| vmcs12.set(field, value));
-        write_clear_region(hw, gpa, &vmcs12);
+        region::write(hw, gpa, &vmcs12, region::CLEAR);
     }
 }

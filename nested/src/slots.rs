@@ -13,64 +13,10 @@ use umbra_vmcs::rules::CpuFacts;
 use umbra_vmcs::{InsnError, Vmcs12};
 
 use crate::blame::blame;
-use crate::derived::{self, ALWAYS_SAVED, Derived, LENT, LENT_FOR_WRITING, LENT_WHOLE, OnEntry};
+use crate::derived::{self, Derived, LENT, LENT_WHOLE, OnEntry};
 use crate::hw::{Current, Lent, Memory, VmcsAccess};
+use crate::region::{self, CLEAR, LAUNCHED, Tag};
 pub use crate::slot_id::{MAX_SLOTS, SlotId};
-
-/// The offset of the launch state in L1's VMCS region, after the revision
-/// identifier and the abort indicator (SDM "Format of the VMCS Region").
-const LAUNCH_STATE_OFFSET: u64 = 8;
-/// The offset of the field values.
-const VALUES_OFFSET: u64 = 16;
-/// The launch state of a VMCS that is launched. Whatever else is there is "clear": this, or a
-/// [`Tag`].
-const LAUNCHED: u64 = 1;
-const CLEAR: u64 = 0;
-const _: () = assert!(Vmcs12::BYTES as u64 + VALUES_OFFSET <= 4096);
-
-/// Takes the fields from L1's VMCS region at `gpa`.
-pub(crate) fn read_region(hw: &impl Memory, gpa: Gpa1, vmcs12: &mut Vmcs12) {
-    vmcs12.fill(|bytes| hw.read_l1(gpa.plus(VALUES_OFFSET), bytes));
-}
-
-/// Puts the fields into L1's VMCS region at `gpa`, and the launch state: whoever writes the
-/// one has the other changed, so that no [`Tag`] outlives its values.
-fn write_region(hw: &mut impl Memory, gpa: Gpa1, vmcs12: &Vmcs12, launch_state: u64) {
-    hw.write_l1(gpa.plus(VALUES_OFFSET), vmcs12.as_bytes());
-    write_launch_state(hw, gpa, launch_state);
-}
-
-/// The same for a VMCS that is not launched.
-pub(crate) fn write_clear_region(hw: &mut impl Memory, gpa: Gpa1, vmcs12: &Vmcs12) {
-    write_region(hw, gpa, vmcs12, CLEAR);
-}
-
-fn read_launch_state(hw: &impl Memory, gpa: Gpa1) -> u64 {
-    let mut state = [0; 8];
-    hw.read_l1(gpa.plus(LAUNCH_STATE_OFFSET), &mut state);
-    u64::from_le_bytes(state)
-}
-
-fn write_launch_state(hw: &mut impl Memory, gpa: Gpa1, state: u64) {
-    hw.write_l1(gpa.plus(LAUNCH_STATE_OFFSET), &state.to_le_bytes());
-}
-
-/// A launch state "clear" that no two VMCLEARs write: a region that still has it has the
-/// values which that VMCLEAR wrote.
-///
-/// SDM "Initializing a VMCS", "Software Access to the VMCS and Related Structures": the values
-/// are not software's to write by ordinary stores. Where it copies a region, or clears or
-/// fills it, the tag is another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Tag(u64);
-
-impl Tag {
-    /// The `count`th of this owner, counted from 1. It is even, unlike
-    /// [`LAUNCHED`], and not 0.
-    const fn new(count: u64, owner: u16) -> Self {
-        Self(count << 17 | (owner as u64) << 1)
-    }
-}
 
 /// A VMCS that was cleared, and whose vmcs12 and vmcs02 are still here.
 #[derive(Clone, Copy, Debug)]
@@ -435,8 +381,7 @@ impl Slot {
     /// What L1 may have written in vmcs02, which was lent whole, without a look of the
     /// rules' own at it.
     pub(crate) fn written_whole(&mut self) -> FieldSet {
-        let how = self.was_lent.take().unwrap_or(self.how_lent);
-        how.written().difference(LENT_FOR_WRITING)
+        self.was_lent.take().unwrap_or(self.how_lent).beyond_part()
     }
 
     /// vmcs12 has got what vmcs02 had alone of that.
@@ -480,11 +425,7 @@ impl Slot {
     /// What L1 may write in vmcs02 where it is lent.
     #[inline]
     fn lent_for_writing(&self) -> FieldSet {
-        match self.how_lent {
-            Lent::InPart | Lent::WithRegisters => self.derived.lent,
-            Lent::Whole => self.derived.lent.union(LENT_WHOLE),
-            Lent::WholeWithRegisters => self.derived.lent.union(LENT_WHOLE).union(ALWAYS_SAVED),
-        }
+        self.derived.lent.union(self.how_lent.beyond_part())
     }
 
     /// What follows from vmcs12, as of the last [`derive`](Self::derive).
@@ -741,7 +682,7 @@ impl Slots {
     fn find_kept(&self, hw: &impl Memory, gpa: Gpa1) -> Option<(SlotId, Kept)> {
         let hint = self.hints[hint(gpa)];
         let kept = self.slots.get(usize::from(hint))?.kept?;
-        let is_same = kept.gpa == gpa && read_launch_state(hw, gpa) == kept.tag.0;
+        let is_same = kept.gpa == gpa && region::launch_state(hw, gpa) == kept.tag.raw();
         is_same.then_some((SlotId::new(hint), kept))
     }
 
@@ -756,7 +697,7 @@ impl Slots {
         if let Some((id, _)) = self.find_kept(hw, gpa) {
             let tag = self.next_tag();
             let slot = self.get(id);
-            write_region(hw, gpa, &slot.vmcs12, tag.0);
+            region::write(hw, gpa, &slot.vmcs12, tag.raw());
             slot.kept = Some(Kept { gpa, tag });
         }
     }
@@ -796,8 +737,8 @@ impl Slots {
         let slot = self.get(id);
         slot.release();
         slot.gpa = Some(gpa);
-        read_region(hw, gpa, &mut slot.vmcs12);
-        slot.is_launched = read_launch_state(hw, gpa) == LAUNCHED;
+        region::read(hw, gpa, &mut slot.vmcs12);
+        slot.is_launched = region::launch_state(hw, gpa) == LAUNCHED;
         id
     }
 
@@ -829,7 +770,7 @@ impl Slots {
             return;
         }
         let Some(id) = self.find(gpa) else {
-            write_launch_state(hw, gpa, CLEAR);
+            region::write_launch_state(hw, gpa, CLEAR);
             return;
         };
         let tag = self.next_tag();
@@ -842,9 +783,9 @@ impl Slots {
         hw.switch_to(Current::Vmcs01);
         let slot = self.get(id);
         if slot.is_as_in_region {
-            write_launch_state(hw, gpa, tag.0);
+            region::write_launch_state(hw, gpa, tag.raw());
         } else {
-            write_region(hw, gpa, &slot.vmcs12, tag.0);
+            region::write(hw, gpa, &slot.vmcs12, tag.raw());
         }
         slot.keep(gpa, tag);
     }
@@ -872,7 +813,7 @@ impl Slots {
         let slot = self.get(id);
         let Some(gpa) = slot.gpa else { return };
         let state = if slot.is_launched { LAUNCHED } else { CLEAR };
-        write_region(hw, gpa, &slot.vmcs12, state);
+        region::write(hw, gpa, &slot.vmcs12, state);
     }
 
     /// Reads back what vmcs02 holds newer than vmcs12. Leaves vmcs01 current
