@@ -13,12 +13,32 @@ use anyhow::{Context, Result, bail};
 use cpio::newc;
 
 use crate::cache;
+use crate::ui::Step;
 
 /// The file-type bits of a mode, as in `stat`.
 const DIRECTORY: u32 = 0o040_000;
 const CHARACTER_DEVICE: u32 = 0o020_000;
 const REGULAR_FILE: u32 = 0o100_000;
 const SYMBOLIC_LINK: u32 = 0o120_000;
+
+/// The file with this initramfs of the guest `name`, out of the cache where it is there.
+///
+/// Uncompressed: under an emulator, unpacking costs more instructions than the longer file
+/// takes to read.
+///
+/// # Errors
+/// What it holds cannot be read, or the cache cannot be written to.
+pub fn cached(name: &str, initramfs: &Initramfs) -> Result<PathBuf> {
+    let key = cache::sha256(initramfs.fingerprint()?.as_bytes());
+    let short = key.get(..12).unwrap_or(&key);
+    let entry = cache::entry(&format!("guests/{name}-{short}"), |folder| {
+        let step = Step::start(format!("assembling the guest {name}"));
+        write_file(initramfs, &folder.join("initrd"))?;
+        step.done();
+        Ok(())
+    })?;
+    Ok(entry.join("initrd"))
+}
 
 /// What a file is filled from.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -7,11 +7,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::initramfs::write_file;
+use super::initramfs::cached;
 use super::recipe::Recipe;
 use super::root::Root;
 use super::{Guest, Kernel, Module};
-use crate::ui::Step;
 use crate::{cache, cmd, debs};
 
 const RECIPE: &str = include_str!("../../../guests/recipes/kvm/recipe.toml");
@@ -26,10 +25,7 @@ const WORKLOADS: &str = include_str!("../../../guests/recipes/kvm/workloads.rs")
 /// The Debian packages cannot be had or lack something, or `rustc` fails.
 pub fn assemble(choice: Option<Kernel>) -> Result<Guest> {
     let recipe = Recipe::parse(RECIPE)?;
-    let names: Vec<&str> = recipe.packages.iter().map(String::as_str).collect();
-    let packages = debs::unpacked(&names, debs::Needs::Dependencies)
-        .context("the guest `kvm` is made of Debian packages")?;
-    let root = Root::new(&packages);
+    let root = recipe.root()?;
     let modules = kernel_root(&root, choice)?;
     let kernel = kernel(&modules)?;
 
@@ -41,22 +37,14 @@ pub fn assemble(choice: Option<Kernel>) -> Result<Guest> {
     l1.copy("l2/vmlinuz", 0o644, &kernel);
     l1.bytes("l2/initrd", 0o644, l2);
 
-    let key = cache::sha256(l1.fingerprint()?.as_bytes());
-    let entry = cache::entry(&format!("guests/kvm-{}", short(&key)), |folder| {
-        let step = Step::start("assembling the guest kvm");
-        // Uncompressed: under an emulator, unpacking costs more instructions
-        // than the longer file takes to read.
-        write_file(&l1, &folder.join("initrd"))?;
-        step.done();
-        Ok(())
-    })?;
+    let initrd = cached("kvm", &l1)?;
     Ok(Guest {
         name: "kvm".to_owned(),
         kernel,
         cmdline: recipe.cmdline,
         cmdline_on_bochs: linux_on_bochs(),
         modules: vec![Module {
-            path: entry.join("initrd"),
+            path: initrd,
             args: String::new(),
         }],
     })
@@ -75,11 +63,8 @@ pub(super) fn linux_on_bochs() -> String {
 ///
 /// # Errors
 /// The Debian packages cannot be had.
-pub(super) fn cloud_kernel(choice: Option<Kernel>) -> Result<PathBuf> {
-    let recipe = Recipe::parse(RECIPE)?;
-    let names: Vec<&str> = recipe.packages.iter().map(String::as_str).collect();
-    let root = Root::new(&debs::unpacked(&names, debs::Needs::Dependencies)?);
-    kernel(&kernel_root(&root, choice)?)
+pub(super) fn cloud_kernel() -> Result<PathBuf> {
+    kernel(&Recipe::parse(RECIPE)?.root()?)
 }
 
 /// Where the kernel and its modules are: among the packages in `root`, or in a package of

@@ -4,14 +4,12 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use super::initramfs::{Initramfs, write_file};
+use super::initramfs::{Initramfs, cached, write_file};
 use super::kvm::{kernel, linux_on_bochs};
 use super::recipe::Recipe;
-use super::root::Root;
 use super::{Guest, Module};
-use crate::{cache, debs};
 
 const RECIPE: &str = include_str!("../../../guests/recipes/l0/recipe.toml");
 const INIT: &str = include_str!("../../../guests/recipes/l0/l0-init");
@@ -27,14 +25,9 @@ const IMAGE: &str = "umbra.iso";
 /// written to.
 pub fn assemble(image: &Path, folder: &Path) -> Result<Guest> {
     let recipe = Recipe::parse(RECIPE)?;
-    let names: Vec<&str> = recipe.packages.iter().map(String::as_str).collect();
-    let packages = debs::unpacked(&names, debs::Needs::Dependencies)
-        .context("the system for --on kvm is made of Debian packages")?;
-    let root = Root::new(&packages);
+    let root = recipe.root()?;
     let system = recipe.l1.initramfs(&root, &root, INIT)?;
-    let key = cache::sha256(system.fingerprint()?.as_bytes());
-    let name = format!("guests/l0-{}", key.get(..12).unwrap_or(&key));
-    let entry = cache::entry(&name, |target| write_file(&system, &target.join("initrd")))?;
+    let initrd = cached("l0", &system)?;
     let mut cd = Initramfs::default();
     cd.copy(IMAGE, 0o644, image);
     let cd_file = folder.join("l0-cd");
@@ -48,7 +41,7 @@ pub fn assemble(image: &Path, folder: &Path) -> Result<Guest> {
         kernel: kernel(&root)?,
         cmdline: recipe.cmdline,
         cmdline_on_bochs: linux_on_bochs(),
-        modules: vec![module(entry.join("initrd")), module(cd_file)],
+        modules: vec![module(initrd), module(cd_file)],
     })
 }
 

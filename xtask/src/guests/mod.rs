@@ -80,6 +80,8 @@ pub struct Recipe {
     pub name: &'static str,
     /// One line for `./x run --help`.
     pub about: &'static str,
+    /// Whether there are other kernels for it.
+    pub has_kernels: bool,
     /// Assembles the guest, from the cache where it can.
     pub assemble: fn(Option<Kernel>) -> Result<Guest>,
 }
@@ -89,11 +91,13 @@ pub const RECIPES: &[Recipe] = &[
     Recipe {
         name: "kvm",
         about: "Debian with KVM and QEMU, which boots a Debian kernel of its own",
+        has_kernels: true,
         assemble: kvm::assemble,
     },
     Recipe {
         name: "xen",
         about: "Debian's Xen with a Debian as dom0, which boots a PVH guest",
+        has_kernels: false,
         assemble: xen::assemble,
     },
 ];
@@ -118,13 +122,14 @@ pub fn runs_without_umbra(name: &str) -> bool {
 /// A usage error when it is none of them; else what went wrong while building
 /// or assembling.
 pub fn find(name: &str, kernel: Option<Kernel>) -> Result<Guest> {
-    if let Some(recipe) = RECIPES.iter().find(|recipe| recipe.name == name) {
-        return (recipe.assemble)(kernel);
-    }
-    if kernel.is_some() {
+    let recipe = RECIPES.iter().find(|recipe| recipe.name == name);
+    if kernel.is_some() && !recipe.is_some_and(|recipe| recipe.has_kernels) {
         return Err(fail::usage(format!(
             "--kernel: {name} has no choice of kernels; `kvm` does"
         )));
+    }
+    if let Some(recipe) = recipe {
+        return (recipe.assemble)(kernel);
     }
     let test_vms = images::test_vms()?;
     if test_vms.iter().any(|known| known == name) {

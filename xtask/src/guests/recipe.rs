@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::initramfs::Initramfs;
 use super::root::Root;
 use super::{elf, kmod};
+use crate::debs;
 
 /// A `recipe.toml`.
 #[derive(Deserialize, Debug)]
@@ -56,6 +57,17 @@ impl Recipe {
     /// It does not say what a recipe has to say.
     pub fn parse(text: &str) -> Result<Self> {
         toml::from_str(text).context("cannot read the recipe")
+    }
+
+    /// Its packages, unpacked.
+    ///
+    /// # Errors
+    /// They cannot be had.
+    pub fn root(&self) -> Result<Root> {
+        let names: Vec<&str> = self.packages.iter().map(String::as_str).collect();
+        let packages = debs::unpacked(&names, debs::Needs::Dependencies)
+            .context("the guest is made of Debian packages")?;
+        Ok(Root::new(&packages))
     }
 }
 

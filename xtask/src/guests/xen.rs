@@ -2,14 +2,11 @@
 //!
 //! Everything that depends on its content is in `guests/recipes/xen`.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use super::initramfs::write_file;
+use super::initramfs::cached;
 use super::recipe::Recipe;
-use super::root::Root;
 use super::{Guest, Kernel, Module, kvm};
-use crate::ui::Step;
-use crate::{cache, debs, fail};
 
 const RECIPE: &str = include_str!("../../../guests/recipes/xen/recipe.toml");
 const DOM0_INIT: &str = include_str!("../../../guests/recipes/xen/dom0-init");
@@ -21,17 +18,9 @@ const DOM0: &str = "console=hvc0 loglevel=3 cryptomgr.notests panic=-1 reboot=t"
 ///
 /// # Errors
 /// The Debian packages cannot be had or lack something.
-pub fn assemble(kernel: Option<Kernel>) -> Result<Guest> {
-    if kernel.is_some() {
-        return Err(fail::usage(
-            "--kernel: of the guests `kvm` alone has a choice",
-        ));
-    }
+pub fn assemble(_: Option<Kernel>) -> Result<Guest> {
     let recipe = Recipe::parse(RECIPE)?;
-    let names: Vec<&str> = recipe.packages.iter().map(String::as_str).collect();
-    let packages = debs::unpacked(&names, debs::Needs::Dependencies)
-        .context("the guest `xen` is made of Debian packages")?;
-    let root = Root::new(&packages);
+    let root = recipe.root()?;
     let (_, xen) = root.first_of("boot/xen-4.17-amd64.gz")?;
 
     let domu = recipe
@@ -40,17 +29,10 @@ pub fn assemble(kernel: Option<Kernel>) -> Result<Guest> {
         .to_bytes()?;
     let mut dom0 = recipe.l1.initramfs(&root, &root, DOM0_INIT)?;
     // The smaller kernel: L2's of the guest kvm.
-    dom0.copy("domu/vmlinuz", 0o644, &kvm::cloud_kernel(None)?);
+    dom0.copy("domu/vmlinuz", 0o644, &kvm::cloud_kernel()?);
     dom0.bytes("domu/initrd", 0o644, domu);
 
-    let key = cache::sha256(dom0.fingerprint()?.as_bytes());
-    let name = format!("guests/xen-{}", key.get(..12).unwrap_or(&key));
-    let entry = cache::entry(&name, |folder| {
-        let step = Step::start("assembling the guest xen");
-        write_file(&dom0, &folder.join("initrd"))?;
-        step.done();
-        Ok(())
-    })?;
+    let initrd = cached("xen", &dom0)?;
     let module = |path, args: &str| Module {
         path,
         args: args.to_owned(),
@@ -60,10 +42,7 @@ pub fn assemble(kernel: Option<Kernel>) -> Result<Guest> {
         kernel: xen,
         cmdline: recipe.cmdline,
         cmdline_on_bochs: String::new(),
-        modules: vec![
-            module(kvm::kernel(&root)?, DOM0),
-            module(entry.join("initrd"), ""),
-        ],
+        modules: vec![module(kvm::kernel(&root)?, DOM0), module(initrd, "")],
     })
 }
 
