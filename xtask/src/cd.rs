@@ -54,7 +54,7 @@ pub fn hypervisors(depth: u32, on: Option<On>) -> u32 {
 
 /// The image of Umbra for a run.
 fn umbra_for(what: &WhatArgs) -> Image {
-    if what.lacking.is_some() || what.dmar == Some(Dmar::Fake) {
+    if what.lacking.is_some() || what.dmar.and_then(Dmar::fake_unit).is_some() {
         Image::UmbraForTests
     } else if what.counts_accesses {
         Image::UmbraWithAccesses
@@ -86,7 +86,7 @@ pub fn prepare(what: &WhatArgs, on: Option<On>) -> Result<Prepared> {
     }
     let umbra = (depth > 0).then(|| umbra_for(what).build()).transpose()?;
     let lacks = what.lacking.iter().map(|lack| format!(" lacks={lack}"));
-    let fake = (what.dmar == Some(Dmar::Fake)).then(|| " fake-unit".to_owned());
+    let fake = what.dmar.and_then(Dmar::fake_unit).map(str::to_owned);
     Ok(Prepared {
         guest,
         kind,

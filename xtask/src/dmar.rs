@@ -18,6 +18,8 @@ pub enum Dmar {
     Absent,
     /// Nothing: Umbra's image for the tests makes the unit up as well.
     Fake,
+    /// The same, but the unit does not begin to translate.
+    Stuck,
     /// The registers are in RAM, which L1 fills as it likes.
     InRam,
     /// Two units have the same registers.
@@ -31,11 +33,20 @@ pub enum Dmar {
 }
 
 impl Dmar {
+    /// The word that makes Umbra's image for the tests make the unit up, too.
+    pub fn fake_unit(self) -> Option<&'static str> {
+        match self {
+            Self::Fake => Some(" fake-unit"),
+            Self::Stuck => Some(" fake-unit=stuck"),
+            _ => None,
+        }
+    }
+
     /// The table.
     pub fn table(self) -> Vec<u8> {
         let unit = unit(REGISTERS);
         let structures = match self {
-            Self::Absent | Self::Fake => unit,
+            Self::Absent | Self::Fake | Self::Stuck => unit,
             Self::InRam => self::unit(RAM),
             Self::Overlap => [unit.clone(), unit].concat(),
             Self::Long => {

@@ -1,11 +1,14 @@
 //! A VT-d unit for the tests, in an image with the feature `fake-caps`: no machine that runs
 //! them has both VMX and a unit. It obeys commands at once, and confines nothing; when it is
-//! told to translate, it looks what a device would reach by the tables that it was given.
+//! told to translate, it looks what a device would reach by the tables that it was given. With
+//! `fake-unit=stuck` it does not begin to translate.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use umbra_core::options::FakeUnit;
 use umbra_iommu::regs;
 
+use crate::machine::machine;
 use crate::mem::{layout, pointer};
 
 /// Bytes of registers.
@@ -45,6 +48,11 @@ pub fn write32(offset: u32, value: u32) {
         return;
     }
     let once = value & regs::GLOBAL_ROOT_TABLE;
+    let is_stuck = machine().options.fake_unit == Some(FakeUnit::Stuck);
+    let value = match is_stuck {
+        true => value & !regs::GLOBAL_TRANSLATION,
+        false => value,
+    };
     let was = read32(regs::GSTS);
     word(regs::GSTS).store(value & regs::GLOBAL_STATES | once, Ordering::SeqCst);
     if value & !was & regs::GLOBAL_TRANSLATION != 0 {

@@ -35,7 +35,7 @@ use crate::{cannot_start, say};
 
 /// The longest DMAR table that is read, in bytes.
 const MAX_TABLE_BYTES: usize = 16 << 10;
-/// Pages for the root table, the context table and each unit's queue.
+/// Pages for the root table and the context table.
 const CONTEXT_PAGES: u64 = 2;
 /// Bytes that CLFLUSH writes back at least.
 const LINE_BYTES: u64 = 32;
@@ -84,11 +84,7 @@ impl fmt::Display for Why {
             Self::Differ => write!(f, "the VT-d units want tables of different depths"),
             Self::Reach(error) => error.fmt(f),
             Self::NoRoom => write!(f, "there is no room for their tables"),
-            Self::Stuck(unit, Stuck(what)) => write!(
-                f,
-                "the VT-d unit at {:#x} does not carry out a command ({what:?})",
-                at(unit)
-            ),
+            Self::Stuck(unit, why) => write!(f, "the VT-d unit at {:#x}: {why}", at(unit)),
         }
     }
 }
@@ -217,25 +213,25 @@ pub fn protect(block: Region) {
     }
 }
 
-/// Has every device go through tables that leave Umbra out, and hides the units from L1;
-/// or says in one line why DMA is not confined. Once, after the move.
+/// Has every device go through tables that leave Umbra out, or says in one line why DMA is not
+/// confined; hides the units that were found fit from L1. Once, after the move.
 pub fn confine(pool: &mut PagePool) {
-    let done = match UNITS.get() {
-        Ok(units) => switch_on(units, pool).map(|()| units),
+    let units = match UNITS.get() {
+        Ok(units) => units,
         Err(why) => {
             say!("DMA is not confined: {why}");
             return;
         }
     };
-    match done {
-        Ok(units) => {
-            hide();
-            say!(
-                "DMA is confined by {} VT-d unit{}",
-                units.dmar.units.len(),
-                if units.dmar.units.len() == 1 { "" } else { "s" }
-            );
-        }
+    // Whatever comes of it: L1 does not reach the registers any more, and a unit that got
+    // stuck may be translating already.
+    hide();
+    match switch_on(units, pool) {
+        Ok(()) => say!(
+            "DMA is confined by {} VT-d unit{}",
+            units.dmar.units.len(),
+            if units.dmar.units.len() == 1 { "" } else { "s" }
+        ),
         Err(why) => {
             refuse_if_required(&why);
             say!("DMA is not confined: {why}");
@@ -301,7 +297,7 @@ impl Window {
 /// Whether the registers are made up, for the tests.
 #[cfg(feature = "fake-caps")]
 fn is_fake() -> bool {
-    machine().options.fake_unit
+    machine().options.fake_unit.is_some()
 }
 
 impl Registers for Window {

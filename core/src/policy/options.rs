@@ -44,7 +44,17 @@ pub struct Options {
     pub lacks: Option<crate::fake_caps::Lack>,
     /// VT-d units are made up, too.
     #[cfg(feature = "fake-caps")]
-    pub fake_unit: bool,
+    pub fake_unit: Option<FakeUnit>,
+}
+
+/// How a made-up VT-d unit behaves.
+#[cfg(feature = "fake-caps")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FakeUnit {
+    /// It obeys.
+    Obeys,
+    /// It does not begin to translate.
+    Stuck,
 }
 
 /// What becomes of the machine's VT-d units.
@@ -76,7 +86,7 @@ impl Default for Options {
             #[cfg(feature = "fake-caps")]
             lacks: None,
             #[cfg(feature = "fake-caps")]
-            fake_unit: false,
+            fake_unit: None,
         }
     }
 }
@@ -327,7 +337,18 @@ pub fn parse(line: &[u8]) -> Result<Options, BadWord<'_>> {
                 options.trace = Some(Filter::parse(value).map_err(BadWord::Trace)?);
             }
             #[cfg(feature = "fake-caps")]
-            b"fake-unit" => options.fake_unit = true,
+            b"fake-unit" => {
+                options.fake_unit = Some(match value {
+                    None => FakeUnit::Obeys,
+                    Some(b"stuck") => FakeUnit::Stuck,
+                    Some(_) => {
+                        return Err(BadWord::Value {
+                            word,
+                            takes: "stuck, or no value",
+                        });
+                    }
+                });
+            }
             #[cfg(feature = "fake-caps")]
             b"lacks" => {
                 let lack = value.and_then(crate::fake_caps::Lack::parse);
@@ -406,7 +427,7 @@ mod tests {
             #[cfg(feature = "fake-caps")]
             lacks: None,
             #[cfg(feature = "fake-caps")]
-            fake_unit: false,
+            fake_unit: None,
         };
         assert_eq!(got, Ok(want));
     }
