@@ -1,6 +1,9 @@
 //! The command line: verbs, options, help.
 
+use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 
@@ -61,6 +64,28 @@ pub fn command(test_vms: &[String]) -> Command {
     })
 }
 
+/// The longest that `./x fuzz` can be told to go on: a year.
+const MOST_SECONDS: u64 = 365 * 24 * 60 * 60;
+
+/// Takes a number within `range`, and says so of anything else.
+fn number<N>(range: RangeInclusive<N>) -> impl Fn(&str) -> Result<N, String> + Clone
+where
+    N: FromStr + PartialOrd + Display + Clone,
+{
+    move |text| {
+        text.parse()
+            .ok()
+            .filter(|number| range.contains(number))
+            .ok_or_else(|| {
+                format!(
+                    "it takes a number from {} to {}",
+                    range.start(),
+                    range.end()
+                )
+            })
+    }
+}
+
 /// The verbs.
 #[derive(Subcommand, Debug)]
 pub enum Verb {
@@ -109,9 +134,9 @@ pub struct WhatArgs {
     /// The same guest on the same machine without Umbra
     #[arg(long)]
     pub native: bool,
-    /// How many Umbras, one on another, below the guest
+    /// How many Umbras, one on another, below the guest, 1 to 8
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "native",
-          value_parser = clap::value_parser!(u32).range(1..=8))]
+          value_parser = number(1_u32..=8))]
     pub depth: u32,
     /// Umbra's own command line; docs/options.md has its words
     #[arg(
@@ -160,12 +185,13 @@ pub struct RunArgs {
     /// What to boot.
     #[command(flatten)]
     pub what: WhatArgs,
-    /// The number of CPUs
+    /// The number of CPUs, 1 to 16
     #[arg(long, value_name = "N", default_value_t = 1,
-          value_parser = clap::value_parser!(u32).range(1..=i64::from(machine::MAX_CPUS)))]
+          value_parser = number(1..=machine::MAX_CPUS))]
     pub cpus: u32,
     /// The memory in MB, 128 to 8192
-    #[arg(long, value_name = "MB", default_value_t = machine::MEM_MB)]
+    #[arg(long, value_name = "MB", default_value_t = machine::MEM_MB,
+          value_parser = number(machine::MIN_MEM_MB..=machine::MAX_MEM_MB))]
     pub mem: u32,
     /// The CPU model, by Bochs's name for it
     #[arg(long, value_name = "NAME", default_value = machine::CPU_MODEL)]
@@ -195,7 +221,7 @@ pub struct RunArgs {
     pub ticks: Option<Ticks>,
     /// Stop after this time
     #[arg(long, value_name = "SECONDS", default_value_t = 900,
-          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+          value_parser = number(1_u64..=1_000_000))]
     pub timeout: u64,
     /// Write what comes over the serial line to this file, byte for byte
     #[arg(long, value_name = "FILE")]
@@ -274,18 +300,18 @@ A seed gives the same cases each time. Where one differs, its first case is run 
 and what it does on the two machines is printed; the exit status is 1 then.")]
 pub struct FuzzArgs {
     /// Begin no further seed after this time; one is always run
-    #[arg(long, value_name = "N", default_value_t = 60)]
+    #[arg(long, value_name = "N", default_value_t = 60,
+          value_parser = number(0_u64..=MOST_SECONDS))]
     pub seconds: u64,
     /// The first seed; those behind it follow. Not given, one is drawn
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", value_parser = number(0..=u64::MAX))]
     pub seed: Option<u64>,
     /// How many cases a seed has in each of twelve modes
     #[arg(long, value_name = "N", default_value_t = 150,
-          value_parser = clap::value_parser!(u64).range(1..=100_000))]
+          value_parser = number(1_u64..=100_000))]
     pub cases: u64,
-    /// How many Umbras, one on another
-    #[arg(long, value_name = "N", default_value_t = 1,
-          value_parser = clap::value_parser!(u32).range(1..=3))]
+    /// How many Umbras, one on another, 1 to 3
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = number(1_u32..=3))]
     pub depth: u32,
     /// The CPU model, by Bochs's name for it
     #[arg(long, value_name = "NAME", default_value = machine::CPU_MODEL)]

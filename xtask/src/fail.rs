@@ -1,6 +1,7 @@
 //! The ways in which `./x` ends, and their exit statuses.
 
 use std::fmt;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// The guest ended the run by itself, `--until` matched, or all tests passed.
@@ -41,6 +42,15 @@ pub fn usage(line: impl Into<String>) -> anyhow::Error {
         status: USAGE,
         line: line.into(),
     })
+}
+
+/// Why `path`, which is no file, is none.
+pub fn why_no_file(path: &Path) -> &'static str {
+    if path.is_dir() {
+        "is a folder, and no file"
+    } else {
+        "there is no such file"
+    }
 }
 
 /// Prints the one closing line of a failure and gives its exit status.

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Result, bail};
 
 use crate::cli::FuzzArgs;
-use crate::serial;
 use crate::test::{difference, run_once};
 use crate::ui::Step;
+use crate::{fail, serial};
 
 /// The guest.
 const GUEST: &str = "fuzz";
@@ -81,6 +81,9 @@ fn lines(args: &FuzzArgs, words: &[String], is_under_umbra: bool) -> Result<Vec<
     let printed = serial::guest_lines(&ran.serial);
     if !is_under_umbra && ran.status != Some(0) {
         let last = ran.stderr.last().map_or("", String::as_str);
+        if ran.status == Some(i32::from(fail::USAGE)) {
+            return Err(fail::usage(last.strip_prefix("x: ").unwrap_or(last)));
+        }
         bail!("the bare machine did not come to the end: {last}");
     }
     Ok(printed)

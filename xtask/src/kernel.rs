@@ -68,7 +68,7 @@ pub fn detect(file: &[u8]) -> Option<Kind> {
 pub fn read(path: &Path) -> Result<(Kind, Vec<u8>)> {
     let shown = path.display();
     if !path.is_file() {
-        return Err(fail::usage(format!("{shown}: no such kernel file")));
+        return Err(fail::usage(format!("{shown}: {}", fail::why_no_file(path))));
     }
     let mut bytes = Vec::new();
     File::open(path)

@@ -98,7 +98,8 @@ pub trait Target {
     /// the run's own and takes everything that the target writes.
     ///
     /// # Errors
-    /// The folder cannot be written to.
+    /// The folder cannot be written to, or what the target is made of cannot be
+    /// installed.
     fn command(&self, machine: &Machine, image: &Path, folder: &Path) -> Result<Command>;
 
     /// The file to which the machine's COM1 goes.

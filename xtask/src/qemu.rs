@@ -51,12 +51,11 @@ impl Qemu {
         Ok(Self(Kind::Kvm))
     }
 
-    /// QEMU's emulator, installed where it is not. `iommu` are options of its
-    /// IOMMU.
+    /// QEMU's emulator, which a run installs where it is not. `iommu` are options
+    /// of its IOMMU.
     ///
     /// # Errors
-    /// A usage error: options that would say something of another device; or
-    /// QEMU cannot be installed.
+    /// A usage error: options that would say something of another device.
     pub fn emulator(iommu: Option<&str>) -> Result<Self> {
         let iommu = iommu.unwrap_or_default();
         let is_option = |c: char| c.is_ascii_alphanumeric() || "-=,_".contains(c);
@@ -65,7 +64,6 @@ impl Qemu {
                 "--iommu {iommu}: options look like aw-bits=48,caching-mode=on"
             )));
         }
-        packages::need(&[PROGRAM])?;
         Ok(Self(Kind::Tcg {
             iommu: iommu.to_owned(),
         }))
@@ -112,16 +110,19 @@ impl Target for Qemu {
         let mut command = Command::new(PROGRAM);
         match &self.0 {
             Kind::Kvm => command.args(["-machine", "pc,accel=kvm", "-cpu", "host"]),
-            Kind::Tcg { iommu } => command
-                .args([
-                    "-machine",
-                    "q35,accel=tcg,kernel-irqchip=split",
-                    "-cpu",
-                    "max",
-                ])
-                .arg("-device")
-                .arg(["intel-iommu", iommu].join(if iommu.is_empty() { "" } else { "," }))
-                .args(["-nic", "none", "-device", "edu", "-device", "e1000"]),
+            Kind::Tcg { iommu } => {
+                packages::need(&[PROGRAM])?;
+                command
+                    .args([
+                        "-machine",
+                        "q35,accel=tcg,kernel-irqchip=split",
+                        "-cpu",
+                        "max",
+                    ])
+                    .arg("-device")
+                    .arg(["intel-iommu", iommu].join(if iommu.is_empty() { "" } else { "," }))
+                    .args(["-nic", "none", "-device", "edu", "-device", "e1000"])
+            }
         };
         if machine.firmware == Firmware::Uefi {
             command.arg("-bios").arg(bochs::config::ovmf()?);

@@ -18,7 +18,7 @@ use crate::iso::Starts;
 use crate::kernel;
 use crate::kvm::Kvm;
 use crate::ledger::Document;
-use crate::machine::{Firmware, MAX_DISKS, MAX_MEM_MB, MIN_MEM_MB, Machine, Target, Verdict, mhz};
+use crate::machine::{Firmware, MAX_DISKS, Machine, Target, Verdict, mhz};
 use crate::qemu::Qemu;
 use crate::ui;
 use crate::{cd, serial};
@@ -166,6 +166,12 @@ fn prepare_image(args: &ImageArgs) -> Result<(cd::Prepared, RunFolder)> {
             parent.display()
         )));
     }
+    if args.output.is_dir() {
+        return Err(fail::usage(format!(
+            "--output {}: is a folder: name the image's file in it",
+            args.output.display()
+        )));
+    }
     let prepared = cd::prepare(&args.what, None)?;
     Ok((prepared, RunFolder::new(None)?))
 }
@@ -215,14 +221,8 @@ fn conclude(
     Err(Fail { status, line }.into())
 }
 
-/// The machine asked for, where Umbra can run on one of its size.
+/// The machine asked for.
 fn machine(args: &RunArgs) -> Result<Machine> {
-    if !(MIN_MEM_MB..=MAX_MEM_MB).contains(&args.mem) {
-        return Err(fail::usage(format!(
-            "--mem {}: the machine can have {MIN_MEM_MB} to {MAX_MEM_MB} MB of memory",
-            args.mem
-        )));
-    }
     Ok(Machine {
         cpus: args.cpus,
         mem_mb: args.mem,
@@ -250,8 +250,9 @@ fn disks(images: &[PathBuf]) -> Result<Vec<PathBuf>> {
         .map(|image| match image.canonicalize() {
             Ok(path) if path.is_file() => Ok(path),
             _ => Err(fail::usage(format!(
-                "--disk {}: there is no such file",
-                image.display()
+                "--disk {}: {}",
+                image.display(),
+                fail::why_no_file(image)
             ))),
         })
         .collect()

@@ -39,7 +39,7 @@ impl FromStr for Ticks {
             .and_then(|number| number.checked_mul(factor))
             .filter(|&ticks| ticks > 0)
             .map(Self)
-            .ok_or_else(|| format!("{text}: is no number of ticks, such as 500M or 20G"))
+            .ok_or_else(|| "it takes a number of ticks, such as 500M or 20G".to_owned())
     }
 }
 

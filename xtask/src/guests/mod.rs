@@ -174,8 +174,9 @@ pub fn parse_module(value: &str) -> Result<Module> {
     let path = PathBuf::from(path);
     if !path.is_file() {
         return Err(fail::usage(format!(
-            "--module {value}: there is no file {}",
-            path.display()
+            "--module {}: {}",
+            path.display(),
+            fail::why_no_file(&path)
         )));
     }
     Ok(Module {
