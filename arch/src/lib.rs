@@ -32,6 +32,7 @@ mod flags;
 
 pub mod address;
 pub mod apic;
+pub mod cpuid;
 pub mod cr;
 pub mod debug;
 pub mod ept_vpid;
@@ -45,6 +46,7 @@ pub mod qualification;
 pub mod rflags;
 pub mod segment;
 pub mod state;
+pub mod vmx_cap;
 
 pub use address::{Gpa1, Gpa2, Linear};
 pub use cr::{Cr0, Cr3, Cr4};

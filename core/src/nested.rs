@@ -23,14 +23,11 @@ use crate::vmcs::current::read;
 use crate::vmcs::lent;
 use crate::vmcs::shadow;
 use crate::vmcs::vmcs01;
+use umbra_arch::cpuid::Leaf1Ecx;
 use umbra_arch::msr::PredCmd;
 
-/// CPUID.1:ECX bit 15: IA32_PERF_CAPABILITIES is there.
-const CPUID_PDCM: u32 = 1 << 15;
 /// How many leaves are read anew after an INVEPT, at most.
 const REFILL: usize = 64;
-/// CPUID.80000001H:EDX bit 26.
-const CPUID_GIB_PAGES: u32 = 1 << 26;
 
 /// Settles what VMX this CPU offers to L1. vmcs01 is current.
 pub fn set_up(cpu: &mut Cpu) {
@@ -45,9 +42,9 @@ pub fn set_up(cpu: &mut Cpu) {
     if offered.offers_proc2(Proc2::VMCS_SHADOWING) {
         shadow::make(cpu);
     }
-    let perf = match cpuid::cpuid(1, 0).ecx & CPUID_PDCM {
-        0 => 0,
-        _ => msr::read_safe(msr::IA32_PERF_CAPABILITIES).unwrap_or(0),
+    let perf = match Leaf1Ecx::PDCM.is_in(cpuid::cpuid(1, 0).ecx) {
+        false => 0,
+        true => msr::read_safe(msr::IA32_PERF_CAPABILITIES).unwrap_or(0),
     };
     let facts = CpuFacts::from_cpuid(
         // What L1 is not shown, its own VMCSs cannot use either. None of the
@@ -59,7 +56,7 @@ pub fn set_up(cpu: &mut Cpu) {
         perf,
     );
     let can_lend = lent::is_possible(cpu);
-    let gib_pages = cpuid::cpuid_or_zero(0x8000_0001, 0).edx & CPUID_GIB_PAGES != 0;
+    let gib_pages = cpuid::has_gib_pages();
     // SAFETY: this CPU comes here once.
     let slots = unsafe { percpu::slots(cpu) };
     let mut nested = Nested::new(offered, present, facts, gib_pages, slots);

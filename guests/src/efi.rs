@@ -5,9 +5,8 @@
 
 use crate::bytes::{align_down, align_up, u32_at, u64_at};
 use crate::phys::{PhysMemory, Region};
+use umbra_arch::paging::PAGE_BYTES;
 
-/// Bytes of one page of the memory map.
-const PAGE_BYTES: u64 = 4096;
 /// Bytes of `EFI_MEMORY_DESCRIPTOR` that the specification defines.
 pub(crate) const DESCRIPTOR_BYTES: usize = 40;
 /// The longest descriptor that is taken seriously: firmware uses 48 bytes.

@@ -5,6 +5,7 @@
 //! takes it over from vmcs12 or because `nested` does it in software. Plain
 //! and TRUE capability MSRs lose the same bits.
 
+use umbra_arch::vmx_cap::{VmFunctions, VmxMisc};
 use umbra_arch::{Cr4, EptVpidCap};
 use umbra_vmcs::Vmcs12;
 use umbra_vmcs::VmxCaps;
@@ -89,15 +90,6 @@ const EPT_VPID: u64 = EptVpidCap::EXECUTE_ONLY
     .union(EptVpidCap::INVVPID_RETAIN_GLOBALS)
     .bits();
 
-/// IA32_VMX_MISC: bit 14 (PT in VMX operation) is not offered.
-const NO_MISC: u64 = 1 << 14;
-
-/// IA32_VMX_MISC: VMWRITE to any field, read-only ones included.
-const WRITES_ANY_FIELD: u64 = 1 << 29;
-
-/// VM functions: EPTP switching.
-const VMFUNC: u64 = 1 << 0;
-
 /// Where IA32_VMX_BASIC has the size of a VMCS region, in bytes.
 const REGION_BYTES_SHIFT: u32 = 32;
 const REGION_BYTES_MASK: u64 = 0x1fff << REGION_BYTES_SHIFT;
@@ -127,9 +119,9 @@ pub fn offer(below: &VmxCaps, present: &FieldSet) -> VmxCaps {
     caps.entry_plain = caps.entry_plain.without(no_entry);
     caps.entry_true = caps.entry_true.without(no_entry);
     caps.ept_vpid &= EPT_VPID;
-    caps.misc &= !NO_MISC;
-    caps.vmfunc &= VMFUNC;
-    if caps.misc & WRITES_ANY_FIELD == 0 {
+    caps.misc &= !VmxMisc::PROCESSOR_TRACE.bits();
+    caps.vmfunc &= VmFunctions::EPTP_SWITCHING.bits();
+    if !caps.vmwrite_any_field() {
         // L0's shadow VMCS is to have L1's read-only fields too.
         caps.withdraw(Needs::Proc2(Proc2::VMCS_SHADOWING));
     }
@@ -201,12 +193,13 @@ pub fn missing(present: &FieldSet) -> Option<Field> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use umbra_arch::vmx_cap::VmxBasic;
     use umbra_vmcs::caps::Allowed;
 
     fn everything() -> VmxCaps {
         let all = Allowed(0xffff_ffff << 32);
         VmxCaps {
-            basic: 1 << 55 | 0x400 << 32 | 0x2b,
+            basic: VmxBasic::TRUE_CONTROLS.bits() | 0x400 << 32 | 0x2b,
             pin_plain: all,
             pin_true: all,
             proc_plain: all,

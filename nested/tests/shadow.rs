@@ -4,6 +4,7 @@
 mod model;
 
 use model::*;
+use umbra_arch::vmx_cap::SHADOW_VMCS_INDICATOR;
 use umbra_nested::{Done, VmcsAccess, offer};
 use umbra_vmcs::controls::{Proc, Proc2};
 use umbra_vmcs::exit::Reason;
@@ -12,7 +13,6 @@ use umbra_vmcs::field::{self, Field, FieldSet};
 /// L1's shadow VMCS, and a second one.
 const SHADOW: u64 = 0x6000;
 const OTHER: u64 = 0x7000;
-const INDICATOR: u32 = 1 << 31;
 
 fn write(hw: &mut Machine, nested: &mut umbra_nested::Nested, field: Field, value: u64) {
     vmwrite(hw, nested, field.encoding().into(), value);
@@ -25,7 +25,7 @@ fn read(hw: &mut Machine, nested: &mut umbra_nested::Nested, field: Field) -> u6
 
 /// Makes the region a shadow VMCS with this RIP, and the first VMCS current again.
 fn make(hw: &mut Machine, nested: &mut umbra_nested::Nested, region: u64, rip: u64) {
-    let revision = nested.caps.revision() | INDICATOR;
+    let revision = nested.caps.revision() | SHADOW_VMCS_INDICATOR;
     hw.poke(region, &revision.to_le_bytes());
     for (reason, at) in [(Reason::Vmclear, region), (Reason::Vmptrld, region)] {
         assert_eq!(pointer(hw, nested, reason, at), Done::Next);
@@ -129,7 +129,7 @@ fn what_l2_wrote_is_there_when_l1_loads_the_shadow() {
 
 /// Marks the region as a shadow VMCS's or not, as L1 does behind a VMCLEAR.
 fn mark(hw: &mut Machine, nested: &umbra_nested::Nested, region: u64, is_shadow: bool) {
-    let indicator = if is_shadow { INDICATOR } else { 0 };
+    let indicator = if is_shadow { SHADOW_VMCS_INDICATOR } else { 0 };
     hw.poke(region, &(nested.caps.revision() | indicator).to_le_bytes());
 }
 
@@ -216,7 +216,7 @@ fn the_indicator_is_refused_where_shadowing_is_not_offered() {
     present.remove(field::VMREAD_BITMAP_ADDRESS);
     let (mut hw, mut nested) = in_vmx_with(present);
     assert!(!nested.caps.offers_proc2(Proc2::VMCS_SHADOWING));
-    let revision = nested.caps.revision() | INDICATOR;
+    let revision = nested.caps.revision() | SHADOW_VMCS_INDICATOR;
     hw.poke(SHADOW, &revision.to_le_bytes());
     pointer(&mut hw, &mut nested, Reason::Vmptrld, SHADOW);
     assert_eq!(error(&mut hw, &mut nested), Some(11));

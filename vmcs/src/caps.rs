@@ -2,6 +2,7 @@
 //! SDM appendix "VMX Capability Reporting Facility".
 
 use umbra_arch::msr;
+use umbra_arch::vmx_cap::{VmFunctions, VmxBasic, VmxMisc};
 
 use crate::controls::{Entry, Exit, Pin, Proc, Proc2, Proc3};
 use crate::field::{self, Field, FieldSet};
@@ -184,14 +185,14 @@ impl VmxCaps {
     /// Whether the TRUE capability MSRs exist (bit 55 of IA32_VMX_BASIC).
     #[inline]
     pub const fn has_true_controls(&self) -> bool {
-        self.basic & 1 << 55 != 0
+        VmxBasic::TRUE_CONTROLS.is_in(self.basic)
     }
 
     /// Whether hardware exceptions can be injected with or without an error
     /// code, whatever the vector (bit 56 of IA32_VMX_BASIC).
     #[inline]
     pub const fn any_error_code_delivery(&self) -> bool {
-        self.basic & 1 << 56 != 0
+        VmxBasic::ANY_ERROR_CODE.is_in(self.basic)
     }
 
     /// The pin-based controls' capability that VM entry checks against.
@@ -286,19 +287,19 @@ impl VmxCaps {
     /// 29 of IA32_VMX_MISC).
     #[inline]
     pub const fn vmwrite_any_field(&self) -> bool {
-        self.misc & 1 << 29 != 0
+        VmxMisc::VMWRITE_ANY_FIELD.is_in(self.misc)
     }
 
     /// Whether an event with instruction length 0 may be injected (bit 30).
     #[inline]
     pub const fn zero_length_injection(&self) -> bool {
-        self.misc & 1 << 30 != 0
+        VmxMisc::ZERO_LENGTH_INJECTION.is_in(self.misc)
     }
 
     /// Whether VM exits store EFER.LMA into "IA-32e mode guest" (bit 5).
     #[inline]
     pub const fn stores_lma(&self) -> bool {
-        self.misc & 1 << 5 != 0
+        VmxMisc::STORES_LMA.is_in(self.misc)
     }
 
     /// Takes away what a field needs, for a CPU that offers the feature and
@@ -324,7 +325,7 @@ impl VmxCaps {
                 self.entry_plain = self.entry_plain.without(b.bits());
                 self.entry_true = self.entry_true.without(b.bits());
             }
-            Needs::EptpSwitching => self.vmfunc &= !1,
+            Needs::EptpSwitching => self.vmfunc &= !VmFunctions::EPTP_SWITCHING.bits(),
         }
     }
 

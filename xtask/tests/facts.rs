@@ -7,6 +7,12 @@ use std::path::{Path, PathBuf};
 
 const PRODUCT: &[&str] = &["core", "ept", "guests", "iommu", "nested", "nmi", "vmcs"];
 
+/// Names that say another thing in another file.
+const AMBIGUOUS: &[&str] = &["LOW_LAST", "NMI", "VERSION"];
+
+/// Reads CPUID bit by bit for the rules, each once, with the section that says so.
+const READS_CPUID: &str = "vmcs/src/rules/cpu.rs";
+
 fn checkout() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
@@ -61,7 +67,12 @@ fn known() -> BTreeSet<String> {
             } else if let Some((name, value)) = constant(line)
                 && is_number(value)
             {
-                names.insert(format!("{of}_{name}"));
+                names.insert(match of.as_str() {
+                    "" if AMBIGUOUS.contains(&name) => continue,
+                    "" => name.to_owned(),
+                    of if of.starts_with("LEAF") => format!("CPUID_{name}"),
+                    of => format!("{of}_{name}"),
+                });
             } else if let Some((name, value)) = line.trim().split_once(" = ")
                 && name.starts_with("IA32_")
                 && is_number(value.trim_end_matches(';'))
@@ -77,7 +88,15 @@ fn known() -> BTreeSet<String> {
 #[test]
 fn a_fact_is_written_once() {
     let known = known();
-    for name in ["CR4_VMXE", "EFER_LMA", "RFLAGS_TF", "IA32_DEBUGCTL", "XSS"] {
+    for name in [
+        "CR4_VMXE",
+        "EFER_LMA",
+        "RFLAGS_TF",
+        "IA32_DEBUGCTL",
+        "XSS",
+        "CPUID_VMX",
+        "SHADOW_VMCS_INDICATOR",
+    ] {
         assert!(known.contains(name), "{name} is not found in arch");
     }
     let mut again = Vec::new();
@@ -97,4 +116,46 @@ fn a_fact_is_written_once() {
         }
     }
     assert!(again.is_empty(), "arch has these:\n{}", again.join("\n"));
+}
+
+/// A bit of CPUID, IA32_VMX_BASIC or IA32_VMX_MISC that a line names by its number.
+fn bit_by_number(line: &str) -> bool {
+    let line = line.trim();
+    !line.starts_with("//")
+        && ["eax", "ebx", "ecx", "edx", ".basic", ".misc"]
+            .iter()
+            .flat_map(|of| line.split(of).skip(1))
+            .any(|after| {
+                [" & 1 <<", " & !(1 <<", " |= 1 <<", " &= !(1 <<"]
+                    .iter()
+                    .any(|way| after.starts_with(way))
+            })
+}
+
+#[test]
+fn a_bit_that_has_a_name_is_not_a_number() {
+    assert!(bit_by_number("    if cpuid(1, 0).edx & 1 << 7 != 0 {"));
+    assert!(!bit_by_number("    let bits = cpuid(1, 0).eax & 0xff;"));
+    let mut found = Vec::new();
+    for path in PRODUCT
+        .iter()
+        .flat_map(|p| sources(&checkout().join(p).join("src")))
+    {
+        let text = fs::read_to_string(&path).expect("a source file");
+        if path.ends_with(READS_CPUID) {
+            continue;
+        }
+        let product = text.split("#[cfg(test)]\nmod tests").next().unwrap_or("");
+        for (n, line) in product.lines().enumerate() {
+            if bit_by_number(line) {
+                let path = path.strip_prefix(checkout()).expect("of this checkout");
+                found.push(format!("{}:{}: {}", path.display(), n + 1, line.trim()));
+            }
+        }
+    }
+    assert!(
+        found.is_empty(),
+        "give these a name in arch:\n{}",
+        found.join("\n")
+    );
 }

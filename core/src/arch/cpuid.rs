@@ -2,6 +2,8 @@
 
 pub use core::arch::x86_64::CpuidResult;
 
+use umbra_arch::cpuid::{EXTENDED_FEATURES, Leaf80000001Edx};
+
 /// Executes CPUID with EAX = `leaf`, ECX = `subleaf`.
 pub fn cpuid(leaf: u32, subleaf: u32) -> CpuidResult {
     core::arch::x86_64::__cpuid_count(leaf, subleaf)
@@ -19,6 +21,11 @@ pub fn cpuid_or_zero(leaf: u32, subleaf: u32) -> CpuidResult {
         };
     }
     cpuid(leaf, subleaf)
+}
+
+/// Whether the CPU has pages of 1 GiB.
+pub fn has_gib_pages() -> bool {
+    Leaf80000001Edx::GIB_PAGES.is_in(cpuid_or_zero(EXTENDED_FEATURES, 0).edx)
 }
 
 /// The number of this CPU's physical-address bits, of which L1 is shown fewer if

@@ -2,6 +2,7 @@
 
 use crate::fixup_row;
 use core::arch::asm;
+use umbra_arch::Cr4;
 
 /// DR0 to DR3, which are L1's while L0 runs.
 pub fn breakpoint_addresses() -> [u64; 4] {
@@ -108,7 +109,7 @@ pub fn set_cr2(value: u64) {
 /// turned protection keys on in XCR0.
 pub fn pkru() -> u32 {
     let value: u32;
-    let pke = 1 << 22;
+    let pke = Cr4::PKE.bits();
     // SAFETY: only called for an L1 whose CR4.PKE is set, so the CPU has the
     // bit; L0's pages are supervisor pages, which protection keys for user
     // pages leave alone. CR4 is put back at once.

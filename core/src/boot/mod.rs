@@ -18,8 +18,9 @@ use crate::platform::{iommu, mtrr, probe, smram};
 use crate::vmcs::vmcs01;
 use crate::{cannot_start, console, exception, machine as machine_facts, mem, say};
 use core::arch::global_asm;
+use umbra_arch::cpuid::{Leaf1Ecx, Leaf1Edx};
 use umbra_arch::{Cr4, Efer};
-use umbra_core::cpuid::{CPUID_HYPERVISOR, MAX_PHYSICAL_BITS};
+use umbra_core::cpuid::MAX_PHYSICAL_BITS;
 use umbra_core::options::Options;
 use umbra_core::{acpi, acpi_sleep, options};
 use umbra_ept::caps::Caps;
@@ -69,7 +70,7 @@ fn settle_machine(options: Options, rsdp: Option<u64>, ram_end: u64) {
         acpi: read_acpi(rsdp),
         ram_end,
         has_enhanced_ibrs: probe::has_enhanced_ibrs(),
-        has_hypervisor: cpuid::cpuid(1, 0).ecx & CPUID_HYPERVISOR != 0,
+        has_hypervisor: Leaf1Ecx::HYPERVISOR.is_in(cpuid::cpuid(1, 0).ecx),
         host_cr4: host_cr4(),
         cpuid_most: [0, 0x8000_0000].map(|base| cpuid::cpuid(base, 0).eax),
     });
@@ -185,8 +186,8 @@ const BOOT_CR4: Cr4 = Cr4::PAE.union(Cr4::OSFXSR).union(Cr4::OSXMMEXCPT);
 fn host_cr4() -> u64 {
     let leaf_1 = cpuid::cpuid(1, 0);
     let mut cr4 = BOOT_CR4.union(Cr4::VMXE);
-    cr4.set(Cr4::OSXSAVE, leaf_1.ecx & 1 << 26 != 0);
-    cr4.set(Cr4::MCE, leaf_1.edx & 1 << 7 != 0);
+    cr4.set(Cr4::OSXSAVE, Leaf1Ecx::XSAVE.is_in(leaf_1.ecx));
+    cr4.set(Cr4::MCE, Leaf1Edx::MCE.is_in(leaf_1.edx));
     cr4.bits()
 }
 

@@ -65,7 +65,7 @@ impl Image {
 /// The size of the pages that map RAM above 4 GiB in L0.
 pub fn high_page_size() -> PageSize {
     // CPUID.80000001H:EDX bit 26: 1 GiB pages.
-    if cpuid::cpuid_or_zero(0x8000_0001, 0).edx & 1 << 26 != 0 {
+    if cpuid::has_gib_pages() {
         PageSize::Large
     } else {
         PageSize::Medium

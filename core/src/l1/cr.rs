@@ -11,7 +11,7 @@ use crate::machine::machine;
 use crate::mem::L1Physical;
 use crate::vmcs::current::{read, write};
 use crate::vmcs::vmcs01::{self, CR0_IN_VMX, L1_VPID};
-use umbra_arch::{Cr0, Cr4, Efer};
+use umbra_arch::{AccessRights, Cr0, Cr4, Efer};
 use umbra_core::control_registers::{
     Effect, GeneralProtection, Mode, lmsw, pdpte_is_valid, write_cr0, write_cr4,
 };
@@ -76,7 +76,7 @@ fn mode(cpu: &Cpu) -> Mode {
             read(field::CR4_READ_SHADOW),
         ),
         efer: read(field::GUEST_IA32_EFER),
-        cs_is_long: read(field::GUEST_CS_ACCESS_RIGHTS) & 1 << 13 != 0,
+        cs_is_long: AccessRights::from_bits(read(field::GUEST_CS_ACCESS_RIGHTS) as u32).long(),
         cr0_fixed: if cpu.is_l1_in_vmx { CR0_IN_VMX } else { 0 },
         cr4_fixed: if cpu.is_l1_in_vmx {
             Cr4::VMXE.bits()

@@ -138,7 +138,7 @@ fn translate(cpu: &mut Cpu, linear: u64, access: IoAccess) -> Result<[Gpa1; 4], 
         // CPL is that of SS.
         user: AccessRights::from_bits(read(field::GUEST_SS_ACCESS_RIGHTS) as u32).dpl() == 3,
     };
-    let has_gib_pages = crate::arch::cpuid::cpuid_or_zero(0x8000_0001, 0).edx & 1 << 26 != 0;
+    let has_gib_pages = crate::arch::cpuid::has_gib_pages();
     let paging = Paging::of_l1(cpu, machine().physical_address_bits, has_gib_pages);
     let mut places = [Gpa1::new(0); 4];
     for (place, at) in places.iter_mut().zip(0..u64::from(access.bytes)) {

@@ -11,9 +11,7 @@ use umbra_arch::hpa::{MAX_HIDDEN, Range};
 pub use l1::L1Physical;
 pub use pages::{OwnedPages, PagePool};
 pub use tables::Tables;
-
-/// Bytes of the smallest page.
-pub const PAGE_BYTES: u64 = 4096;
+pub use umbra_arch::paging::PAGE_BYTES;
 
 /// Where physical address 0 is mapped. All RAM and the low 4 GiB follow.
 pub const PHYSMAP: u64 = 0xffff_8000_0000_0000;

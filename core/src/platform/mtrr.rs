@@ -1,14 +1,12 @@
 //! L1's MTRRs begin as the CPU's own.
 
 use crate::arch::{cpuid, msr};
+use umbra_arch::cpuid::Leaf1Edx;
 use umbra_ept::mtrr::Mtrrs;
-
-/// CPUID.1:EDX bit 12.
-const CPUID_MTRR: u32 = 1 << 12;
 
 /// The MTRRs of the CPU that runs this.
 pub fn of_this_cpu() -> Mtrrs {
-    let has_mtrrs = cpuid::cpuid(1, 0).edx & CPUID_MTRR != 0;
+    let has_mtrrs = Leaf1Edx::MTRR.is_in(cpuid::cpuid(1, 0).edx);
     let capability = if has_mtrrs {
         msr::read(msr::IA32_MTRRCAP)
     } else {

@@ -2,6 +2,7 @@
 
 use crate::arch::{cpuid, msr};
 use crate::cannot_start;
+use umbra_arch::cpuid::{EXTENDED_FEATURES, Leaf7Edx};
 use umbra_arch::msr::{ArchCapabilities, FeatureControl};
 use umbra_core::features;
 use umbra_core::options::Options;
@@ -11,7 +12,7 @@ use umbra_vmcs::VmxCaps;
 /// capabilities, and IA32_FEATURE_CONTROL as the firmware left it.
 pub fn require_features(options: &Options) -> (VmxCaps, u64) {
     let leaf_1 = cpuid::cpuid(1, 0);
-    let extended = cpuid::cpuid_or_zero(0x8000_0001, 0);
+    let extended = cpuid::cpuid_or_zero(EXTENDED_FEATURES, 0);
     if let Err(what) = features::check_cpuid(leaf_1.ecx, extended.edx) {
         cannot_start!("this CPU has no {what}");
     }
@@ -44,15 +45,10 @@ fn capability(options: &Options, number: u32) -> u64 {
     }
 }
 
-/// CPUID.7:EDX: IBRS and IBPB, and IA32_ARCH_CAPABILITIES.
-const CPUID_IBPB: u32 = 1 << 26;
-const CPUID_ARCH_CAPABILITIES: u32 = 1 << 29;
-
 /// Whether the CPU keeps the branch predictions of VMX root and non-root
 /// operation apart by itself.
 pub fn has_enhanced_ibrs() -> bool {
-    let needed = CPUID_IBPB | CPUID_ARCH_CAPABILITIES;
-    cpuid::cpuid_or_zero(7, 0).edx & needed == needed
+    (Leaf7Edx::IBRS_IBPB | Leaf7Edx::ARCH_CAPABILITIES).is_in(cpuid::cpuid_or_zero(7, 0).edx)
         && msr::read_safe(msr::IA32_ARCH_CAPABILITIES)
             .is_some_and(|value| ArchCapabilities::IBRS_ALL.is_in(value))
 }

@@ -8,9 +8,6 @@ use umbra_vmcs::controls::Proc2;
 /// The most physical-address bits that L1 is shown: a 4-level ept01 maps no more.
 pub const MAX_PHYSICAL_BITS: u32 = 48;
 
-/// CPUID.1:ECX bit 31: a hypervisor is below, and answers leaves of its own.
-pub const CPUID_HYPERVISOR: u32 = 1 << 31;
-
 /// Whether a leaf is of those that a hypervisor below answers, and no CPU. They
 /// offer L1 to write to its memory from below, past ept01: clock pages, pages
 /// with its calls in them. So L1 reads zeros there, a hypervisor of no name; the

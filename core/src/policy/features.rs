@@ -1,32 +1,23 @@
 //! What a CPU must have for Umbra to start on it, one line each.
 
 use umbra_arch::EptVpidCap;
+use umbra_arch::cpuid::{Leaf1Ecx, Leaf80000001Edx};
 use umbra_arch::msr::FeatureControl;
+use umbra_arch::vmx_cap::VmxMisc;
 use umbra_vmcs::controls::{Entry, Exit, Pin, Proc, Proc2};
 use umbra_vmcs::field::{self, FieldSet};
 use umbra_vmcs::needs::Needs;
 use umbra_vmcs::{Field, VmxCaps};
-
-/// CPUID.1:ECX bit 5.
-pub const CPUID_VMX: u32 = 1 << 5;
-/// CPUID.80000001H:EDX bit 20.
-pub const CPUID_NX: u32 = 1 << 20;
-
-/// Bits of IA32_VMX_MISC: the activity states that VM entry can go to.
-mod activity {
-    pub const HLT: u64 = 1 << 6;
-    pub const WAIT_FOR_SIPI: u64 = 1 << 8;
-}
 
 /// Checks what CPUID says.
 ///
 /// # Errors
 /// What is missing, to follow "this CPU has no ".
 pub fn check_cpuid(leaf_1_ecx: u32, leaf_80000001_edx: u32) -> Result<(), &'static str> {
-    if leaf_1_ecx & CPUID_VMX == 0 {
+    if !Leaf1Ecx::VMX.is_in(leaf_1_ecx) {
         return Err("VMX (Intel's virtualization extensions)");
     }
-    if leaf_80000001_edx & CPUID_NX == 0 {
+    if !Leaf80000001Edx::NX.is_in(leaf_80000001_edx) {
         return Err("execute-disable pages (NX)");
     }
     Ok(())
@@ -130,9 +121,9 @@ pub fn check_vmx(caps: &VmxCaps) -> Result<(), &'static str> {
         ),
         // The states that L1 can be in at an exit. Shutdown is none of them: a triple
         // fault exits.
-        (caps.misc & activity::HLT != 0, "VM entry to the HLT state"),
+        (VmxMisc::HLT.is_in(caps.misc), "VM entry to the HLT state"),
         (
-            caps.misc & activity::WAIT_FOR_SIPI != 0,
+            VmxMisc::WAIT_FOR_SIPI.is_in(caps.misc),
             "VM entry to the wait-for-SIPI state",
         ),
     ];
@@ -174,13 +165,17 @@ pub fn check_fields(present: &FieldSet) -> Result<(), Field> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use umbra_arch::vmx_cap::VmxBasic;
     use umbra_vmcs::caps::Allowed;
+
+    const VMX: u32 = Leaf1Ecx::VMX.bits();
+    const NX: u32 = Leaf80000001Edx::NX.bits();
 
     /// A CPU that may set everything and must set nothing.
     fn everything() -> VmxCaps {
         let all = Allowed(0xffff_ffff_0000_0000);
         VmxCaps {
-            basic: 1 << 55,
+            basic: VmxBasic::TRUE_CONTROLS.bits(),
             misc: 0x1c0,
             pin_true: all,
             proc_true: all,
@@ -195,7 +190,7 @@ mod tests {
     #[test]
     fn a_full_cpu_passes() {
         assert_eq!(check_vmx(&everything()), Ok(()));
-        assert_eq!(check_cpuid(CPUID_VMX, CPUID_NX), Ok(()));
+        assert_eq!(check_cpuid(VMX, NX), Ok(()));
     }
 
     #[test]
@@ -224,14 +219,14 @@ mod tests {
             caps.misc &= !(1 << bit);
             assert!(check_vmx(&caps).is_err_and(|e| e.contains("state")));
         }
-        assert!(check_cpuid(0, CPUID_NX).is_err());
-        assert!(check_cpuid(CPUID_VMX, 0).is_err());
+        assert!(check_cpuid(0, NX).is_err());
+        assert!(check_cpuid(VMX, 0).is_err());
     }
 
     #[test]
     fn a_cpu_that_cannot_enter_shutdown_passes() {
         let mut caps = everything();
-        caps.misc &= !(1 << 7);
+        caps.misc &= !VmxMisc::SHUTDOWN.bits();
         assert_eq!(check_vmx(&caps), Ok(()));
     }
 

@@ -13,12 +13,10 @@ use crate::cpu::percpu::Cpu;
 use crate::machine::machine;
 use crate::vmcs::current::{change, write_address};
 use umbra_arch::Hpa;
+use umbra_arch::vmx_cap::SHADOW_VMCS_INDICATOR;
 use umbra_nested::{Current, Lent, SlotId, lend};
 use umbra_vmcs::controls::Proc2;
 use umbra_vmcs::field::{self, FieldSet};
-
-/// The shadow-VMCS indicator.
-const INDICATOR: u32 = 1 << 31;
 
 /// Fills the bitmaps for vmcs01: L1 has these of its fields without an exit, once a vmcs02
 /// is lent to it. vmcs01 is current.
@@ -75,7 +73,7 @@ fn write_link(cpu: &Cpu, lent: Option<(SlotId, Lent)>) {
 
 /// Makes the region at `region` an ordinary VMCS or a shadow VMCS.
 fn set_indicator(region: u64, is_shadow: bool) {
-    let indicator = if is_shadow { INDICATOR } else { 0 };
+    let indicator = if is_shadow { SHADOW_VMCS_INDICATOR } else { 0 };
     // SAFETY: a page of this CPU's own, mapped and aligned, with a VMCS that is not
     // active.
     unsafe {

@@ -4,12 +4,10 @@
 use crate::arch::vmx;
 use crate::cpu::percpu::Cpu;
 use crate::machine::machine;
+use umbra_arch::vmx_cap::SHADOW_VMCS_INDICATOR;
 use umbra_nested::Current;
 use umbra_vmcs::field::FieldSet;
 use umbra_vmcs::{Field, Vmcs12};
-
-/// The shadow-VMCS indicator. SDM "Format of the VMCS Region".
-const INDICATOR: u32 = 1 << 31;
 
 /// Makes the region a shadow VMCS; done once, before L1 runs.
 pub fn make(cpu: &Cpu) {
@@ -18,7 +16,7 @@ pub fn make(cpu: &Cpu) {
     unsafe {
         crate::mem::pointer(region)
             .cast::<u32>()
-            .write_volatile(machine().vmx.revision() | INDICATOR);
+            .write_volatile(machine().vmx.revision() | SHADOW_VMCS_INDICATOR);
     }
     clear(region);
 }

@@ -1,5 +1,6 @@
 //! VMCLEAR, VMPTRLD and VMPTRST.
 
+use umbra_arch::vmx_cap::SHADOW_VMCS_INDICATOR;
 use umbra_vmcs::controls::Proc2;
 use umbra_vmcs::rules::instructions::{
     VMCLEAR_ADDRESS, VMCLEAR_VMXON, VMPTRLD_ADDRESS, VMPTRLD_REVISION, VMPTRLD_VMXON,
@@ -10,10 +11,6 @@ use crate::fault::Refusal;
 use crate::hw::{Memory, Msrs, Registers, VmcsAccess};
 use crate::operand::vmx_operand;
 use crate::state::Nested;
-
-/// The shadow-VMCS indicator beside the revision identifier: SDM "Format of the
-/// VMCS Region".
-const SHADOW_INDICATOR: u32 = 1 << 31;
 
 impl Nested {
     pub(super) fn vmclear(
@@ -51,8 +48,8 @@ impl Nested {
             return Ok(broken(&VMPTRLD_VMXON));
         }
         let word = self.revision_at(hw, pointer);
-        let is_shadow = word & SHADOW_INDICATOR != 0;
-        if word & !SHADOW_INDICATOR != self.caps.revision()
+        let is_shadow = word & SHADOW_VMCS_INDICATOR != 0;
+        if word & !SHADOW_VMCS_INDICATOR != self.caps.revision()
             || is_shadow && !self.caps.offers_proc2(Proc2::VMCS_SHADOWING)
         {
             return Ok(broken(&VMPTRLD_REVISION));

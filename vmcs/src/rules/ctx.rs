@@ -1,5 +1,6 @@
 //! What a rule may look at.
 
+use umbra_arch::vmx_cap::VmxBasic;
 use umbra_arch::{AccessRights, Rflags};
 
 use super::CpuFacts;
@@ -211,7 +212,8 @@ impl<'a> Ctx<'a> {
     /// says so.
     #[inline(always)]
     pub(super) fn structure_at(&self, address: u64) -> bool {
-        self.within_width(address) && (self.caps.basic & 1 << 48 == 0 || address >> 32 == 0)
+        self.within_width(address)
+            && (!VmxBasic::ADDRESSES_32_BIT.is_in(self.caps.basic) || address >> 32 == 0)
     }
 
     /// The same for a structure that fills a page.

@@ -3,6 +3,7 @@
 use umbra_arch::event::vector;
 use umbra_arch::qualification::entry_failure;
 use umbra_arch::state::{Activity, Blocking};
+use umbra_arch::vmx_cap::VmxMisc;
 use umbra_arch::{Cr0, Cr4, Debugctl, EventType, PendingDebug, Rflags};
 
 use super::event::event;
@@ -199,7 +200,9 @@ rules! {
         "the activity state is 0 to 3 and, where not 0, one that IA32_VMX_MISC[8:6] offers",
         |c| match c.get32(field::GUEST_ACTIVITY_STATE) {
             0 => true,
-            state @ 1..=3 => c.caps.misc & 1 << (5 + state) != 0,
+            1 => VmxMisc::HLT.is_in(c.caps.misc),
+            2 => VmxMisc::SHUTDOWN.is_in(c.caps.misc),
+            3 => VmxMisc::WAIT_FOR_SIPI.is_in(c.caps.misc),
             _ => false,
         };
     hlt_dpl = "guest.activity.hlt-dpl",

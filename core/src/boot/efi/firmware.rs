@@ -5,6 +5,7 @@
 //! it may pass an address on to a device, and the image's own linear addresses
 //! are no physical ones.
 
+use crate::mem::PAGE_BYTES;
 use core::ffi::c_void;
 use core::fmt;
 use core::ptr::{null, null_mut};
@@ -17,7 +18,6 @@ use uefi_raw::table::boot::{AllocateType, BootServices, MemoryDescriptor, Memory
 use uefi_raw::table::system::SystemTable;
 use uefi_raw::{Boolean, Guid, Handle, Status};
 
-const PAGE_BYTES: u64 = 4096;
 /// The longest path, in characters.
 const MAX_PATH: usize = 256;
 /// The longest configuration file, in bytes.

@@ -3,6 +3,7 @@
 use super::cases;
 use crate::controls::{Entry, Exit, Pin, Proc, Proc2, Proc3};
 use crate::field;
+use umbra_arch::vmx_cap::VmxBasic;
 
 cases! {
     /// Words and the controls that need one another.
@@ -20,7 +21,7 @@ cases! {
         breaks "bit 31 set", |b| b.or(field::PIN_BASED_CONTROLS, 1 << 31);
         breaks "all zero", |b| b.set(field::PIN_BASED_CONTROLS, 0);
         breaks "without TRUE MSRs, the plain one counts", |b| {
-            b.caps.basic &= !(1 << 55);
+            b.caps.basic &= !VmxBasic::TRUE_CONTROLS.bits();
             b.caps.pin_plain.0 |= 1;
             b.proc(Proc::CR3_LOAD_EXITING | Proc::CR3_STORE_EXITING)
         };
@@ -37,7 +38,7 @@ cases! {
         breaks "bit 18 set", |b| b.or(field::PRIMARY_PROCESSOR_BASED_CONTROLS, 1 << 18);
         breaks "bit 26 clear", |b| b.clear(field::PRIMARY_PROCESSOR_BASED_CONTROLS, 1 << 26);
         breaks "all zero", |b| b.set(field::PRIMARY_PROCESSOR_BASED_CONTROLS, 0);
-        breaks "without TRUE MSRs, CR3 exiting must be 1", |b| b.caps.basic &= !(1 << 55);
+        breaks "without TRUE MSRs, CR3 exiting must be 1", |b| b.caps.basic &= !VmxBasic::TRUE_CONTROLS.bits();
     }
     "ctl.proc2.reserved" => {
         keeps "activated, all zero", |b| b.proc2(Proc2::empty());
@@ -528,7 +529,7 @@ cases! {
         };
         breaks "all zero", |b| b.set(field::PRIMARY_VM_EXIT_CONTROLS, 0);
         breaks "without TRUE MSRs, \"save debug controls\" must be 1", |b| {
-            b.caps.basic &= !(1 << 55);
+            b.caps.basic &= !VmxBasic::TRUE_CONTROLS.bits();
             b.proc(Proc::CR3_LOAD_EXITING | Proc::CR3_STORE_EXITING)
         };
     }
@@ -592,7 +593,7 @@ macro_rules! pages {
                 breaks "bit 63", |$b| { $enable; $b.set(field::$field, $b.pages.any | 1 << 63) };
                 breaks "all ones", |$b| { $enable; $b.set(field::$field, u64::MAX) };
                 breaks "above 4 GiB, on a CPU of 32-bit structures", |$b| {
-                    $b.caps.basic |= 1 << 48;
+                    $b.caps.basic |= VmxBasic::ADDRESSES_32_BIT.bits();
                     $enable;
                     $b.set(field::$field, 1 << 32)
                 };

@@ -4,6 +4,7 @@ use super::cases;
 use crate::controls::Proc;
 use crate::field;
 use umbra_arch::EventType;
+use umbra_arch::vmx_cap::{VmxBasic, VmxMisc};
 
 cases! {
     /// Event injection.
@@ -88,7 +89,7 @@ cases! {
             b.error_code(0)
         };
         breaks "with one, on a CPU that takes any", |b| {
-            b.caps.basic |= 1 << 56;
+            b.caps.basic |= VmxBasic::ANY_ERROR_CODE.bits();
             b.real();
             b.inject(EventType::HardwareException, 13);
             b.error_code(0)
@@ -96,7 +97,7 @@ cases! {
     }
     "ctl.event.error-code.missing" => {
         keeps "#GP without, on a CPU that takes any", |b| {
-            b.caps.basic |= 1 << 56;
+            b.caps.basic |= VmxBasic::ANY_ERROR_CODE.bits();
             b.inject(EventType::HardwareException, 13)
         };
         keeps "#DF with", |b| { b.inject(EventType::HardwareException, 8); b.error_code(0) };
@@ -123,7 +124,7 @@ cases! {
     }
     "ctl.event.error-code.vector" => {
         keeps "#UD with, on a CPU that takes any", |b| {
-            b.caps.basic |= 1 << 56;
+            b.caps.basic |= VmxBasic::ANY_ERROR_CODE.bits();
             b.inject(EventType::HardwareException, 6);
             b.error_code(0)
         };
@@ -212,7 +213,7 @@ cases! {
     }
     "ctl.event.length-zero" => {
         keeps "0 on a CPU that takes it", |b| {
-            b.caps.misc |= 1 << 30;
+            b.caps.misc |= VmxMisc::ZERO_LENGTH_INJECTION.bits();
             b.inject(EventType::SoftwareInterrupt, 0x80)
         };
         keeps "1", |b| {

@@ -4,6 +4,7 @@ use super::cases;
 use crate::controls::{Entry, Pin, Proc2};
 use crate::field;
 use umbra_arch::EventType;
+use umbra_arch::vmx_cap::VmxMisc;
 
 /// Interruptibility bits.
 const STI: u64 = 1;
@@ -615,15 +616,15 @@ cases! {
         breaks "bit 31", |b| b.set(field::GUEST_ACTIVITY_STATE, 1 << 31);
         breaks "FFFFFFFFH", |b| b.set(field::GUEST_ACTIVITY_STATE, 0xffff_ffff);
         breaks "HLT on a CPU without it", |b| {
-            b.caps.misc &= !(1 << 6);
+            b.caps.misc &= !VmxMisc::HLT.bits();
             b.set(field::GUEST_ACTIVITY_STATE, 1)
         };
         breaks "shutdown on a CPU without it", |b| {
-            b.caps.misc &= !(1 << 7);
+            b.caps.misc &= !VmxMisc::SHUTDOWN.bits();
             b.set(field::GUEST_ACTIVITY_STATE, 2)
         };
         breaks "wait-for-SIPI on a CPU without it", |b| {
-            b.caps.misc &= !(1 << 8);
+            b.caps.misc &= !VmxMisc::WAIT_FOR_SIPI.bits();
             b.set(field::GUEST_ACTIVITY_STATE, 3)
         };
     }
