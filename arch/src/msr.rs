@@ -215,13 +215,6 @@ bitflags! {
         const XD_DISABLE = 1 << 34;
     }
 
-    /// IA32_CORE_CAPABILITIES.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct CoreCapabilities: u64 {
-        /// Remote action requests.
-        const REMOTE_ACTION = 1 << 1;
-    }
-
     /// IA32_ARCH_CAPABILITIES.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct ArchCapabilities: u64 {
@@ -245,7 +238,6 @@ on_raw_values!(
     MtrrDefType: u64,
     MtrrPhysMask: u64,
     MiscEnable: u64,
-    CoreCapabilities: u64,
     ArchCapabilities: u64,
     PredCmd: u64,
 );

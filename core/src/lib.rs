@@ -34,6 +34,8 @@ pub mod ledger_leaf;
 pub mod line;
 #[path = "policy/local_apic.rs"]
 pub mod local_apic;
+#[path = "policy/msr_announced.rs"]
+pub mod msr_announced;
 #[path = "policy/msr_list.rs"]
 pub mod msr_list;
 #[path = "policy/options.rs"]

@@ -35,10 +35,11 @@ type Masks = [u32; 4];
 const LEAF_1: Masks = [ALL, ALL, !bits(&[2, 4, 6, 16]), !bits(&[10, 20, 21, 30])];
 
 /// Leaf 6. Not hardware feedback and the thread director (EAX 19, 23, ECX 15:8,
-/// EDX): they write to physical addresses that EPT does not check.
+/// EDX): they write to physical addresses that EPT does not check. Not quick accesses to
+/// frequency requests (18), whose MSRs are not listed.
 const LEAF_6: Masks = [
     bits(&[
-        0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 16, 17, 18, 20, 22, 24,
+        0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 16, 17, 20, 22, 24,
     ]),
     ALL,
     bits(&[0, 3]),
@@ -59,13 +60,12 @@ const LEAF_7_0: Masks = [
 
 /// Subleaf 1. EAX: not FRED (17), whose events carry data that injection would
 /// have to supply; not RDMSRLIST (27), which has a control of its own; not
-/// NMI-source reporting (20). EBX: not PBNDKB (1). EDX: not APX (21), see [`XCR0`];
+/// NMI-source reporting (20); not HRESET (22), for the thread director. EBX: not the
+/// processor's number (0), not PBNDKB (1). EDX: not APX (21), see [`XCR0`];
 /// not user-timer events (13).
 const LEAF_7_1: Masks = [
-    bits(&[
-        0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 18, 19, 21, 22, 23, 26,
-    ]),
-    bits(&[0]),
+    bits(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 18, 19, 21, 23, 26]),
+    0,
     0,
     bits(&[4, 5, 8, 10, 14, 17, 18, 19]),
 ];
@@ -94,7 +94,7 @@ pub const fn masks(leaf: u32, subleaf: u32) -> Masks {
         (0xd, 2..=63) if (XCR0 | XSS) >> subleaf & 1 != 0 => [ALL; 4],
         // Numbers and names: caches, TLBs, topology, frequencies, MONITOR, the
         // performance counters, resource control, SGX, key locker, AMX, AVX10.
-        (0 | 2..=5 | 9..=0xb | 0xf | 0x10 | 0x12 | 0x15..=0x1a | 0x1d..=0x20 | 0x23 | 0x24, _) => {
+        (0 | 2..=5 | 9..=0xb | 0xf | 0x10 | 0x12 | 0x15..=0x1a | 0x1d..=0x1f | 0x23 | 0x24, _) => {
             [ALL; 4]
         }
         (0x8000_0001, _) => LEAF_80000001,
@@ -102,7 +102,7 @@ pub const fn masks(leaf: u32, subleaf: u32) -> Masks {
         // Invariant TSC; address widths and WBNOINVD.
         (0x8000_0007, _) => [0, 0, 0, bits(&[8])],
         (0x8000_0008, _) => [ALL, bits(&[9]), 0, 0],
-        // 14h: Intel PT, 1bh: PCONFIG, 1ch: last-branch records, 21h: TDX.
+        // 14h: Intel PT, 1bh: PCONFIG, 1ch: last-branch records, 20h: HRESET, 21h: TDX.
         _ => [0; 4],
     }
 }
@@ -131,6 +131,7 @@ mod tests {
             (1, 0, 2, 4),
             (1, 0, 2, 6),
             (1, 0, 3, 21),
+            (6, 0, 0, 18),
             (6, 0, 0, 19),
             (6, 0, 0, 23),
             (7, 0, 1, 25),
@@ -138,7 +139,9 @@ mod tests {
             (7, 0, 3, 19),
             (7, 1, 0, 17),
             (7, 1, 0, 20),
+            (7, 1, 0, 22),
             (7, 1, 0, 27),
+            (7, 1, 1, 0),
             (7, 1, 1, 1),
             (7, 1, 3, 13),
             (7, 1, 3, 21),
@@ -154,6 +157,7 @@ mod tests {
             0x14,
             0x1b,
             0x1c,
+            0x20,
             0x21,
             0x22,
             0x25,

@@ -4,6 +4,9 @@
 //! come through unseen. Numbers and names are those of SDM volume 4.
 
 use crate::cpuid_list::XSS;
+use crate::msr_announced::{
+    ARCH_CAPABILITIES_SHOWN, CORE_CAPABILITIES_SHOWN, MEMORY_CTRL, UARCH_MISC_CTL,
+};
 use umbra_arch::msr::{self, MiscEnable, bitmap};
 
 /// What L0 does about accesses to an MSR that is shown.
@@ -75,13 +78,14 @@ pub const LIST: &[Row] = &[
     row(0xc1, 0xc8, Through, "IA32_PMCn: the counters are L1's; they write no memory"),
     row(0xcd, 0xcd, ReadOnly, "FSB_FREQ: a kernel's frequency of the bus"),
     row(0xce, 0xce, ReadOnly, "PLATFORM_INFO: frequencies"),
-    row(0xcf, 0xcf, Filtered, "IA32_CORE_CAPABILITIES: not remote action requests and UC-lock disable"),
+    row(0xcf, 0xcf, Filtered, "IA32_CORE_CAPABILITIES: what says that MSRs are there which L1 has"),
     row(0xe1, 0xe1, Through, "IA32_UMWAIT_CONTROL: L0 does not wait by it"),
     row(0xe2, 0xe4, Through, "sleep states, and the I/O ports that stand for them"),
     row(0xe7, 0xe8, Through, "IA32_MPERF, IA32_APERF: counts of cycles"),
     row(0xfe, 0xfe, ReadOnly, "IA32_MTRRCAP: L1 has as many MTRRs as the CPU"),
-    row(0x10a, 0x10a, Filtered, "IA32_ARCH_CAPABILITIES: not what says that hidden MSRs are there"),
+    row(0x10a, 0x10a, Filtered, "IA32_ARCH_CAPABILITIES: the same"),
     row(0x10b, 0x10b, Through, "IA32_FLUSH_CMD: a command that empties caches"),
+    row(0x10f, 0x10f, Through, "IA32_TSX_FORCE_ABORT: L0 has no transactions"),
     row(0x122, 0x123, Through, "IA32_TSX_CTRL, IA32_MCU_OPT_CTRL: L0 has no transactions"),
     row(0x140, 0x140, Through, "MISC_FEATURES_ENABLES: faults at CPL 3 alone"),
     row(0x150, 0x150, Locked, "the overclocking mailbox sets voltages at which L0 would compute wrongly"),
@@ -103,6 +107,7 @@ pub const LIST: &[Row] = &[
     row(0x1d9, 0x1d9, InVmcs, "IA32_DEBUGCTL"),
     row(0x1db, 0x1de, Through, "where the last branch and the last exception were"),
     row(0x1f8, 0x1f9, ReadOnly, "direct cache access: what there is"),
+    row(0x1fa, 0x1fa, Through, "IA32_DCA_0_CAP: whether devices fill caches, no more than speed"),
     row(0x1fc, 0x1fc, Through, "POWER_CTL: sleep states' promotion"),
     row(0x200, 0x213, Shadowed, "variable MTRRs: L1's are types of ept01"),
     row(0x250, 0x250, Shadowed, "fixed MTRRs, 64 KiB each"),
@@ -121,13 +126,14 @@ pub const LIST: &[Row] = &[
     row(0x480, 0x493, Shadowed, "the VMX capabilities: what L0 offers"),
     row(0x4c1, 0x4c8, Through, "IA32_A_PMCn: the counters in full width"),
     row(0x4d0, 0x4d0, Through, "IA32_MCG_EXT_CTL: machine checks of one CPU alone"),
+    row(0x500, 0x500, ReadOnly, "IA32_SGX_SVN_STATUS: what was loaded before SGX"),
     row(0x680, 0x69f, Through, "last branches of older CPUs, as above"),
     row(0x6a0, 0x6a8, Through, "CET: L0 has neither shadow stacks nor indirect-branch tracking"),
     row(0x6c0, 0x6df, Through, "last branches of older CPUs, as above"),
     row(0x6e0, 0x6e1, Through, "IA32_TSC_DEADLINE, IA32_PKRS: the APIC is L1's; L0 uses no keys"),
     row(0x770, 0x777, Through, "hardware-controlled frequency: the platform's power is L1's"),
     row(0x800, 0x8ff, Through, "the x2APIC: the APIC is L1's"),
-    row(0x981, 0x983, Locked, "memory encryption changes what is in L0's memory"),
+    row(0x981, 0x984, Locked, "memory encryption changes what is in L0's memory"),
     row(0x985, 0x98a, Through, "user interrupts: by linear addresses, at CPL 3 alone"),
     row(0x990, 0x991, Through, "key locker's status: its keys are L1's"),
     row(0xc80, 0xc80, Locked, "IA32_DEBUG_INTERFACE: a debugger of the hardware stops L0, too"),
@@ -137,6 +143,7 @@ pub const LIST: &[Row] = &[
     row(0xda0, 0xda0, Checked, "IA32_XSS: the components that are listed"),
     row(0xdb0, 0xdb2, Through, "hardware duty cycling: the platform's power is L1's"),
     row(0xdc0, 0xddf, Through, "last branches of older CPUs, as above"),
+    row(0x1b01, 0x1b01, Checked, "IA32_UARCH_MISC_CTL: instructions in the same time for all data"),
     row(0xc000_0080, 0xc000_0080, InVmcs, "IA32_EFER"),
     row(0xc000_0081, 0xc000_0084, Through, "SYSCALL's: L0 has no CPL 3"),
     row(0xc000_0100, 0xc000_0101, InVmcs, "IA32_FS_BASE, IA32_GS_BASE"),
@@ -164,25 +171,20 @@ pub fn exits(index: u32, is_write: bool) -> bool {
     }
 }
 
-/// Bits of IA32_ARCH_CAPABILITIES for MSRs that are not listed: IA32_MCU_CONTROL (9),
-/// the package's controls (10) and energy filtering (11).
-const ARCH_CAPABILITIES_HIDDEN: u64 = 1 << 9 | 1 << 10 | 1 << 11;
-/// Bits of IA32_CORE_CAPABILITIES: remote action requests, UC-lock disable.
-const CORE_CAPABILITIES_HIDDEN: u64 = msr::CoreCapabilities::REMOTE_ACTION.bits() | 1 << 4;
-
 /// What L1 may see of the value of an MSR.
 #[must_use]
 pub const fn read_mask(index: u32) -> u64 {
     match index {
-        msr::IA32_CORE_CAPABILITIES => !CORE_CAPABILITIES_HIDDEN,
-        msr::IA32_ARCH_CAPABILITIES => !ARCH_CAPABILITIES_HIDDEN,
+        msr::IA32_CORE_CAPABILITIES => CORE_CAPABILITIES_SHOWN,
+        msr::IA32_ARCH_CAPABILITIES => ARCH_CAPABILITIES_SHOWN,
         _ => u64::MAX,
     }
 }
 
-/// MEMORY_CTRL.
-const MEMORY_CTRL: u32 = 0x33;
+/// Of MEMORY_CTRL.
 const UC_LOCK_DISABLE: u64 = 1 << 28;
+/// Of IA32_UARCH_MISC_CTL: data-operand-independent timing.
+const DOITM: u64 = 1 << 0;
 
 /// What the CPU is given where L1 writes `value` to an MSR that is
 /// [`Access::Checked`]; `None` for #GP. IA32_APIC_BASE is looked at elsewhere, since
@@ -191,6 +193,7 @@ const UC_LOCK_DISABLE: u64 = 1 << 28;
 pub const fn checked(index: u32, value: u64) -> Option<u64> {
     match index {
         msr::IA32_XSS if value & !XSS != 0 => None,
+        UARCH_MISC_CTL if value & !DOITM != 0 => None,
         MEMORY_CTRL if value & UC_LOCK_DISABLE != 0 => None,
         msr::IA32_MISC_ENABLE => Some(value & !MiscEnable::XD_DISABLE.bits()),
         _ => Some(value),
@@ -244,7 +247,8 @@ mod tests {
             0x1200..=0x121f,
             0x1406..=0x1406,
             0x1cc..=0x1d8,
-            0x1900..=0x1fff,
+            0x1900..=0x1b00,
+            0x1b02..=0x1fff,
             0x2000..=0x20ff,
             0x4000_0000..=0x4000_0100,
             0x4b56_4d00..=0x4b56_4dff,
@@ -269,6 +273,8 @@ mod tests {
             (0x10a, true, true),
             (0x150, false, true),
             (0x277, false, false),
+            (0x500, false, true),
+            (0x1b01, false, true),
             (0x480, true, true),
             (0xc000_0082, false, false),
             (0x4000_0000, true, true),
@@ -283,10 +289,15 @@ mod tests {
         assert_eq!(checked(0x33, 1 << 28), None);
         assert_eq!(checked(0x33, 1 << 29), Some(1 << 29));
         assert_eq!(checked(0x1a0, 1 << 34 | 1), Some(1));
+        assert_eq!(checked(0x1b01, 1), Some(1));
+        assert_eq!(checked(0x1b01, 2), None);
         assert_eq!(checked(0xda0, 1 << 8), None);
         assert_eq!(checked(0xda0, 1 << 11), Some(1 << 11));
         assert_eq!(read_mask(0xcf) & (1 << 1 | 1 << 4), 0);
-        assert_eq!(read_mask(0x10a) & (1 << 9 | 1 << 1), 1 << 1);
+        assert_eq!(
+            read_mask(0x10a) & (1 << 12 | 1 << 9 | 1 << 1),
+            1 << 12 | 1 << 1
+        );
         assert_eq!(read_mask(0x10), u64::MAX);
     }
 }

@@ -30,6 +30,7 @@ pub fn run(lab: &mut Lab) {
     apic_base(lab);
     missing(lab);
     unlisted(lab);
+    reserved(lab);
     by_l2(lab);
     x2apic(lab);
 }
@@ -256,11 +257,12 @@ fn missing(lab: &mut Lab) {
 }
 
 /// What L1 is not shown, in each kind: SMRR, the debug store, Intel PT, remote action requests, hardware feedback,
-/// last-branch records, power limits, FRED, AMD's, those of hypervisors below, and numbers that mean nothing yet.
-const UNLISTED: [u32; 26] = [
+/// last-branch records, microcode, HRESET, power limits, FRED, AMD's, those of hypervisors below, and numbers that mean nothing yet.
+const UNLISTED: [u32; 28] = [
     0x11,
     0x12,
     0x4e,
+    0x7b,
     0xed,
     0xf0,
     0x1f2,
@@ -277,6 +279,7 @@ const UNLISTED: [u32; 26] = [
     0x14ce,
     0x17d0,
     0x1900,
+    0x17da,
     0x1fff,
     0x2000,
     0x4000_0000,
@@ -300,6 +303,20 @@ fn unlisted(lab: &mut Lab) {
         lab.expect(what, &[reason::EXCEPTION, reason::WRMSR]);
     }
     lab.sane(format_args!("after unlisted MSRs"));
+}
+
+/// Bits that are reserved now, of MSRs that L1 has for the others. The bare machine answers as it likes.
+fn reserved(lab: &mut Lab) {
+    if lab.hidden.is_none() {
+        return;
+    }
+    for (msr, bits) in [(0x33u32, 28..29u32), (0x1b01, 1..64)] {
+        for bit in bits {
+            let is_refused = !try_write(msr, 1 << bit);
+            report::check(format_args!("MSR {msr:#x} bit {bit}"), is_refused);
+        }
+    }
+    lab.sane(format_args!("after reserved bits"));
 }
 
 /// The same writes by an L2 that its hypervisor lets write every MSR.
