@@ -48,6 +48,11 @@ impl Judge {
         }
     }
 
+    /// What CPUID says.
+    pub const fn facts(&self) -> CpuFacts {
+        self.facts
+    }
+
     /// The first rule that these values break.
     pub fn first_broken(&self, value: impl Fn(Field) -> u64) -> Option<&'static Rule> {
         let mut vmcs = Vmcs12::new();

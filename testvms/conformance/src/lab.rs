@@ -9,6 +9,7 @@ use rt::{begin_case, case, report};
 use umbra_vmcs::VmxCaps;
 use umbra_vmcs::controls::{Entry, Exit, Proc, Proc2};
 use umbra_vmcs::field::{self, ALL, Area, FIELD_COUNT, Field};
+use umbra_vmcs::rules::{CpuFacts, Rule};
 
 use rt::page::Page;
 
@@ -269,6 +270,21 @@ impl Lab {
         self.set(field, value & !bits);
     }
 
+    /// What CPUID says.
+    pub const fn facts(&self) -> CpuFacts {
+        self.judge.facts()
+    }
+
+    /// The first rule that the next case breaks.
+    pub fn first_broken(&self) -> Option<&'static Rule> {
+        self.judge.first_broken(|field| self.get(field))
+    }
+
+    /// Takes every mutation back instead of running the case.
+    pub fn take_back(&mut self) {
+        self.restore(false);
+    }
+
     /// Runs the case, prints its line, and takes every mutation back.
     pub fn run(&mut self, id: Arguments<'_>) {
         if let Some(field) = self.lacks.take() {
@@ -278,7 +294,7 @@ impl Lab {
             self.restore(false);
             return;
         }
-        let broken = self.judge.first_broken(|field| self.get(field));
+        let broken = self.first_broken();
         let is_erratum = broken.is_some_and(|rule| errata::has(rule.id));
         let rule = broken.map_or("none", |rule| rule.id);
         match self.purpose {

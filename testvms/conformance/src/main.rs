@@ -6,6 +6,7 @@
 #![no_main]
 
 mod addresses;
+mod cases;
 mod controls;
 mod eptp;
 mod errata;
@@ -31,7 +32,7 @@ use rt::vmx::Vmx;
 
 rt::entry!(main);
 
-const GROUPS: [Group<Lab>; 14] = [
+const GROUPS: [Group<Lab>; 15] = [
     ("controls", controls::run),
     ("addresses", addresses::run),
     ("eptp", eptp::run),
@@ -45,6 +46,7 @@ const GROUPS: [Group<Lab>; 14] = [
     ("fields", fields::run),
     ("operands", operands::run),
     ("vmxon", vmxon::run),
+    ("cases", cases::run),
     ("mix", mix::run),
 ];
 
