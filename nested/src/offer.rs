@@ -265,7 +265,11 @@ mod tests {
     fn every_field_offered_has_a_flow() {
         let caps = offer(&everything(), &FieldSet::FULL);
         for f in fields(&caps, &FieldSet::FULL).iter() {
-            assert!(f.flow().is_some(), "{f:?}");
+            let needs = f.needs();
+            assert!(
+                f.flow().is_some(),
+                "{f:?} is NO_FLOW, and L1 is offered {needs:?}"
+            );
         }
     }
 

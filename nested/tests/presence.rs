@@ -7,7 +7,7 @@ use umbra_nested::{Done, L2Done, Nested, offer};
 use umbra_vmcs::Field;
 use umbra_vmcs::controls::{Entry, Exit, Pin, Proc, Proc2};
 use umbra_vmcs::exit::Reason;
-use umbra_vmcs::field::{self, FieldSet};
+use umbra_vmcs::field::{self, FieldSet, flow};
 use umbra_vmcs::needs::Needs;
 
 fn enc(f: Field) -> u64 {
@@ -17,7 +17,10 @@ fn enc(f: Field) -> u64 {
 /// Everything that L1 is offered and that the rules let through, switched on.
 fn switch_on(hw: &mut Machine, nested: &mut Nested) {
     let caps = nested.caps;
-    let pin = Pin::ACTIVATE_PREEMPTION_TIMER | Pin::NMI_EXITING | Pin::EXTERNAL_INTERRUPT_EXITING;
+    let pin = Pin::ACTIVATE_PREEMPTION_TIMER
+        | Pin::NMI_EXITING
+        | Pin::EXTERNAL_INTERRUPT_EXITING
+        | Pin::PROCESS_POSTED_INTERRUPTS;
     let proc = Proc::ACTIVATE_SECONDARY_CONTROLS | Proc::USE_MSR_BITMAPS | Proc::USE_TPR_SHADOW;
     let proc2 = Proc2::ENABLE_EPT
         | Proc2::ENABLE_VPID
@@ -28,31 +31,42 @@ fn switch_on(hw: &mut Machine, nested: &mut Nested) {
         | Proc2::APIC_REGISTER_VIRTUALIZATION
         | Proc2::PAUSE_LOOP_EXITING
         | Proc2::EPT_VIOLATION_VE
+        | Proc2::VMCS_SHADOWING
         | Proc2::ENABLE_XSAVES_XRSTORS
         | Proc2::USE_TSC_SCALING;
     let exit = Exit::HOST_ADDRESS_SPACE_SIZE
         | Exit::SAVE_PREEMPTION_TIMER
+        | Exit::ACKNOWLEDGE_INTERRUPT_ON_EXIT
+        | Exit::LOAD_PERF_GLOBAL_CTRL
         | Exit::SAVE_PAT
         | Exit::LOAD_PAT
         | Exit::SAVE_EFER
         | Exit::LOAD_EFER
         | Exit::SAVE_DEBUG_CONTROLS;
-    let entry =
-        Entry::IA32E_MODE_GUEST | Entry::LOAD_PAT | Entry::LOAD_EFER | Entry::LOAD_DEBUG_CONTROLS;
+    let entry = Entry::IA32E_MODE_GUEST
+        | Entry::LOAD_PAT
+        | Entry::LOAD_EFER
+        | Entry::LOAD_PERF_GLOBAL_CTRL
+        | Entry::LOAD_DEBUG_CONTROLS;
     let mut proc2 = proc2;
     if !caps.offers_proc(Proc::USE_TPR_SHADOW) {
         // The rules let none of these be without it.
         proc2 -= Proc2::APIC_REGISTER_VIRTUALIZATION | Proc2::VIRTUAL_INTERRUPT_DELIVERY;
     }
     let pat = 0x0007_0406_0007_0406;
-    let mut timer = pin;
+    let mut pin = pin;
     let mut exit = exit;
     if !caps.offers_pin(Pin::ACTIVATE_PREEMPTION_TIMER) {
-        timer -= Pin::ACTIVATE_PREEMPTION_TIMER;
+        pin -= Pin::ACTIVATE_PREEMPTION_TIMER;
         exit -= Exit::SAVE_PREEMPTION_TIMER;
     }
+    let delivers = caps.offers_proc2(Proc2::VIRTUAL_INTERRUPT_DELIVERY)
+        && proc2.contains(Proc2::VIRTUAL_INTERRUPT_DELIVERY);
+    if !delivers {
+        pin -= Pin::PROCESS_POSTED_INTERRUPTS;
+    }
     for (f, value) in [
-        (field::PIN_BASED_CONTROLS, caps.pin().adjust(timer.bits())),
+        (field::PIN_BASED_CONTROLS, caps.pin().adjust(pin.bits())),
         (
             field::PRIMARY_PROCESSOR_BASED_CONTROLS,
             caps.proc().adjust(proc.bits()),
@@ -79,7 +93,12 @@ fn switch_on(hw: &mut Machine, nested: &mut Nested) {
         (field::PML_ADDRESS, 0xe000),
         (field::PML_INDEX, 511),
         (field::VIRTUALIZATION_EXCEPTION_INFORMATION_ADDRESS, 0xf000),
-        (field::VM_FUNCTION_CONTROLS, 0),
+        (field::VM_FUNCTION_CONTROLS, 1),
+        (field::EPTP_LIST_ADDRESS, 0x1_0000),
+        (field::VMREAD_BITMAP_ADDRESS, 0x1_1000),
+        (field::VMWRITE_BITMAP_ADDRESS, 0x1_2000),
+        (field::POSTED_INTERRUPT_NOTIFICATION_VECTOR, 0x20),
+        (field::POSTED_INTERRUPT_DESCRIPTOR_ADDRESS, 0x1_3000),
         (field::TSC_MULTIPLIER, 1 << 48),
         (field::VMX_PREEMPTION_TIMER_VALUE, 500),
         (field::GUEST_IA32_PAT, pat),
@@ -139,6 +158,28 @@ fn every_field(hw: &mut Machine, nested: &mut Nested, present: FieldSet) {
             vmwrite(hw, nested, enc(f), value);
             assert!(succeeded(hw), "{f:?}");
         }
+    }
+}
+
+/// A field whose control nobody switches on would be there and never used.
+#[test]
+fn what_a_field_needs_is_switched_on() {
+    let (mut hw, mut nested) = with_valid_vmcs_on(FieldSet::FULL);
+    switch_on(&mut hw, &mut nested);
+    let mut has =
+        |word: Field, bits: u32| vmread(&mut hw, &mut nested, enc(word)) as u32 & bits != 0;
+    for f in flow::known().iter() {
+        let is_on = match f.needs() {
+            Needs::Nothing | Needs::AskCpu | Needs::Never => true,
+            Needs::Pin(b) => has(field::PIN_BASED_CONTROLS, b.bits()),
+            Needs::Proc(b) => has(field::PRIMARY_PROCESSOR_BASED_CONTROLS, b.bits()),
+            Needs::Proc2(b) => has(field::SECONDARY_PROCESSOR_BASED_CONTROLS, b.bits()),
+            Needs::Exit(b) => has(field::PRIMARY_VM_EXIT_CONTROLS, b.bits()),
+            Needs::Entry(b) => has(field::VM_ENTRY_CONTROLS, b.bits()),
+            Needs::EptpSwitching => has(field::VM_FUNCTION_CONTROLS, 1),
+            Needs::Proc3(_) => false,
+        };
+        assert!(is_on, "{f:?}: `switch_on` leaves {:?} at 0", f.needs());
     }
 }
 

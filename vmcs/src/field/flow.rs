@@ -168,30 +168,39 @@ mod tests {
     fn flows_fit_the_areas() {
         for field in ALL {
             let Some(flow) = field.flow() else { continue };
+            let holds = |holds: bool, rule: &str| assert!(holds, "{field:?}: {rule}");
             match field.area() {
                 Area::ExitInformation => {
-                    assert_eq!(flow.into02, Into02::Absent, "{field:?}");
-                    assert_ne!(flow.back, Back::Never, "{field:?}");
-                    assert_ne!(flow.shadow, Shadow::ReadWrite, "{field:?}");
+                    holds(flow.into02 == Into02::Absent, "exit information is ABSENT");
+                    holds(flow.back != Back::Never, "exit information comes back");
+                    holds(
+                        flow.shadow != Shadow::ReadWrite,
+                        "exit information is not RW",
+                    );
                 }
                 Area::Host => {
-                    assert!(
-                        matches!(flow.into02, Into02::Own | Into02::Absent),
-                        "{field:?}"
+                    let is_kept_out = matches!(flow.into02, Into02::Own | Into02::Absent);
+                    holds(is_kept_out, "vmcs02's host state is L0's: OWN or ABSENT");
+                    holds(
+                        flow.back == Back::Never,
+                        "no exit changes host state: NEVER",
                     );
-                    assert_eq!(flow.back, Back::Never, "{field:?}");
                 }
                 Area::Guest | Area::Control => {}
             }
+            let is_exit_information = field.area() == Area::ExitInformation;
             if flow.back == Back::WhenAsked {
-                let is_in_vmcs02 = matches!(flow.into02, Into02::Copied | Into02::Composed)
-                    || field.area() == Area::ExitInformation;
-                assert!(is_in_vmcs02, "{field:?}");
+                let is_in_vmcs02 = matches!(flow.into02, Into02::Copied | Into02::Composed);
+                holds(
+                    is_in_vmcs02 || is_exit_information,
+                    "WHEN_ASKED reads vmcs02, which does not have it",
+                );
             }
             if flow.shadow != Shadow::No {
-                let is_as_in_vmcs12 =
-                    flow.into02 == Into02::Copied || field.area() == Area::ExitInformation;
-                assert!(is_as_in_vmcs12, "{field:?}");
+                holds(
+                    flow.into02 == Into02::Copied || is_exit_information,
+                    "vmcs02 does not have it as vmcs12 would: NO",
+                );
             }
         }
     }

@@ -174,6 +174,10 @@ const fn by_encoding() -> [[u8; ORDINALS]; 16] {
         assert!(e & 1 == 0 && e & !0x6ffe == 0, "not a full-access encoding");
         let class = (((e >> 13) & 3) << 2 | (e >> 10) & 3) as usize;
         let ordinal = ((e >> 1) & 0x1ff) as usize;
+        assert!(
+            ordinal < ORDINALS,
+            "ORDINALS has to be larger for this encoding"
+        );
         assert!(table[class][ordinal] == NO_FIELD, "two rows, one encoding");
         table[class][ordinal] = i as u8;
         i += 1;
@@ -225,7 +229,10 @@ mod tests {
 
     #[test]
     fn rows_stand_in_the_order_of_their_encodings() {
-        assert!(ALL.windows(2).all(|w| w[0].encoding() < w[1].encoding()));
+        for pair in ALL.windows(2) {
+            let is_in_order = pair[0].encoding() < pair[1].encoding();
+            assert!(is_in_order, "{:?} goes above {:?}", pair[1], pair[0]);
+        }
     }
 
     #[test]
