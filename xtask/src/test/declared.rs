@@ -325,6 +325,78 @@ mod tests {
         assert!(parse(head).is_ok());
     }
 
+    /// The declarations that boot a machine and have no limit in ticks, by why
+    /// they have none.
+    const WITHOUT_TICKS: [(&str, &[&str]); 4] = [
+        ("it is about the limit in seconds", &["timeout"]),
+        (
+            "QEMU counts no ticks",
+            &[
+                "iommu",
+                "iommu-wide",
+                "no-vmx-on-tcg",
+                "no-vmx-on-tcg-uefi",
+                "no-vmx-on-tcg-efi",
+            ],
+        ),
+        (
+            "./x ends the machine, and does not know at which tick",
+            &[
+                "efi-smp",
+                "needs",
+                "no-64-bit-mode",
+                "no-vmx",
+                "reset-cf9",
+                "reset-keyboard",
+                "reset-triple-fault",
+                "s3-hidden",
+                "smp-abort",
+                "smp-fast-reset",
+                "smp-reset",
+                "uefi-smp",
+                "until",
+            ],
+        ),
+        (
+            "it is long, and how many it takes has not been measured",
+            &[
+                "bench-deep",
+                "fuzz-more",
+                "kvm-deep",
+                "lacks",
+                "lacks-exits",
+                "lacks-of-lhv",
+                "lhv-more-models",
+                "mem-6144",
+                "nmi-deep",
+                "platform-deep",
+                "smp-deep",
+            ],
+        ),
+    ];
+
+    #[test]
+    fn what_boots_a_machine_is_limited_in_ticks() {
+        let text = std::fs::read_to_string(images::checkout().join(FILE)).unwrap();
+        let file: File = toml::from_str(&text).unwrap();
+        let without: Vec<&str> = file
+            .test
+            .iter()
+            .filter(|test| test.ticks.is_none() && test.status != Some(fail::USAGE))
+            .map(|test| test.name.as_str())
+            .collect();
+        let excused: Vec<&str> = WITHOUT_TICKS
+            .iter()
+            .flat_map(|(_, names)| names.iter().copied())
+            .collect();
+        for name in &without {
+            assert!(excused.contains(name), "{name} has no limit in ticks");
+        }
+        for name in &excused {
+            assert!(without.contains(name), "{name} needs no excuse");
+        }
+    }
+
     #[test]
     fn the_projects_own_declarations_make_sense() {
         assert!(!read().unwrap().is_empty());
