@@ -123,8 +123,8 @@ impl Target for Bochs {
     fn reset_mark(&self, folder: &Path) -> Option<ResetMark> {
         Some(ResetMark {
             file: folder.join(LOG),
-            text: "bx_pc_system_c::Reset(",
-            at_power_on: 1,
+            text: verdict::RESET,
+            at_power_on: verdict::RESETS_AT_POWER_ON,
         })
     }
 
@@ -140,8 +140,8 @@ impl Target for Bochs {
     }
 }
 
-/// How many ticks a machine ran for before it ended by itself, from what Bochs
-/// left in the `folder` of the run.
+/// How many ticks a machine ran for before it ended by itself or was reset, from
+/// what Bochs left in the `folder` of the run.
 pub fn ticks(folder: &Path) -> Option<Ticks> {
     let log = std::fs::read(folder.join(LOG)).ok()?;
     verdict::ticks(&String::from_utf8_lossy(&log))

@@ -35,9 +35,31 @@ pub fn read(log: &str) -> Verdict {
     Verdict::Crashed(reason)
 }
 
-/// The ticks at which the machine ended: those of the last panic.
+/// What Bochs says at each reset.
+pub const RESET: &str = "bx_pc_system_c::Reset(";
+/// How many resets belong to switching the machine on.
+pub const RESETS_AT_POWER_ON: usize = 1;
+
+/// The ticks at which the machine ended: those of the last panic, or of the
+/// guest's first reset, at which `./x` ends the run.
 pub fn ticks(log: &str) -> Option<Ticks> {
-    log.lines().rev().find_map(panic_of)?.ticks.map(Ticks)
+    let ended = match log.lines().rev().find_map(panic_of) {
+        Some(panic) => panic.ticks,
+        None => log
+            .lines()
+            .filter(|line| line.contains(RESET))
+            .nth(RESETS_AT_POWER_ON)
+            .and_then(ticks_of),
+    };
+    ended.map(Ticks)
+}
+
+/// The ticks with which a line of the log begins.
+fn ticks_of(line: &str) -> Option<u64> {
+    let end = line
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(line.len());
+    line.get(..end)?.parse().ok()
 }
 
 struct Panic<'a> {
@@ -53,9 +75,8 @@ fn panic_of(line: &str) -> Option<Panic<'_>> {
     let (head, message) = line.split_once(">>PANIC<< ")?;
     let (time, device) = head.rsplit_once('[')?;
     let device = device.split_once(']')?.0;
-    let digits: String = time.chars().take_while(char::is_ascii_digit).collect();
     Some(Panic {
-        ticks: digits.parse().ok(),
+        ticks: ticks_of(time),
         device: device.trim(),
         message: message.trim(),
     })
@@ -114,6 +135,15 @@ mod tests {
             07192571202i[CPU0  ] CPU is in long mode\n";
         assert_eq!(ticks(log), Some(Ticks(7_192_571_202)));
         assert_eq!(ticks(""), None);
+    }
+
+    #[test]
+    fn a_reset_by_the_guest_is_dated_and_switching_on_is_not() {
+        let on = "00000000000i[SYS   ] bx_pc_system_c::Reset(HARDWARE) called\n";
+        assert_eq!(ticks(on), None);
+        let reset = "00501335811i[SYS   ] bx_pc_system_c::Reset(SOFTWARE) called\n\
+            00501335820i[SYS   ] bx_pc_system_c::Reset(SOFTWARE) called\n";
+        assert_eq!(ticks(&format!("{on}{reset}")), Some(Ticks(501_335_811)));
     }
 
     #[test]
