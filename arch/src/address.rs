@@ -109,6 +109,15 @@ addresses! {
     Linear;
 }
 
+impl Linear {
+    /// As it is outside 64-bit mode: 32 bits wide.
+    #[inline]
+    #[must_use]
+    pub const fn in_32_bits(self) -> Self {
+        Self(self.0 & 0xffff_ffff)
+    }
+}
+
 impl Gpa1 {
     /// The address in bits 51:12 of an entry, a CR3 or an EPT pointer.
     #[inline]

@@ -2,6 +2,7 @@
 //! for Event Injection", "Information for VM Exits Due to Vectored Events",
 //! "Information for VM Exits During Event Delivery".
 
+use crate::address::Linear;
 use bitfield_struct::bitfield;
 
 /// The vectors of exceptions. SDM "Exception and Interrupt Vectors".
@@ -186,11 +187,11 @@ impl Exception {
 
     /// #PF at a linear address.
     #[must_use]
-    pub const fn page(linear: u64, error_code: u32) -> Self {
+    pub const fn page(linear: Linear, error_code: u32) -> Self {
         Self {
             vector: vector::PF,
             error_code: Some(error_code),
-            cr2: Some(linear),
+            cr2: Some(linear.raw()),
         }
     }
 
@@ -213,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_page_fault_has_its_code_in_protected_mode_alone() {
-        let fault = Exception::page(0x1000, 2);
+        let fault = Exception::page(Linear::new(0x1000), 2);
         assert_eq!(fault.information(true).into_bits(), 0x8000_0b0e);
         assert_eq!(fault.information(false).into_bits(), 0x8000_030e);
     }

@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::l1::instruction::note_access;
-use umbra_arch::{Gpa1, Hpa};
+use umbra_arch::{Gpa1, Hpa, Linear};
 use umbra_core::breakpoints::Kind;
 use umbra_ept::ept01::{Ept01, OnDemand};
 use umbra_ept::eptp::OwnEptp;
@@ -194,9 +194,9 @@ impl Registers for Cpu {
         cr::pkru()
     }
 
-    fn note_access(&mut self, linear: u64, bytes: u64, is_write: bool) {
+    fn note_access(&mut self, linear: Linear, bytes: u64, is_write: bool) {
         let kind = if is_write { Kind::Write } else { Kind::Read };
-        note_access(kind, linear, bytes);
+        note_access(kind, linear.raw(), bytes);
     }
 }
 
@@ -332,10 +332,10 @@ impl Translations for Cpu {
     }
 
     fn invvpid_single(&mut self, vpid: u16) {
-        invvpid(vmx::InvvpidType::SingleContext, vpid, 0);
+        invvpid(vmx::InvvpidType::SingleContext, vpid, Linear::new(0));
     }
 
-    fn invvpid_address(&mut self, vpid: u16, linear: u64) {
+    fn invvpid_address(&mut self, vpid: u16, linear: Linear) {
         // The address is L1's. Whether it is canonical is the CPU's to say; what
         // it refuses costs the whole context.
         fake_caps::invalidates(40);
@@ -345,11 +345,15 @@ impl Translations for Cpu {
     }
 
     fn invvpid_single_retaining_globals(&mut self, vpid: u16) {
-        invvpid(vmx::InvvpidType::SingleContextRetainingGlobals, vpid, 0);
+        invvpid(
+            vmx::InvvpidType::SingleContextRetainingGlobals,
+            vpid,
+            Linear::new(0),
+        );
     }
 
     fn invvpid_all(&mut self) {
-        invvpid(vmx::InvvpidType::AllContexts, 0, 0);
+        invvpid(vmx::InvvpidType::AllContexts, 0, Linear::new(0));
     }
 
     fn invept_single(&mut self, eptp: OwnEptp) {
@@ -408,7 +412,7 @@ pub fn map_on_demand(cpu: &mut Cpu, gpa: Gpa1) -> bool {
 
 /// The operands come from `nested`, which has checked them: a failure is L0's
 /// own bug.
-fn invvpid(kind: vmx::InvvpidType, vpid: u16, linear: u64) {
+fn invvpid(kind: vmx::InvvpidType, vpid: u16, linear: Linear) {
     fake_caps::invalidates(40 + kind as u32);
     if let Err(fail) = vmx::invvpid(kind, vpid, linear) {
         panic!("INVVPID {kind:?} of {vpid:#x}: {fail:?}");

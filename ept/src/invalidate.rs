@@ -1,6 +1,6 @@
 //! What has to follow a change, and what L1 may ask for.
 
-use umbra_arch::EptVpidCap;
+use umbra_arch::{EptVpidCap, Linear};
 
 use crate::eptp::{Eptp, OwnEptp};
 
@@ -75,7 +75,7 @@ pub enum InvvpidScope {
         /// L1's VPID, not 0.
         vpid: u16,
         /// The linear address, canonical.
-        linear: u64,
+        linear: Linear,
     },
     /// One VPID.
     Single {
@@ -128,7 +128,10 @@ pub fn check_invvpid(
             if ((linear << unused) as i64 >> unused) as u64 != linear {
                 return Err(InvalidOperand);
             }
-            Ok(InvvpidScope::Address { vpid, linear })
+            Ok(InvvpidScope::Address {
+                vpid,
+                linear: Linear::new(linear),
+            })
         }
         1 => Ok(InvvpidScope::Single { vpid }),
         _ => Ok(InvvpidScope::RetainGlobals { vpid }),

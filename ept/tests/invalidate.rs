@@ -4,6 +4,7 @@ mod common;
 
 use common::{CAPS, table_pages};
 use umbra_arch::EptVpidCap as Cap;
+use umbra_arch::Linear;
 use umbra_ept::eptp::{Eptp, OwnEptp};
 use umbra_ept::invalidate::{
     InvalidOperand, Invalidate, InveptScope, InvvpidScope, check_invept, check_invvpid,
@@ -48,7 +49,10 @@ fn invvpid() {
     let linear = 0xffff_8000_0000_1000;
     assert_eq!(
         check(0, [7, linear]),
-        Ok(InvvpidScope::Address { vpid: 7, linear })
+        Ok(InvvpidScope::Address {
+            vpid: 7,
+            linear: Linear::new(linear)
+        })
     );
     assert_eq!(check(1, [7, 1 << 50]), Ok(InvvpidScope::Single { vpid: 7 }));
     assert_eq!(check(2, [0, 1 << 50]), Ok(InvvpidScope::All));

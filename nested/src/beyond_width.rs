@@ -7,7 +7,7 @@
 
 use umbra_arch::event::vector;
 use umbra_arch::qualification::EptViolation;
-use umbra_arch::{Cr4, Efer, EventInfo, EventType, Exception, PageFaultCode};
+use umbra_arch::{Cr4, Efer, EventInfo, EventType, Exception, Linear, PageFaultCode};
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;
 
@@ -39,7 +39,10 @@ pub fn fault(hw: &mut impl VmcsAccess, qualification: u64) -> Exception {
     if EptViolation::FETCH.is_in(qualification) && tells_fetches {
         code |= PageFaultCode::I;
     }
-    Exception::page(hw.read(field::GUEST_LINEAR_ADDRESS), code.bits())
+    Exception::page(
+        Linear::new(hw.read(field::GUEST_LINEAR_ADDRESS)),
+        code.bits(),
+    )
 }
 
 /// What the CPU makes of `fault` when it comes up in the delivery of the event

@@ -3,7 +3,7 @@
 //!
 //! `core` implements it for the machine; the tests implement it over arrays.
 
-use umbra_arch::{Gpa1, Hpa};
+use umbra_arch::{Gpa1, Hpa, Linear};
 use umbra_ept::eptp::OwnEptp;
 use umbra_ept::mem::{L1Memory, TableMemory};
 use umbra_vmcs::field::FieldSet;
@@ -152,7 +152,7 @@ pub trait Registers {
     fn pkru(&mut self) -> u32;
     /// L0 has read or written this operand of an instruction of L1's in linear
     /// memory: a breakpoint on it is met.
-    fn note_access(&mut self, linear: u64, bytes: u64, is_write: bool);
+    fn note_access(&mut self, linear: Linear, bytes: u64, is_write: bool);
 }
 
 /// L1's memory.
@@ -215,7 +215,7 @@ pub trait Translations {
     /// INVVPID, single-context.
     fn invvpid_single(&mut self, vpid: u16);
     /// INVVPID, individual-address.
-    fn invvpid_address(&mut self, vpid: u16, linear: u64);
+    fn invvpid_address(&mut self, vpid: u16, linear: Linear);
     /// INVVPID, single-context retaining globals.
     fn invvpid_single_retaining_globals(&mut self, vpid: u16);
     /// INVVPID, all-context.

@@ -3,7 +3,7 @@
 //!
 //! SDM "Canonical Addressing", "Linear-Address Masking (LAM)".
 
-use umbra_arch::{Cr3, Cr4};
+use umbra_arch::{Cr3, Cr4, Linear};
 
 /// What a data address has to look like under given control registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,11 +36,11 @@ impl LinearForm {
     /// The linear address that an access of `length_bytes` bytes (1 or more)
     /// at `address` goes to, without metadata; `None` if it is not canonical.
     #[inline]
-    pub const fn resolve(self, address: u64, length_bytes: u64) -> Option<u64> {
+    pub const fn resolve(self, address: u64, length_bytes: u64) -> Option<Linear> {
         let first = self.masked(address);
         let last = first.wrapping_add(length_bytes - 1);
         if is_canonical(first, self.width) && is_canonical(last, self.width) {
-            Some(first)
+            Some(Linear::new(first))
         } else {
             None
         }
@@ -87,9 +87,10 @@ mod tests {
     #[test]
     fn both_ends_of_an_access_are_canonical() {
         let form = LinearForm::new(0, 0);
-        assert_eq!(form.resolve(0x7fff_ffff_fff8, 8), Some(0x7fff_ffff_fff8));
-        assert_eq!(form.resolve(0x7fff_ffff_fff9, 8), None);
-        assert_eq!(form.resolve(u64::MAX - 3, 8), Some(u64::MAX - 3));
+        let resolve = |address| form.resolve(address, 8).map(Linear::raw);
+        assert_eq!(resolve(0x7fff_ffff_fff8), Some(0x7fff_ffff_fff8));
+        assert_eq!(resolve(0x7fff_ffff_fff9), None);
+        assert_eq!(resolve(u64::MAX - 3), Some(u64::MAX - 3));
     }
 
     #[test]
@@ -124,7 +125,7 @@ mod tests {
         ] {
             let form = LinearForm::new(cr3, cr4);
             assert_eq!(
-                form.resolve(address, 8),
+                form.resolve(address, 8).map(Linear::raw),
                 expected,
                 "{address:#x} under CR3 {cr3:#x}, CR4 {cr4:#x}"
             );

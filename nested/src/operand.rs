@@ -4,7 +4,7 @@
 //! Operands"/"Segment Limit Checking" the checks before the access.
 
 use umbra_arch::instruction::VmxOperand;
-use umbra_arch::{AccessRights, Efer, Exception, SegmentName};
+use umbra_arch::{AccessRights, Efer, Exception, Linear, SegmentName};
 use umbra_vmcs::field::{self, Field, SegmentFields};
 
 use crate::fault::Refusal;
@@ -43,7 +43,7 @@ pub(crate) fn rights_in(hw: &mut impl VmcsAccess, field: Field) -> AccessRights 
 /// A memory operand whose address is known and whose segment permits it.
 #[derive(Clone, Copy, Debug)]
 pub struct MemoryOperand {
-    linear: u64,
+    linear: Linear,
     paging: Paging,
     is_64_bit: bool,
 }
@@ -89,8 +89,7 @@ impl MemoryOperand {
                 true => hw.read(fields.base),
                 false => 0,
             };
-            let linear = base.wrapping_add(offset);
-            return match paging.resolve(linear, length_bytes) {
+            return match paging.resolve(base.wrapping_add(offset), length_bytes) {
                 Some(linear) => Ok(Self {
                     linear,
                     paging,
@@ -116,12 +115,12 @@ impl MemoryOperand {
     }
 
     /// The linear address of the byte at `offset` of the operand.
-    fn at(&self, offset: u64) -> u64 {
-        let linear = self.linear.wrapping_add(offset);
+    fn at(&self, offset: u64) -> Linear {
+        let linear = self.linear.plus(offset);
         if self.is_64_bit {
             linear
         } else {
-            linear & 0xffff_ffff
+            linear.in_32_bits()
         }
     }
 
@@ -192,6 +191,6 @@ impl MemoryOperand {
 
     /// How many of the operand's bytes lie in its first page.
     fn split(&self, length: usize) -> usize {
-        length.min(0x1000 - (self.linear & 0xfff) as usize)
+        length.min(0x1000 - self.linear.page_offset() as usize)
     }
 }

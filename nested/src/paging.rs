@@ -6,7 +6,7 @@
 
 use umbra_arch::msr;
 use umbra_arch::paging::Pte;
-use umbra_arch::{Cr0, Cr4, Efer, Exception, Gpa1, PageFaultCode, Rflags};
+use umbra_arch::{Cr0, Cr4, Efer, Exception, Gpa1, Linear, PageFaultCode, Rflags};
 use umbra_vmcs::field;
 
 use crate::fault::Refusal;
@@ -67,7 +67,7 @@ const LEVELS: usize = 5;
 pub struct Walked {
     /// L1's state, the page's first linear address, and the access; `None` after a walk
     /// that cannot be remembered.
-    what: Option<(Paging, u64, Access)>,
+    what: Option<(Paging, Linear, Access)>,
     entries: [(Gpa1, u64); LEVELS],
     met: usize,
     /// The first byte of the 4 KiB page.
@@ -93,7 +93,7 @@ impl Walked {
 
     /// Whether this is the walk that was done last, and would meet the same entries.
     #[inline(always)]
-    fn holds(&self, hw: &impl Memory, what: &(Paging, u64, Access)) -> bool {
+    fn holds(&self, hw: &impl Memory, what: &(Paging, Linear, Access)) -> bool {
         self.what.as_ref() == Some(what)
             && self
                 .entries
@@ -115,7 +115,7 @@ impl Walked {
         }
     }
 
-    fn finish(&mut self, what: (Paging, u64, Access), page: Gpa1) {
+    fn finish(&mut self, what: (Paging, Linear, Access), page: Gpa1) {
         self.what = Some(what);
         self.page = page;
     }
@@ -152,10 +152,10 @@ impl Paging {
     /// The linear address that a data access of this length in 64-bit mode goes to:
     /// see [`LinearForm::resolve`].
     #[inline(always)]
-    pub const fn resolve(&self, address: u64, length_bytes: u64) -> Option<u64> {
+    pub const fn resolve(&self, address: u64, length_bytes: u64) -> Option<Linear> {
         // Below 2 GiB an address is good whatever is masked.
         if (address | address.wrapping_add(length_bytes)) >> 31 == 0 {
-            return Some(address);
+            return Some(Linear::new(address));
         }
         LinearForm::new(self.cr3, self.cr4).resolve(address, length_bytes)
     }
@@ -171,11 +171,11 @@ impl Paging {
         &self,
         hw: &mut (impl VmcsAccess + Registers + Memory + Msrs),
         walked: &mut Walked,
-        linear: u64,
+        linear: Linear,
         access: Access,
     ) -> Result<Gpa1, Refusal> {
         if walked.holds(hw, &self.what(linear, access)) {
-            return Ok(walked.page.plus(linear & 0xfff));
+            return Ok(walked.page.plus(linear.page_offset()));
         }
         self.translate_anew(hw, walked, linear, access)
     }
@@ -185,7 +185,7 @@ impl Paging {
         &self,
         hw: &mut (impl VmcsAccess + Registers + Memory + Msrs),
         walked: &mut Walked,
-        linear: u64,
+        linear: Linear,
         access: Access,
     ) -> Result<Gpa1, Refusal> {
         for _ in 0..WALKS {
@@ -202,8 +202,8 @@ impl Paging {
 
     /// The walk, by what it starts from.
     #[inline]
-    const fn what(&self, linear: u64, access: Access) -> (Self, u64, Access) {
-        (self.dependencies(), linear & !0xfff, access)
+    const fn what(&self, linear: Linear, access: Access) -> (Self, Linear, Access) {
+        (self.dependencies(), linear.page(), access)
     }
 
     /// What a walk depends on besides the entries.
@@ -227,11 +227,11 @@ impl Paging {
         &self,
         hw: &mut (impl VmcsAccess + Registers + Memory + Msrs),
         walked: &mut Walked,
-        linear: u64,
+        linear: Linear,
         access: Access,
     ) -> Result<Option<Gpa1>, Exception> {
         if !Cr0::PG.is_in(self.cr0) {
-            return Ok(Some(Gpa1::new(linear & 0xffff_ffff)));
+            return Ok(Some(Gpa1::new(linear.in_32_bits().raw())));
         }
         if Efer::LMA.is_in(self.efer) {
             let levels = if Cr4::LA57.is_in(self.cr4) { 5 } else { 4 };
@@ -239,9 +239,9 @@ impl Paging {
             return self.walk_wide(hw, walked, linear, access, root, levels);
         }
         if Cr4::PAE.is_in(self.cr4) {
-            return self.walk_pae(hw, walked, linear & 0xffff_ffff, access);
+            return self.walk_pae(hw, walked, linear.in_32_bits(), access);
         }
-        self.walk_32(hw, linear & 0xffff_ffff, access)
+        self.walk_32(hw, linear.in_32_bits(), access)
     }
 
     /// Bits 51:12 within the physical-address width.
@@ -249,7 +249,7 @@ impl Paging {
         ((1_u64 << self.physical_bits.clamp(32, 52)) - 1) & !0xfff
     }
 
-    fn fault(&self, linear: u64, access: Access, error: PageFaultCode) -> Exception {
+    fn fault(&self, linear: Linear, access: Access, error: PageFaultCode) -> Exception {
         Exception::page(linear, (access.error_code() | error).bits())
     }
 
@@ -267,7 +267,7 @@ impl Paging {
     fn permit(
         &self,
         hw: &mut (impl Registers + Msrs),
-        linear: u64,
+        linear: Linear,
         access: Access,
         rights: u64,
         leaf: u64,
@@ -295,7 +295,7 @@ impl Paging {
     fn permit_by_key(
         &self,
         hw: &mut (impl Registers + Msrs),
-        linear: u64,
+        linear: Linear,
         access: Access,
         user_page: bool,
         leaf: u64,
@@ -326,7 +326,7 @@ impl Paging {
         &self,
         hw: &mut (impl Registers + Memory + Msrs),
         walked: &mut Walked,
-        linear: u64,
+        linear: Linear,
         access: Access,
         root: Gpa1,
         levels: u32,
@@ -336,7 +336,7 @@ impl Paging {
         let mut level = levels;
         loop {
             let shift = 12 + 9 * (level - 1);
-            let at = table.plus(8 * (linear >> shift & 0x1ff));
+            let at = table.plus(8 * (linear.raw() >> shift & 0x1ff));
             let entry = Self::entry(hw, at, true);
             if !Pte::P.is_in(entry) {
                 return Err(self.fault(linear, access, PageFaultCode::empty()));
@@ -364,7 +364,7 @@ impl Paging {
             walked.met(at, entry | wanted);
             let offset = (1_u64 << shift) - 1;
             let page = Gpa1::new(entry & self.address_mask() & !offset);
-            return Ok(Some(page.plus(linear & offset)));
+            return Ok(Some(page.plus(linear.raw() & offset)));
         }
     }
 
@@ -393,7 +393,7 @@ impl Paging {
         &self,
         hw: &mut (impl VmcsAccess + Registers + Memory + Msrs),
         walked: &mut Walked,
-        linear: u64,
+        linear: Linear,
         access: Access,
     ) -> Result<Option<Gpa1>, Exception> {
         #[expect(clippy::indexing_slicing, reason = "two bits choose of four")]
@@ -403,7 +403,7 @@ impl Paging {
                 field::GUEST_PDPTE1,
                 field::GUEST_PDPTE2,
                 field::GUEST_PDPTE3,
-            ][(linear >> 30 & 3) as usize],
+            ][(linear.raw() >> 30 & 3) as usize],
         );
         if !Pte::P.is_in(pdpte) {
             return Err(self.fault(linear, access, PageFaultCode::empty()));
@@ -416,10 +416,10 @@ impl Paging {
     fn walk_32(
         &self,
         hw: &mut (impl Registers + Memory + Msrs),
-        linear: u64,
+        linear: Linear,
         access: Access,
     ) -> Result<Option<Gpa1>, Exception> {
-        let directory = Gpa1::new(self.cr3 & 0xffff_f000).plus(4 * (linear >> 22 & 0x3ff));
+        let directory = Gpa1::new(self.cr3 & 0xffff_f000).plus(4 * (linear.raw() >> 22 & 0x3ff));
         let entry = Self::entry(hw, directory, false);
         if !Pte::P.is_in(entry) {
             return Err(self.fault(linear, access, PageFaultCode::empty()));
@@ -436,18 +436,18 @@ impl Paging {
             let is_mapped = self.use_leaf_32(hw, linear, access, directory, entry, RW_AND_US)?;
             let high = (entry & high_mask) >> 13 << 32;
             let page = Gpa1::new(high | entry & 0xffc0_0000);
-            return Ok(is_mapped.then_some(page.plus(linear & 0x3f_ffff)));
+            return Ok(is_mapped.then_some(page.plus(linear.raw() & 0x3f_ffff)));
         }
         if !Pte::A.is_in(entry) && !hw.set_bits_l1(directory, false, entry, A) {
             return Ok(None);
         }
-        let at = Gpa1::new(entry & 0xffff_f000).plus(4 * (linear >> 12 & 0x3ff));
+        let at = Gpa1::new(entry & 0xffff_f000).plus(4 * (linear.raw() >> 12 & 0x3ff));
         let leaf = Self::entry(hw, at, false);
         if !Pte::P.is_in(leaf) {
             return Err(self.fault(linear, access, PageFaultCode::empty()));
         }
         let is_mapped = self.use_leaf_32(hw, linear, access, at, leaf, entry)?;
-        Ok(is_mapped.then_some(Gpa1::new(leaf & 0xffff_f000).plus(linear & 0xfff)))
+        Ok(is_mapped.then_some(Gpa1::new(leaf & 0xffff_f000).plus(linear.page_offset())))
     }
 
     /// Checks the rights of a 32-bit leaf under an entry with the rights of
@@ -455,7 +455,7 @@ impl Paging {
     fn use_leaf_32(
         &self,
         hw: &mut (impl Registers + Memory + Msrs),
-        linear: u64,
+        linear: Linear,
         access: Access,
         at: Gpa1,
         leaf: u64,

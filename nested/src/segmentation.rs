@@ -1,7 +1,7 @@
 //! Whether a segment permits an access, and the linear address that comes of it.
 //! SDM "Segment Limit Checking", "Type Checking".
 
-use umbra_arch::AccessRights;
+use umbra_arch::{AccessRights, Linear};
 
 /// A segment outside 64-bit mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub struct Segment {
 impl Segment {
     /// The linear address of `length_bytes` bytes (1 or more) at `offset`; `None` where
     /// the access raises #GP(0), or #SS(0) by way of SS.
-    pub const fn linear(&self, offset: u64, length_bytes: u64, write: bool) -> Option<u64> {
+    pub const fn linear(&self, offset: u64, length_bytes: u64, write: bool) -> Option<Linear> {
         let rights = self.rights;
         let is_permitted = match write {
             true => rights.writable(),
@@ -33,7 +33,7 @@ impl Segment {
         if rights.unusable() || !is_permitted || !is_inside {
             return None;
         }
-        Some(self.base.wrapping_add(offset) & 0xffff_ffff)
+        Some(Linear::new(self.base.wrapping_add(offset)).in_32_bits())
     }
 }
 
@@ -57,19 +57,25 @@ mod tests {
     #[test]
     fn limits_hold_to_the_byte() {
         let limit = |limit| Segment { limit, ..FLAT };
-        assert_eq!(limit(0x1003).linear(0x1000, 4, true), Some(0x1000));
+        assert_eq!(
+            limit(0x1003).linear(0x1000, 4, true),
+            Some(Linear::new(0x1000))
+        );
         assert_eq!(limit(0x1002).linear(0x1000, 4, true), None);
         let down = |limit| Segment {
             limit,
             ..with_rights(0xc097)
         };
-        assert_eq!(down(0xfff).linear(0x1000, 4, true), Some(0x1000));
+        assert_eq!(
+            down(0xfff).linear(0x1000, 4, true),
+            Some(Linear::new(0x1000))
+        );
         assert_eq!(down(0x1000).linear(0x1000, 4, true), None);
         let down_16 = Segment {
             limit: 0,
             ..with_rights(0x97)
         };
-        assert_eq!(down_16.linear(0xfffc, 4, true), Some(0xfffc));
+        assert_eq!(down_16.linear(0xfffc, 4, true), Some(Linear::new(0xfffc)));
         assert_eq!(down_16.linear(0xfffd, 4, true), None);
     }
 
@@ -95,6 +101,6 @@ mod tests {
             base: 0xffff_f000,
             ..FLAT
         };
-        assert_eq!(high.linear(0x2000, 4, false), Some(0x1000));
+        assert_eq!(high.linear(0x2000, 4, false), Some(Linear::new(0x1000)));
     }
 }

@@ -4,7 +4,7 @@
 mod model;
 
 use model::*;
-use umbra_arch::{EventInfo, Exception, Rflags};
+use umbra_arch::{EventInfo, Exception, Linear, Rflags};
 use umbra_nested::beyond_width::in_delivery;
 use umbra_nested::{Done, L2Done, Nested};
 use umbra_vmcs::Field;
@@ -173,7 +173,7 @@ fn a_fault_in_the_delivery_of_a_fault_is_a_double_fault() {
 /// SDM "Conditions for Generating a Double Fault", row by row.
 #[test]
 fn two_faults_become_what_the_sdm_says() {
-    let page = Exception::page(0, 9);
+    let page = Exception::page(Linear::new(0), 9);
     let double = Some(8);
     for (vectoring, second, becomes) in [
         (0, page, Some(14)),

@@ -3,7 +3,7 @@
 mod model;
 
 use model::*;
-use umbra_arch::Exception;
+use umbra_arch::{Exception, Linear};
 use umbra_nested::Done;
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;
@@ -196,7 +196,10 @@ fn an_operand_that_is_not_mapped_is_a_page_fault() {
     hw.memory_operand(0);
     hw.write(field::EXIT_QUALIFICATION, 0x40_0000_0000);
     let done = nested.instruction(&mut hw, Reason::Vmptrst);
-    assert_eq!(done, Done::Fault(Exception::page(0x40_0000_0000, 2)));
+    assert_eq!(
+        done,
+        Done::Fault(Exception::page(Linear::new(0x40_0000_0000), 2))
+    );
     hw.write(field::EXIT_QUALIFICATION, 0x8000_0000_0000);
     assert_eq!(
         nested.instruction(&mut hw, Reason::Vmptrst),
@@ -261,5 +264,5 @@ fn an_operand_in_memory_is_told_to_the_breakpoints() {
     let (mut hw, mut nested) = in_vmx();
     hw.memory_operand(0);
     assert_eq!(nested.instruction(&mut hw, Reason::Vmptrst), Done::Next);
-    assert_eq!(hw.accesses.last(), Some(&(OPERAND, 8, true)));
+    assert_eq!(hw.accesses.last(), Some(&(Linear::new(OPERAND), 8, true)));
 }

@@ -4,7 +4,7 @@ mod model;
 
 use model::*;
 use umbra_arch::msr::IA32_PKRS;
-use umbra_arch::{Cr0, Cr3, Cr4, Exception, Gpa1};
+use umbra_arch::{Cr0, Cr3, Cr4, Exception, Gpa1, Linear};
 use umbra_nested::paging::{Access, Paging, Walked};
 use umbra_nested::{Done, Refusal};
 use umbra_vmcs::exit::Reason;
@@ -21,7 +21,7 @@ const USER: u64 = 1 << 2;
 
 fn translate(hw: &mut Machine, linear: u64, access: Access) -> Result<u64, Refusal> {
     Paging::of_l1(hw, 40, true)
-        .translate(hw, &mut Walked::new(), linear, access)
+        .translate(hw, &mut Walked::new(), Linear::new(linear), access)
         .map(Gpa1::raw)
 }
 
@@ -140,7 +140,7 @@ fn protection_keys_follow_the_sdm() {
         {
             let expected = match is_allowed {
                 true => Ok(0x1000),
-                false => Err(Refusal::Fault(Exception::page(0x1000, code))),
+                false => Err(Refusal::Fault(Exception::page(Linear::new(0x1000), code))),
             };
             assert_eq!(translate(&mut hw, 0x1000, access), expected, "{case}");
         }
@@ -165,7 +165,7 @@ fn operands_are_masked() {
     let unmapped = 0x40_0000_0000;
     assert_eq!(
         vmptrst_at(LAM_U48, 0, TAG | unmapped),
-        Done::Fault(Exception::page(unmapped, 2))
+        Done::Fault(Exception::page(Linear::new(unmapped), 2))
     );
     let high = 0xffff_8000_0000_1000;
     assert_eq!(
@@ -174,7 +174,7 @@ fn operands_are_masked() {
     );
     assert_eq!(
         vmptrst_at(0, LAM_SUP, high & !TAG),
-        Done::Fault(Exception::page(high, 2))
+        Done::Fault(Exception::page(Linear::new(high), 2))
     );
 }
 
@@ -196,8 +196,8 @@ fn a_walk_is_remembered_only_while_it_would_be_the_same() {
     let mut walked = Walked::new();
     let mut look = |hw: &mut Machine, access| {
         let paging = Paging::of_l1(hw, 40, true);
-        let fresh = paging.translate(hw, &mut Walked::new(), LINEAR + 0x18, access);
-        let again = paging.translate(hw, &mut walked, LINEAR + 0x18, access);
+        let fresh = paging.translate(hw, &mut Walked::new(), Linear::new(LINEAR + 0x18), access);
+        let again = paging.translate(hw, &mut walked, Linear::new(LINEAR + 0x18), access);
         assert_eq!(fresh, again);
         again.map(Gpa1::raw)
     };

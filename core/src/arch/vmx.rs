@@ -2,6 +2,7 @@
 //! block as the instruction. SDM "VMX Instruction Reference", "Conventions".
 
 use core::arch::asm;
+use umbra_arch::Linear;
 use umbra_vmcs::Field;
 use umbra_vmcs::field;
 
@@ -252,8 +253,8 @@ pub enum InvvpidType {
 /// # Errors
 /// A type that this CPU lacks, VPID 0, or an address that is not canonical.
 #[inline]
-pub fn invvpid(kind: InvvpidType, vpid: u16, linear: u64) -> Result<(), VmFail> {
-    let descriptor = Descriptor([u64::from(vpid), linear]);
+pub fn invvpid(kind: InvvpidType, vpid: u16, linear: Linear) -> Result<(), VmFail> {
+    let descriptor = Descriptor([u64::from(vpid), linear.raw()]);
     // SAFETY: drops cached translations; the operand is a live local.
     unsafe {
         asm!("invvpid {kind}, [{at}]", "jc {invalid}", "jz {valid}",

@@ -11,7 +11,7 @@ use crate::machine::machine;
 use crate::mem::L1Physical;
 use crate::vmcs::current::{read, write};
 use crate::vmcs::vmcs01::{self, CR0_IN_VMX, L1_VPID};
-use umbra_arch::{AccessRights, Cr0, Cr4, Efer};
+use umbra_arch::{AccessRights, Cr0, Cr4, Efer, Linear};
 use umbra_core::control_registers::{
     Effect, GeneralProtection, Mode, lmsw, pdpte_is_valid, write_cr0, write_cr4,
 };
@@ -143,7 +143,7 @@ pub fn load_pdptes(cr3: u64) -> Result<(), GeneralProtection> {
 
 /// Drops L1's cached translations.
 pub fn flush_if(flushes: bool) {
-    if flushes && let Err(fail) = invvpid(InvvpidType::SingleContext, L1_VPID, 0) {
+    if flushes && let Err(fail) = invvpid(InvvpidType::SingleContext, L1_VPID, Linear::new(0)) {
         panic!("INVVPID of L1: {fail:?}");
     }
 }

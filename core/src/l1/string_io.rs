@@ -10,7 +10,7 @@ use crate::l1::instruction::note_access;
 use crate::machine::machine;
 use crate::vmcs::current::{change, read};
 use umbra_arch::instruction::StringIoOperand;
-use umbra_arch::{AccessRights, Exception, Gpa1, Rflags, SegmentName};
+use umbra_arch::{AccessRights, Exception, Gpa1, Linear, Rflags, SegmentName};
 use umbra_core::breakpoints::Kind;
 use umbra_nested::linear::LinearForm;
 use umbra_nested::paging::{Access, Paging, Walked};
@@ -86,7 +86,7 @@ fn element(cpu: &mut Cpu, access: IoAccess) -> Result<bool, Refusal> {
     } else {
         Kind::Read
     };
-    note_access(kind, linear, step);
+    note_access(kind, linear.raw(), step);
     let is_down = Rflags::DF.is_in(read(field::GUEST_RFLAGS));
     let by = if is_down { step.wrapping_neg() } else { step };
     let gprs = &mut cpu.regs.gprs;
@@ -104,7 +104,7 @@ fn linear_address(
     segment: Option<SegmentName>,
     offset: u64,
     access: IoAccess,
-) -> Result<u64, Exception> {
+) -> Result<Linear, Exception> {
     let Some(segment) = segment else {
         return Err(Exception::GP);
     };
@@ -132,7 +132,7 @@ fn linear_address(
 }
 
 /// L1's physical address of each byte: the element may cross a page.
-fn translate(cpu: &mut Cpu, linear: u64, access: IoAccess) -> Result<[Gpa1; 4], Refusal> {
+fn translate(cpu: &mut Cpu, linear: Linear, access: IoAccess) -> Result<[Gpa1; 4], Refusal> {
     let wanted = Access {
         write: access.is_input,
         // CPL is that of SS.
@@ -142,7 +142,7 @@ fn translate(cpu: &mut Cpu, linear: u64, access: IoAccess) -> Result<[Gpa1; 4], 
     let paging = Paging::of_l1(cpu, machine().physical_address_bits, has_gib_pages);
     let mut places = [Gpa1::new(0); 4];
     for (place, at) in places.iter_mut().zip(0..u64::from(access.bytes)) {
-        *place = paging.translate(cpu, &mut Walked::new(), linear.wrapping_add(at), wanted)?;
+        *place = paging.translate(cpu, &mut Walked::new(), linear.plus(at), wanted)?;
     }
     Ok(places)
 }

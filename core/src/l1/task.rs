@@ -9,9 +9,9 @@ use crate::machine::machine;
 use crate::vmcs::current::{change, read, write};
 use umbra_arch::event::vector;
 use umbra_arch::qualification::TaskSwitch;
-use umbra_arch::{Cr0, Cr4, Dr6, Dr7, EventInfo, Exception, Gpa1};
+use umbra_arch::{Cr0, Cr4, Dr6, Dr7, EventInfo, Exception, Gpa1, Linear};
 use umbra_core::control_registers::GeneralProtection;
-use umbra_core::task_switch::{self, Linear, Segment, Source, Switch, Task};
+use umbra_core::task_switch::{self, LinearMemory, Segment, Source, Switch, Task};
 use umbra_nested::paging::{Access, Paging, Walked};
 use umbra_nested::{Memory, Refusal, beyond_width};
 use umbra_nmi::{Interruptibility, Policy, blocking};
@@ -74,19 +74,18 @@ impl L1Linear<'_> {
         } else {
             Access::READ
         };
+        let address = Linear::new(linear.into());
         // Task switches happen outside IA-32e mode: no 1 GiB pages there.
         let paging = Paging::of_l1(self.0, machine().physical_address_bits, false);
         paging
-            .translate(self.0, &mut Walked::new(), u64::from(linear), access)
+            .translate(self.0, &mut Walked::new(), address, access)
             .map_err(|refusal| {
                 // A switch that has begun cannot begin again. If another CPU
                 // will not leave the entries alone, L1 gets the page fault of
                 // one whose change it has not seen yet.
                 let fault = match refusal {
                     Refusal::Fault(fault) => fault,
-                    Refusal::Again => {
-                        Exception::page(linear.into(), access.error_code_present().bits())
-                    }
+                    Refusal::Again => Exception::page(address, access.error_code_present().bits()),
                 };
                 if let Some(linear) = fault.cr2 {
                     own::set_cr2(linear);
@@ -101,7 +100,7 @@ fn to_page_end(linear: u32) -> usize {
     0x1000 - (linear & 0xfff) as usize
 }
 
-impl Linear for L1Linear<'_> {
+impl LinearMemory for L1Linear<'_> {
     fn read(&mut self, linear: u32, bytes: &mut [u8]) -> Result<(), Exception> {
         let (head, tail) = bytes.split_at_mut(bytes.len().min(to_page_end(linear)));
         let first = self.translate(linear, false)?;

@@ -29,7 +29,7 @@ pub const fn with_ext(exception: Exception, vectoring: EventInfo) -> Exception {
 }
 
 /// L1's linear memory, by supervisor accesses, through the CR3 in force.
-pub trait Linear {
+pub trait LinearMemory {
     /// Fills `bytes` from `linear` on.
     ///
     /// # Errors
@@ -224,14 +224,18 @@ impl Descriptor {
 
 const BUSY: u32 = 2;
 
-fn read_descriptor(memory: &mut impl Linear, at: u32) -> Result<Descriptor, Exception> {
+fn read_descriptor(memory: &mut impl LinearMemory, at: u32) -> Result<Descriptor, Exception> {
     let mut bytes = [0; 8];
     memory.read(at, &mut bytes)?;
     Ok(Descriptor(u64::from_le_bytes(bytes)))
 }
 
 /// Writes a descriptor's type byte.
-fn write_kind(memory: &mut impl Linear, at: u32, descriptor: Descriptor) -> Result<(), Exception> {
+fn write_kind(
+    memory: &mut impl LinearMemory,
+    at: u32,
+    descriptor: Descriptor,
+) -> Result<(), Exception> {
     memory.write(at.wrapping_add(5), &[(descriptor.0 >> 40) as u8])
 }
 
@@ -242,7 +246,7 @@ fn slot(table: (u32, u32), selector: u16) -> Option<u32> {
 }
 
 /// Does the switch on `task`.
-pub fn switch(memory: &mut impl Linear, task: &mut Task, request: &Switch) -> Outcome {
+pub fn switch(memory: &mut impl LinearMemory, task: &mut Task, request: &Switch) -> Outcome {
     let mut trap = false;
     match commit(memory, task, request) {
         Err(exception) => Outcome {
@@ -266,7 +270,7 @@ pub fn switch(memory: &mut impl Linear, task: &mut Task, request: &Switch) -> Ou
 
 /// Checks the new TSS, saves the old task and makes the new TSS the CPU's.
 fn commit(
-    memory: &mut impl Linear,
+    memory: &mut impl LinearMemory,
     task: &mut Task,
     request: &Switch,
 ) -> Result<(&'static Form, [u8; 0x68]), Exception> {
@@ -319,7 +323,7 @@ fn commit(
 
 /// Saves the old task in its TSS, which is no longer busy where it is left for
 /// good.
-fn save(memory: &mut impl Linear, task: &Task, request: &Switch) -> Result<(), Exception> {
+fn save(memory: &mut impl LinearMemory, task: &Task, request: &Switch) -> Result<(), Exception> {
     let form = Form::of(task.tr.rights);
     let mut image = [0; 0x68];
     let mut eflags = task.eflags;
@@ -351,7 +355,7 @@ fn save(memory: &mut impl Linear, task: &Task, request: &Switch) -> Result<(), E
 
 /// Loads the new task from its TSS.
 fn load(
-    memory: &mut impl Linear,
+    memory: &mut impl LinearMemory,
     task: &mut Task,
     request: &Switch,
     form: &Form,
@@ -418,7 +422,7 @@ fn load(
 }
 
 fn load_ldt(
-    memory: &mut impl Linear,
+    memory: &mut impl LinearMemory,
     task: &mut Task,
     gdt: (u32, u32),
     selector: u16,
@@ -440,7 +444,7 @@ fn load_ldt(
 
 /// Checks and loads segment register `n`.
 fn load_segment(
-    memory: &mut impl Linear,
+    memory: &mut impl LinearMemory,
     task: &Task,
     gdt: (u32, u32),
     n: usize,
@@ -494,7 +498,7 @@ fn load_segment(
 
 /// The event's error code goes onto the new task's stack, as wide as the TSS.
 fn push_error_code(
-    memory: &mut impl Linear,
+    memory: &mut impl LinearMemory,
     task: &mut Task,
     request: &Switch,
     form: &Form,

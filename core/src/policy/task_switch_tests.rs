@@ -5,7 +5,7 @@ use std::vec::Vec;
 /// Linear memory from 0 on.
 struct Bytes(Vec<u8>, Option<u32>);
 
-impl Linear for Bytes {
+impl LinearMemory for Bytes {
     fn read(&mut self, linear: u32, bytes: &mut [u8]) -> Result<(), Exception> {
         let at = linear as usize;
         let end = at + bytes.len();

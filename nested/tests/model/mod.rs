@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use umbra_arch::hpa::{OwnEntry, TablePage, TablePages};
-use umbra_arch::{Gpa1, Hpa};
+use umbra_arch::{Gpa1, Hpa, Linear};
 use umbra_ept::addr::Level;
 use umbra_ept::ept02::Config;
 use umbra_ept::eptp::OwnEptp;
@@ -56,7 +56,7 @@ pub struct Machine {
     pub is_contested: bool,
     pub pkru: u32,
     /// Linear address, bytes, whether written.
-    pub accesses: Vec<(u64, u64, bool)>,
+    pub accesses: Vec<(Linear, u64, bool)>,
     /// L0 intercepts no MSR of L2 for itself.
     pub opens_msrs: bool,
     /// The fields that the CPU has.
@@ -317,7 +317,7 @@ impl Registers for Machine {
     fn pkru(&mut self) -> u32 {
         self.pkru
     }
-    fn note_access(&mut self, linear: u64, bytes: u64, is_write: bool) {
+    fn note_access(&mut self, linear: Linear, bytes: u64, is_write: bool) {
         self.accesses.push((linear, bytes, is_write));
     }
 }
@@ -404,7 +404,7 @@ impl Translations for Machine {
         self.log.push(format!("invvpid {vpid:#x}"));
     }
 
-    fn invvpid_address(&mut self, vpid: u16, linear: u64) {
+    fn invvpid_address(&mut self, vpid: u16, linear: Linear) {
         self.log.push(format!("invvpid {vpid:#x} {linear:#x}"));
     }
 
