@@ -7,6 +7,7 @@
 
 use crate::mem::{PAGE_BYTES, layout, pointer};
 use umbra_arch::msr::bitmap;
+use umbra_arch::{Gpa1, Hpa};
 
 /// How many words are open at most. One more closes the oldest.
 const OPEN: usize = 16;
@@ -36,13 +37,13 @@ const fn place(index: u32, is_write: bool) -> Option<(u16, u64)> {
 }
 
 /// The page at which L0 reads L1's bitmap; `None` where nothing answers.
-fn readable(gpa: u64) -> Option<u64> {
-    let gpa = gpa & !(PAGE_BYTES - 1);
+fn readable(gpa: Gpa1) -> Option<u64> {
+    let gpa = gpa.page();
     let layout = layout();
     let from = match layout.touches_hidden(gpa, PAGE_BYTES) {
         // What L1 reads there, and what is looked at when an MSR exits.
-        true => layout.void_page,
-        false => gpa,
+        true => layout.void_page.raw(),
+        false => gpa.raw(),
     };
     layout.maps(from, PAGE_BYTES).then_some(from)
 }
@@ -57,7 +58,7 @@ impl OpenWords {
     }
 
     /// Closes all words of the page at `merged`, which is this CPU's own.
-    pub fn close_all(&mut self, merged: u64) {
+    pub fn close_all(&mut self, merged: Hpa) {
         self.words.clear();
         for number in 0..(PAGE_BYTES / 8) as u16 {
             store(merged, number, u64::MAX);
@@ -66,7 +67,7 @@ impl OpenWords {
 
     /// Reads the open words again from L1's bitmap at `gpa`.
     #[inline]
-    pub fn merge(&self, merged: u64, gpa: u64) {
+    pub fn merge(&self, merged: Hpa, gpa: Gpa1) {
         if self.words.is_empty() {
             return;
         }
@@ -78,7 +79,14 @@ impl OpenWords {
 
     /// Opens the word of an MSR access that L1's bitmap at `gpa` lets through.
     /// `own` is L0's own bitmap; false if it intercepts this access.
-    pub fn open(&mut self, merged: u64, gpa: u64, own: &[u64], index: u32, is_write: bool) -> bool {
+    pub fn open(
+        &mut self,
+        merged: Hpa,
+        gpa: Gpa1,
+        own: &[u64],
+        index: u32,
+        is_write: bool,
+    ) -> bool {
         let Some((number, bit)) = place(index, is_write) else {
             return false;
         };
@@ -112,8 +120,8 @@ fn theirs(from: Option<u64>, number: u16) -> u64 {
     unsafe { word.read_volatile() }
 }
 
-fn store(merged: u64, number: u16, value: u64) {
-    let word = pointer(merged)
+fn store(merged: Hpa, number: u16, value: u64) {
+    let word = pointer(merged.raw())
         .cast::<u64>()
         .wrapping_add(usize::from(number));
     // SAFETY: a word of a page of this CPU's own; `number` is below 512.

@@ -75,7 +75,7 @@ pub fn set_up(cpu: &mut Cpu) {
     let run = &cpu.pages.ept02;
     let count = u32::try_from(run.count()).unwrap_or(u32::MAX);
     // SAFETY: pages of this CPU's own, taken for this alone; it comes here once.
-    let pages = unsafe { TablePages::new(run.base(), count) };
+    let pages = unsafe { TablePages::new(run.base().raw(), count) };
     if let Err(error) = nested.pool.configure(pages, &config) {
         fatal(format_args!("the ept02 pool cannot be set up: {error:?}"));
     }

@@ -24,7 +24,7 @@ use crate::vmcs::{current, lent, shadow, vmcs02};
 
 impl Cpu {
     #[inline(always)]
-    fn vmcs02(&self, slot: SlotId) -> u64 {
+    fn vmcs02(&self, slot: SlotId) -> Hpa {
         self.pages.vmcs02.page(slot.number() as u64)
     }
 
@@ -35,12 +35,12 @@ impl Cpu {
     }
 
     /// The page for the MSR bitmap that L2 runs with.
-    fn merged_bitmap(&self) -> u64 {
+    fn merged_bitmap(&self) -> Hpa {
         self.pages.nested.page(0)
     }
 
     /// The VM-exit MSR-store list of every vmcs02: one entry.
-    pub fn exit_store_list(&self) -> u64 {
+    pub fn exit_store_list(&self) -> Hpa {
         self.pages.nested.page(1)
     }
 
@@ -59,20 +59,18 @@ pub struct L1View<'a>(&'a Ept01);
 impl L1Memory for L1View<'_> {
     #[inline(always)]
     fn read_u64(&mut self, gpa1: Gpa1) -> Option<u64> {
-        L1Physical::new().read_u64(gpa1.raw()).ok()
+        L1Physical::new().read_u64(gpa1).ok()
     }
 
     #[inline]
     fn read_block(&mut self, gpa1: Gpa1) -> [u64; BLOCK] {
-        L1Physical::new()
-            .read_words(gpa1.raw())
-            .unwrap_or([0; BLOCK])
+        L1Physical::new().read_words(gpa1).unwrap_or([0; BLOCK])
     }
 
     fn compare_exchange_u64(&mut self, gpa1: Gpa1, old: u64, new: u64) -> bool {
         // Where nothing answers, a store is lost.
         L1Physical::new()
-            .compare_exchange_u64(gpa1.raw(), old, new)
+            .compare_exchange_u64(gpa1, old, new)
             .unwrap_or(true)
     }
 
@@ -82,9 +80,9 @@ impl L1Memory for L1View<'_> {
 }
 
 /// Whether `bytes` aligned bytes at `gpa` are RAM of L1 that L0 has mapped.
-fn is_l1_ram(gpa: u64, bytes: u64) -> bool {
+fn is_l1_ram(gpa: Gpa1, bytes: u64) -> bool {
     let layout = layout();
-    layout.maps(gpa, bytes) && !layout.touches_hidden(gpa, bytes)
+    layout.maps(gpa.raw(), bytes) && !layout.touches_hidden(gpa, bytes)
 }
 
 impl VmcsAccess for Cpu {
@@ -153,8 +151,7 @@ impl VmcsAccess for Cpu {
     }
 
     fn shadow_region(&self) -> Hpa {
-        // SAFETY: a page of this CPU's own, kept as a shadow VMCS for L2 to reach.
-        unsafe { Hpa::new(self.pages.shadow.base()) }
+        self.pages.shadow.base()
     }
 
     fn fill_shadow(&mut self, from: &Vmcs12, fields: &FieldSet) {
@@ -202,7 +199,7 @@ impl Registers for Cpu {
 
 /// [`Memory::read_l1`] of any length, anywhere.
 #[inline(never)]
-fn read_any(gpa: u64, bytes: &mut [u8]) {
+fn read_any(gpa: Gpa1, bytes: &mut [u8]) {
     if L1Physical::new().read_bytes(gpa, bytes).is_err() {
         // Nothing answers there: the bus floats.
         bytes.fill(0xff);
@@ -212,7 +209,6 @@ fn read_any(gpa: u64, bytes: &mut [u8]) {
 impl Memory for Cpu {
     #[inline(always)]
     fn read_l1(&self, gpa: Gpa1, bytes: &mut [u8]) {
-        let gpa = gpa.raw();
         // What L0 reads most are entries of tables, pointers and descriptors: a load
         // or two.
         if let Ok(word) = <&mut [u8; 8]>::try_from(&mut *bytes)
@@ -229,7 +225,7 @@ impl Memory for Cpu {
         }
         if let Ok(words) = <&mut [u8; 16]>::try_from(&mut *bytes)
             && let Ok(low) = L1Physical::new().read_u64(gpa)
-            && let Ok(high) = L1Physical::new().read_u64(gpa + 8)
+            && let Ok(high) = L1Physical::new().read_u64(gpa.plus(8))
         {
             *words = (u128::from(high) << 64 | u128::from(low)).to_le_bytes();
             return;
@@ -244,7 +240,6 @@ impl Memory for Cpu {
 
     #[inline(always)]
     fn write_l1(&mut self, gpa: Gpa1, bytes: &[u8]) {
-        let gpa = gpa.raw();
         if let Ok(word) = <[u8; 8]>::try_from(bytes)
             && L1Physical::new().write_plain_u64(gpa, u64::from_le_bytes(word))
         {
@@ -255,12 +250,11 @@ impl Memory for Cpu {
     }
 
     fn set_bits_l1(&mut self, gpa: Gpa1, wide: bool, expected: u64, bits: u64) -> bool {
-        let gpa = gpa.raw();
         let bytes = if wide { 8 } else { 4 };
-        if !gpa.is_multiple_of(bytes) || !is_l1_ram(gpa, bytes) {
+        if !gpa.is_aligned(bytes) || !is_l1_ram(gpa, bytes) {
             return true;
         }
-        let at = pointer(gpa);
+        let at = pointer(gpa.raw());
         if wide {
             // SAFETY: mapped RAM of L1, aligned, no Rust object of L0's; L1 may
             // access it at the same time.
@@ -290,16 +284,14 @@ impl Msrs for Cpu {
     #[inline]
     fn merge_msr_bitmap(&mut self, gpa: Gpa1) -> Hpa {
         let merged = self.merged_bitmap();
-        self.open_words.merge(merged, gpa.raw());
-        // SAFETY: a page of this CPU's own, kept for this.
-        unsafe { Hpa::new(merged) }
+        self.open_words.merge(merged, gpa);
+        merged
     }
 
     fn open_msr(&mut self, gpa: Gpa1, index: u32, is_write: bool) -> bool {
         let merged = self.merged_bitmap();
         let own = self.pages.msr_bitmap.words_mut();
-        self.open_words
-            .open(merged, gpa.raw(), own, index, is_write)
+        self.open_words.open(merged, gpa, own, index, is_write)
     }
 
     fn rdmsr_l1(&mut self, index: u32) -> Result<u64, MsrFault> {
@@ -315,7 +307,7 @@ impl Msrs for Cpu {
     }
 
     fn tsc_at_exit(&self) -> u64 {
-        let value = self.exit_store_list() + 8;
+        let value = self.exit_store_list().raw() + 8;
         // SAFETY: a page of this CPU's own, mapped and aligned; the CPU wrote it at
         // an exit, and runs L0 now.
         unsafe { pointer(value).cast::<u64>().read_volatile() }

@@ -2,7 +2,7 @@
 //! block as the instruction. SDM "VMX Instruction Reference", "Conventions".
 
 use core::arch::asm;
-use umbra_arch::Linear;
+use umbra_arch::{Hpa, Linear};
 use umbra_vmcs::Field;
 use umbra_vmcs::field;
 
@@ -72,7 +72,7 @@ macro_rules! with_address {
         /// `region` must be the physical address of a page that is L0's own and
         /// used for nothing else, and CR4.VMXE must be set.
         #[inline]
-        pub unsafe fn $name(region: u64) -> Result<(), VmFail> {
+        pub unsafe fn $name(region: Hpa) -> Result<(), VmFail> {
             // SAFETY: the operand is a live local; the region is the caller's promise.
             unsafe {
                 asm!(concat!($mnemonic, " [{at}]"), "jc {invalid}", "jz {valid}",

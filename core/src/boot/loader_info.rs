@@ -4,6 +4,7 @@
 use crate::cannot_start;
 use crate::mem::L1Physical;
 use core::cell::UnsafeCell;
+use umbra_arch::Gpa1;
 use umbra_guests::BootInfo;
 
 /// The most that is taken; GRUB's has a few KiB. Command lines are the part
@@ -22,7 +23,7 @@ static BUFFER: Buffer = Buffer(UnsafeCell::new([0; MAX_BYTES]));
 pub fn copy(magic: u32, address: u64) -> BootInfo<'static> {
     let memory = L1Physical::early();
     let mut head = [0; 8];
-    if let Err(error) = memory.read_bytes(address, &mut head) {
+    if let Err(error) = memory.read_bytes(Gpa1::new(address), &mut head) {
         cannot_start!("the boot loader's information: {error}");
     }
     let total = match BootInfo::total_bytes(&head) {
@@ -37,7 +38,7 @@ pub fn copy(magic: u32, address: u64) -> BootInfo<'static> {
     // SAFETY: one CPU runs, and this is the first and only borrow.
     let buffer = unsafe { &mut *BUFFER.0.get() };
     let bytes = &mut buffer[..total];
-    if let Err(error) = memory.read_bytes(address, bytes) {
+    if let Err(error) = memory.read_bytes(Gpa1::new(address), bytes) {
         cannot_start!("the boot loader's information: {error}");
     }
     match BootInfo::parse(magic, bytes) {

@@ -43,7 +43,7 @@ pub fn move_image(plan: &Plan) -> (PagePool, AddressSpace) {
         (image.rodata, image.data, Access::Read),
         (image.data, image.end, Access::Write),
     ] {
-        let physical = new_place.base() + (start - image.start);
+        let physical = new_place.base().raw() + (start - image.start);
         space.map(
             &mut pool,
             start,
@@ -56,7 +56,7 @@ pub fn move_image(plan: &Plan) -> (PagePool, AddressSpace) {
     // SAFETY: the new tables map the image, the stack inside it and the
     // physical memory at the same linear addresses, and the destination is
     // `new_place`.
-    unsafe { copy_and_switch(&image, new_place.base(), space.cr3()) };
+    unsafe { copy_and_switch(&image, new_place.base().raw(), space.cr3()) };
     let registers = Registers::new(iommu::registers());
     set_layout(Layout {
         hidden_start: block.start,

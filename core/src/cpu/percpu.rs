@@ -230,7 +230,7 @@ pub fn create(pool: &mut PagePool, space: &mut AddressSpace, index: u32, apic_id
         space.map(
             pool,
             area + at,
-            run.base(),
+            run.base().raw(),
             count * PAGE_BYTES,
             PageSize::Small,
             Access::Write,
@@ -393,7 +393,7 @@ pub unsafe fn from_stub<'a>(this: *mut PerCpu) -> (&'a mut Cpu, &'a mut Nested) 
 /// Called once for each CPU.
 pub unsafe fn slots(cpu: &Cpu) -> Slots {
     let count = cpu.pages.vmcs02.count() as usize;
-    let first = pointer(cpu.pages.slots.base()).cast::<Slot>();
+    let first = pointer(cpu.pages.slots.base().raw()).cast::<Slot>();
     for n in 0..count {
         // SAFETY: the pages are this CPU's own, mapped, aligned, and hold `count` slots.
         unsafe { first.wrapping_add(n).write(Slot::free()) };

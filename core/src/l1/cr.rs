@@ -11,7 +11,7 @@ use crate::machine::machine;
 use crate::mem::L1Physical;
 use crate::vmcs::current::{read, write};
 use crate::vmcs::vmcs01::{self, CR0_IN_VMX, L1_VPID};
-use umbra_arch::{AccessRights, Cr0, Cr4, Efer, Linear};
+use umbra_arch::{AccessRights, Cr0, Cr4, Efer, Gpa1, Linear};
 use umbra_core::control_registers::{
     Effect, GeneralProtection, Mode, lmsw, pdpte_is_valid, write_cr0, write_cr4,
 };
@@ -125,12 +125,14 @@ pub fn load_pdptes(cr3: u64) -> Result<(), GeneralProtection> {
         field::GUEST_PDPTE2,
         field::GUEST_PDPTE3,
     ];
-    let table = cr3 & 0xffff_ffe0;
+    let table = Gpa1::new(cr3 & 0xffff_ffe0);
     let memory = L1Physical::new();
     let mut entries = [0; 4];
-    for (entry, at) in entries.iter_mut().zip((table..).step_by(8)) {
+    for (entry, at) in entries.iter_mut().zip((0..).step_by(8)) {
         // The table is below 4 GiB, which L0 always maps.
-        *entry = memory.read_u64(at).map_err(|_| GeneralProtection)?;
+        *entry = memory
+            .read_u64(table.plus(at))
+            .map_err(|_| GeneralProtection)?;
         if !pdpte_is_valid(*entry, machine().physical_address_bits) {
             return Err(GeneralProtection);
         }

@@ -2,7 +2,7 @@
 //! Umbra's own is one and the same scratch page to it, the void.
 
 use super::{LOW_BYTES, Layout, PAGE_BYTES, Registers, layout, pointer};
-use umbra_arch::Gpa1;
+use umbra_arch::{Gpa1, Hpa};
 use umbra_guests::{PhysMemory, Unreachable};
 
 /// L1's physical memory.
@@ -17,38 +17,44 @@ static EARLY: Layout = Layout {
     registers: Registers::NONE,
     plain_bytes: LOW_BYTES,
     mapped_bytes: LOW_BYTES,
-    void_page: 0,
+    void_page: Hpa::NOWHERE,
 };
 
 /// Whether `bytes` bytes at `address` are mapped.
-fn check(layout: &Layout, address: u64, bytes: u64) -> Result<(), Unreachable> {
-    match address.checked_add(bytes) {
-        Some(end) if end <= layout.mapped_bytes => Ok(()),
-        _ => Err(Unreachable { address }),
+fn check(layout: &Layout, address: Gpa1, bytes: u64) -> Result<(), Unreachable> {
+    match layout.maps(address.raw(), bytes) {
+        true => Ok(()),
+        false => Err(unreachable_at(address)),
+    }
+}
+
+const fn unreachable_at(address: Gpa1) -> Unreachable {
+    Unreachable {
+        address: address.raw(),
     }
 }
 
 /// Where L0 sees L1's address: L1's own memory where it is, Umbra's as the one
 /// void page that ept01 shows instead.
-fn seen_at(layout: &Layout, address: u64) -> *mut u8 {
-    if address >= layout.plain_bytes && layout.touches_hidden(address, 1) {
-        return pointer(layout.void_page + address % PAGE_BYTES);
+fn seen_at(layout: &Layout, address: Gpa1) -> *mut u8 {
+    if address.raw() >= layout.plain_bytes && layout.touches_hidden(address, 1) {
+        return pointer(layout.void_page.raw() + address.page_offset());
     }
-    pointer(address)
+    pointer(address.raw())
 }
 
 /// Splits `bytes` bytes at `address` at the borders of pages: calls `each`
 /// with where L0 sees the piece, its offset in the whole and its length.
 fn pieces(
     layout: &Layout,
-    address: u64,
+    address: Gpa1,
     bytes: usize,
     mut each: impl FnMut(*mut u8, usize, usize),
 ) {
     let mut done = 0;
     while done < bytes {
-        let at = address + done as u64;
-        let to_border = (PAGE_BYTES - at % PAGE_BYTES) as usize;
+        let at = address.plus(done as u64);
+        let to_border = (PAGE_BYTES - at.page_offset()) as usize;
         let length = to_border.min(bytes - done);
         each(seen_at(layout, at), done, length);
         done += length;
@@ -71,7 +77,7 @@ impl L1Physical {
     ///
     /// # Errors
     /// [`Unreachable`] when any byte is beyond what L0 maps.
-    pub fn read_bytes(self, address: u64, bytes: &mut [u8]) -> Result<(), Unreachable> {
+    pub fn read_bytes(self, address: Gpa1, bytes: &mut [u8]) -> Result<(), Unreachable> {
         let layout = self.0;
         check(layout, address, bytes.len() as u64)?;
         let to = bytes.as_mut_ptr();
@@ -88,7 +94,7 @@ impl L1Physical {
     ///
     /// # Errors
     /// [`Unreachable`] when any byte is beyond what L0 maps.
-    pub fn write_bytes(self, address: u64, bytes: &[u8]) -> Result<(), Unreachable> {
+    pub fn write_bytes(self, address: Gpa1, bytes: &[u8]) -> Result<(), Unreachable> {
         let layout = self.0;
         check(layout, address, bytes.len() as u64)?;
         pieces(layout, address, bytes.len(), |at, offset, length| {
@@ -106,20 +112,20 @@ impl L1Physical {
     /// # Errors
     /// [`Unreachable`] for an address beyond what L0 maps, or a misaligned one.
     #[inline(always)]
-    pub fn read_u64(self, address: u64) -> Result<u64, Unreachable> {
-        if address.is_multiple_of(8) && address < self.0.plain_bytes {
+    pub fn read_u64(self, address: Gpa1) -> Result<u64, Unreachable> {
+        if address.is_aligned(8) && address.raw() < self.0.plain_bytes {
             // SAFETY: mapped, as is what follows up to the next page, aligned, and L1's.
-            return Ok(unsafe { pointer(address).cast::<u64>().read_volatile() });
+            return Ok(unsafe { pointer(address.raw()).cast::<u64>().read_volatile() });
         }
         self.read_u64_anywhere(address)
     }
 
     #[inline(never)]
-    fn read_u64_anywhere(self, address: u64) -> Result<u64, Unreachable> {
+    fn read_u64_anywhere(self, address: Gpa1) -> Result<u64, Unreachable> {
         let layout = self.0;
         check(layout, address, 8)?;
-        if !address.is_multiple_of(8) {
-            return Err(Unreachable { address });
+        if !address.is_aligned(8) {
+            return Err(unreachable_at(address));
         }
         // SAFETY: mapped, aligned, L1's or the void.
         Ok(unsafe { seen_at(layout, address).cast::<u64>().read_volatile() })
@@ -128,11 +134,11 @@ impl L1Physical {
     /// Writes 64 bits at an 8-byte aligned address below which nothing is hidden; whether it is
     /// one.
     #[inline(always)]
-    pub fn write_plain_u64(self, address: u64, value: u64) -> bool {
-        let is_plain = address.is_multiple_of(8) && address < self.0.plain_bytes;
+    pub fn write_plain_u64(self, address: Gpa1, value: u64) -> bool {
+        let is_plain = address.is_aligned(8) && address.raw() < self.0.plain_bytes;
         if is_plain {
             // SAFETY: mapped, as is what follows up to the next page, aligned, and L1's.
-            unsafe { pointer(address).cast::<u64>().write_volatile(value) };
+            unsafe { pointer(address.raw()).cast::<u64>().write_volatile(value) };
         }
         is_plain
     }
@@ -142,7 +148,7 @@ impl L1Physical {
     pub fn holds(self, words: &[(Gpa1, u64)]) -> bool {
         words
             .iter()
-            .all(|&(address, value)| self.read_u64(address.raw()) == Ok(value))
+            .all(|&(address, value)| self.read_u64(address) == Ok(value))
     }
 
     /// Reads 32 bits at a 4-byte aligned address, in one access.
@@ -150,11 +156,11 @@ impl L1Physical {
     /// # Errors
     /// [`Unreachable`] for an address beyond what L0 maps, or a misaligned one.
     #[inline]
-    pub fn read_u32(self, address: u64) -> Result<u32, Unreachable> {
+    pub fn read_u32(self, address: Gpa1) -> Result<u32, Unreachable> {
         let layout = self.0;
         check(layout, address, 4)?;
-        if !address.is_multiple_of(4) {
-            return Err(Unreachable { address });
+        if !address.is_aligned(4) {
+            return Err(unreachable_at(address));
         }
         // SAFETY: mapped, aligned, L1's or the void.
         Ok(unsafe { seen_at(layout, address).cast::<u32>().read_volatile() })
@@ -166,12 +172,12 @@ impl L1Physical {
     /// # Errors
     /// [`Unreachable`] for an address beyond what L0 maps, or a misaligned one.
     #[inline]
-    pub fn read_words<const N: usize>(self, address: u64) -> Result<[u64; N], Unreachable> {
+    pub fn read_words<const N: usize>(self, address: Gpa1) -> Result<[u64; N], Unreachable> {
         const { assert!(N.is_power_of_two() && 8 * N as u64 <= PAGE_BYTES) };
         let layout = self.0;
         check(layout, address, 8 * N as u64)?;
-        if !address.is_multiple_of(8 * N as u64) {
-            return Err(Unreachable { address });
+        if !address.is_aligned(8 * N as u64) {
+            return Err(unreachable_at(address));
         }
         let first = seen_at(layout, address).cast::<u64>();
         Ok(core::array::from_fn(|n| {
@@ -188,15 +194,15 @@ impl L1Physical {
     /// [`Unreachable`] for an address beyond what L0 maps, or a misaligned one.
     pub fn compare_exchange_u64(
         self,
-        address: u64,
+        address: Gpa1,
         old: u64,
         new: u64,
     ) -> Result<bool, Unreachable> {
         use core::sync::atomic::{AtomicU64, Ordering};
         let layout = self.0;
         check(layout, address, 8)?;
-        if !address.is_multiple_of(8) {
-            return Err(Unreachable { address });
+        if !address.is_aligned(8) {
+            return Err(unreachable_at(address));
         }
         // SAFETY: mapped, aligned, L1's or the void; L1 may access it at the same
         // time, through the same kind of locked access or plainly.
@@ -215,17 +221,17 @@ impl Default for L1Physical {
 
 impl PhysMemory for L1Physical {
     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), Unreachable> {
-        self.read_bytes(address, bytes)
+        self.read_bytes(Gpa1::new(address), bytes)
     }
 
     fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), Unreachable> {
-        self.write_bytes(address, bytes)
+        self.write_bytes(Gpa1::new(address), bytes)
     }
 
     fn zero(&mut self, address: u64, len_bytes: u64) -> Result<(), Unreachable> {
         let layout = self.0;
-        check(layout, address, len_bytes)?;
-        if layout.touches_hidden(address, len_bytes) {
+        check(layout, Gpa1::new(address), len_bytes)?;
+        if layout.touches_hidden(Gpa1::new(address), len_bytes) {
             return Err(Unreachable { address });
         }
         // SAFETY: mapped and wholly L1's.
@@ -241,8 +247,8 @@ impl PhysMemory for L1Physical {
     ) -> Result<(), Unreachable> {
         let layout = self.0;
         for address in [destination, source] {
-            check(layout, address, len_bytes)?;
-            if layout.touches_hidden(address, len_bytes) {
+            check(layout, Gpa1::new(address), len_bytes)?;
+            if layout.touches_hidden(Gpa1::new(address), len_bytes) {
                 return Err(Unreachable { address });
             }
         }

@@ -7,6 +7,7 @@ pub mod paging;
 pub mod tables;
 
 use umbra_arch::hpa::{MAX_HIDDEN, Range};
+use umbra_arch::{Gpa1, Hpa};
 
 pub use l1::L1Physical;
 pub use pages::{OwnedPages, PagePool};
@@ -73,7 +74,7 @@ pub struct Layout {
     /// How much of physical memory [`PHYSMAP`] shows, in bytes from 0.
     pub mapped_bytes: u64,
     /// The one page that L1 finds wherever L0's memory or such registers are.
-    pub void_page: u64,
+    pub void_page: Hpa,
 }
 
 impl Layout {
@@ -84,9 +85,10 @@ impl Layout {
             .is_some_and(|end| end <= self.mapped_bytes)
     }
 
-    /// Whether any of the `bytes` bytes at `physical` is L0's.
+    /// Whether any of the `bytes` bytes that L1 has at `gpa1` is L0's.
     #[inline]
-    pub fn touches_hidden(&self, physical: u64, bytes: u64) -> bool {
+    pub fn touches_hidden(&self, gpa1: Gpa1, bytes: u64) -> bool {
+        let physical = gpa1.raw();
         if physical.saturating_add(bytes) <= self.plain_bytes {
             return false;
         }

@@ -2,6 +2,7 @@
 
 use super::{PAGE_BYTES, pointer};
 use core::sync::atomic::AtomicU64;
+use umbra_arch::Hpa;
 
 /// A run of pages that belongs to whoever holds this.
 #[derive(Debug)]
@@ -11,9 +12,11 @@ pub struct OwnedPages {
 }
 
 impl OwnedPages {
-    /// Physical address of the first page.
-    pub fn base(&self) -> u64 {
-        self.base
+    /// Where the first page is.
+    #[inline(always)]
+    pub fn base(&self) -> Hpa {
+        // SAFETY: L0's own page, which whoever holds `self` decides on.
+        unsafe { Hpa::new(self.base) }
     }
 
     /// How many pages there are.
@@ -21,11 +24,12 @@ impl OwnedPages {
         self.count
     }
 
-    /// Physical address of page `index`.
+    /// Where page `index` is.
     #[inline(always)]
-    pub fn page(&self, index: u64) -> u64 {
+    pub fn page(&self, index: u64) -> Hpa {
         assert!(index < self.count, "page {index} of {}", self.count);
-        self.base + index * PAGE_BYTES
+        // SAFETY: as `base`.
+        unsafe { Hpa::new(self.base + index * PAGE_BYTES) }
     }
 
     /// The pages as 64-bit words.

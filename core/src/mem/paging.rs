@@ -58,7 +58,7 @@ impl AddressSpace {
     /// An empty one.
     pub fn new(pool: &mut PagePool) -> Self {
         Self {
-            root: pool.take(1).base(),
+            root: pool.take(1).base().raw(),
         }
     }
 
@@ -126,7 +126,7 @@ impl AddressSpace {
                 assert!(value & LARGE == 0, "{linear:#x} is mapped by a large page");
                 value & ADDRESS_BITS
             } else {
-                let new = pool.take(1).base();
+                let new = pool.take(1).base().raw();
                 // SAFETY: as above.
                 unsafe { entry.write(new | PRESENT | WRITABLE) };
                 new

@@ -35,13 +35,11 @@ fn config<'a>(identity: &'a Identity, mtrrs: &'a Mtrrs) -> Config<'a> {
 /// L1's memory with a block of it and registers hidden.
 ///
 /// # Safety
-/// As of [`Identity::new`] and [`Hpa::new`].
-unsafe fn identity(block: Range, registers: &Registers, void: u64) -> Identity {
+/// As of [`Identity::new`].
+unsafe fn identity(block: Range, registers: &Registers, void: Hpa) -> Identity {
     let hidden: heapless::Vec<Range, MAX_HIDDEN> = core::iter::once(block)
         .chain(registers.iter().copied())
         .collect();
-    // SAFETY: the caller's promise.
-    let void = unsafe { Hpa::new(void) };
     // SAFETY: the caller's promise.
     match unsafe { Identity::new(&hidden, void) } {
         Some(identity) => identity,
@@ -57,7 +55,9 @@ pub fn pages_for(mtrrs: &Mtrrs, hidden_bytes: u64) -> u64 {
         end: hidden_bytes,
     };
     // SAFETY: nothing is built of it.
-    let identity = unsafe { identity(block, &Registers::new(iommu::registers()), 0) };
+    let void = unsafe { Hpa::new(0) };
+    // SAFETY: as above.
+    let identity = unsafe { identity(block, &Registers::new(iommu::registers()), void) };
     match pages_needed(&config(&identity, mtrrs)) {
         // At another place the range may cross one more GiB border.
         Ok(needed) => u64::from(needed) + 2,
@@ -79,7 +79,7 @@ pub fn build(pool: &mut PagePool, mtrrs: &Mtrrs) -> Ept01 {
     let built = pages_needed(&config).and_then(|needed| {
         let run = pool.take(u64::from(needed));
         // SAFETY: the pages were taken for this alone.
-        let pages = unsafe { TablePages::new(run.base(), needed) };
+        let pages = unsafe { TablePages::new(run.base().raw(), needed) };
         Ept01::build(&mut Tables, pages, &config)
     });
     match built {

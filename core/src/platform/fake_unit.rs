@@ -5,6 +5,7 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use umbra_arch::Gpa1;
 use umbra_core::options::FakeUnit;
 use umbra_iommu::regs;
 
@@ -111,7 +112,10 @@ fn reaches(address: u64) -> bool {
 }
 
 fn entry(table: u64, index: u64) -> u64 {
-    assert!(layout().touches_hidden(table, 4096), "a table of L1's");
+    assert!(
+        layout().touches_hidden(Gpa1::new(table), 4096),
+        "a table of L1's"
+    );
     // SAFETY: a page of L0's block, which is mapped; aligned.
     unsafe { pointer(table + 8 * index).cast::<u64>().read_volatile() }
 }

@@ -7,6 +7,7 @@
 
 use core::fmt;
 
+use umbra_arch::Gpa1;
 use umbra_arch::hpa::Range as Hidden;
 use umbra_core::acpi;
 use umbra_core::options::Iommu;
@@ -169,7 +170,11 @@ fn read_table() -> Result<Dmar, Why> {
         return Err(Why::NoTable);
     }
     let memory = L1Physical::early();
-    let read = |at, bytes: &mut [u8]| memory.read_bytes(at, bytes).map_err(|_| Why::OutOfReach);
+    let read = |at, bytes: &mut [u8]| {
+        memory
+            .read_bytes(Gpa1::new(at), bytes)
+            .map_err(|_| Why::OutOfReach)
+    };
     let mut length = [0; 4];
     read(at + 4, &mut length)?;
     let mut table = [0; MAX_TABLE_BYTES];
@@ -352,7 +357,7 @@ struct Pages {
 
 impl Pages {
     fn word(&self, page_hpa: u64, index: usize) -> *mut u64 {
-        let first = self.run.base();
+        let first = self.run.base().raw();
         let end = first + self.taken * PAGE_BYTES;
         assert!((first..end).contains(&page_hpa) && index < WORDS);
         pointer(page_hpa).cast::<u64>().wrapping_add(index)
@@ -364,7 +369,7 @@ impl Tables for Pages {
         if self.taken == self.run.count() {
             return None;
         }
-        let page = self.run.page(self.taken);
+        let page = self.run.page(self.taken).raw();
         self.taken += 1;
         Some(page)
     }

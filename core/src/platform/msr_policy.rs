@@ -5,6 +5,7 @@ use crate::arch::msr;
 use crate::cpu::percpu::Cpu;
 use crate::mem::Tables;
 use core::ops::RangeInclusive;
+use umbra_arch::Gpa1;
 use umbra_arch::msr::{FeatureControl, bitmap};
 use umbra_core::msr_list::{self, Access, access};
 use umbra_ept::invalidate::Invalidate;
@@ -134,7 +135,7 @@ fn write_feature_control(cpu: &mut Cpu, value: u64) -> Result<(), GeneralProtect
 /// L1 may move its APIC, but not over L0's memory: L0's own accesses would
 /// reach the APIC then.
 fn write_apic_base(value: u64) -> Result<(), GeneralProtection> {
-    let base = value & 0x000f_ffff_ffff_f000;
+    let base = Gpa1::in_entry(value);
     if crate::mem::layout().touches_hidden(base, crate::mem::PAGE_BYTES) {
         return Err(GeneralProtection);
     }

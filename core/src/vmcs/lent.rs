@@ -38,8 +38,7 @@ pub fn set_up(cpu: &mut Cpu, fields: &FieldSet) {
 fn write_bitmaps(cpu: &Cpu, how: Lent) {
     let read = 2 * how as u64;
     let bitmaps = &cpu.pages.field_bitmaps;
-    // SAFETY: pages of this CPU's own, kept and filled for this.
-    let [read, written] = [read, read + 1].map(|n| unsafe { Hpa::new(bitmaps.page(n)) });
+    let [read, written] = [read, read + 1].map(|n| bitmaps.page(n));
     write_address(field::VMREAD_BITMAP_ADDRESS, read);
     write_address(field::VMWRITE_BITMAP_ADDRESS, written);
 }
@@ -55,10 +54,7 @@ pub fn link(cpu: &mut Cpu, lent: Option<(SlotId, Lent)>) {
 
 #[cold]
 fn write_link(cpu: &Cpu, lent: Option<(SlotId, Lent)>) {
-    let region = lent.map(|(slot, _)| {
-        // SAFETY: a page of this CPU's own, made a shadow VMCS for L1 to reach.
-        unsafe { Hpa::new(cpu.pages.vmcs02.page(slot.number() as u64)) }
-    });
+    let region = lent.map(|(slot, _)| cpu.pages.vmcs02.page(slot.number() as u64));
     write_address(field::VMCS_LINK_POINTER, region.unwrap_or(Hpa::NOWHERE));
     let shadowing = u64::from(Proc2::VMCS_SHADOWING.bits());
     let (set, clear) = match region {
@@ -72,12 +68,12 @@ fn write_link(cpu: &Cpu, lent: Option<(SlotId, Lent)>) {
 }
 
 /// Makes the region at `region` an ordinary VMCS or a shadow VMCS.
-fn set_indicator(region: u64, is_shadow: bool) {
+fn set_indicator(region: Hpa, is_shadow: bool) {
     let indicator = if is_shadow { SHADOW_VMCS_INDICATOR } else { 0 };
     // SAFETY: a page of this CPU's own, mapped and aligned, with a VMCS that is not
     // active.
     unsafe {
-        crate::mem::pointer(region)
+        crate::mem::pointer(region.raw())
             .cast::<u32>()
             .write_volatile(machine().vmx.revision() | indicator);
     }
@@ -85,7 +81,7 @@ fn set_indicator(region: u64, is_shadow: bool) {
 
 /// VMCLEAR of a vmcs02.
 #[inline(always)]
-pub fn clear(region: u64) {
+pub fn clear(region: Hpa) {
     // SAFETY: a page of this CPU's own, made a VMCS by `vmcs02::make`.
     if let Err(fail) = unsafe { vmx::vmclear(region) } {
         panic!("VMCLEAR of a vmcs02: {fail:?}");
@@ -99,7 +95,7 @@ pub fn is_possible(cpu: &Cpu) -> bool {
 
 /// Lends the vmcs02 in this region, the current VMCS. vmcs01 is current afterwards.
 #[inline(always)]
-pub fn lend(cpu: &mut Cpu, slot: SlotId, region: u64, how: Lent) {
+pub fn lend(cpu: &mut Cpu, slot: SlotId, region: Hpa, how: Lent) {
     #[cfg(feature = "ledger-accesses")]
     percpu::count_access(Access::Load);
     clear(region);
@@ -114,7 +110,7 @@ pub fn lend(cpu: &mut Cpu, slot: SlotId, region: u64, how: Lent) {
 
 /// Takes it back. It is current afterwards, and to be launched.
 #[inline(always)]
-pub fn take_back(cpu: &mut Cpu, slot: SlotId, region: u64) {
+pub fn take_back(cpu: &mut Cpu, slot: SlotId, region: Hpa) {
     #[cfg(feature = "ledger-accesses")]
     percpu::count_access(Access::Load);
     clear(region);

@@ -4,6 +4,7 @@
 use crate::arch::vmx;
 use crate::cpu::percpu::Cpu;
 use crate::machine::machine;
+use umbra_arch::Hpa;
 use umbra_arch::vmx_cap::SHADOW_VMCS_INDICATOR;
 use umbra_nested::Current;
 use umbra_vmcs::field::FieldSet;
@@ -14,7 +15,7 @@ pub fn make(cpu: &Cpu) {
     let region = cpu.pages.shadow.base();
     // SAFETY: a page of this CPU's own, mapped and aligned.
     unsafe {
-        crate::mem::pointer(region)
+        crate::mem::pointer(region.raw())
             .cast::<u32>()
             .write_volatile(machine().vmx.revision() | SHADOW_VMCS_INDICATOR);
     }
@@ -52,14 +53,14 @@ fn write(field: Field, value: u64) {
     }
 }
 
-fn load(region: u64) {
+fn load(region: Hpa) {
     // SAFETY: this CPU's own page, which `make` made a shadow VMCS.
     if let Err(fail) = unsafe { vmx::vmptrld(region) } {
         panic!("VMPTRLD of a shadow VMCS: {fail:?}");
     }
 }
 
-fn clear(region: u64) {
+fn clear(region: Hpa) {
     // SAFETY: as for `load`.
     if let Err(fail) = unsafe { vmx::vmclear(region) } {
         panic!("VMCLEAR of a shadow VMCS: {fail:?}");

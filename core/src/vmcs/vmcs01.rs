@@ -157,8 +157,7 @@ fn write_controls(cpu: &mut Cpu) {
         (field::IO_BITMAP_B, cpu.pages.io_bitmaps.page(1)),
     ];
     for (to, page) in pages {
-        // SAFETY: a page of this CPU's own, kept and filled for this.
-        write_address(to, unsafe { Hpa::new(page) });
+        write_address(to, page);
     }
     write(field::CR4_GUEST_HOST_MASK, CR4_MASK);
 }

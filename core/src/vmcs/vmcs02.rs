@@ -11,11 +11,11 @@ use umbra_vmcs::field;
 /// Makes a fresh vmcs02 in the page at `region`, this CPU's own, and leaves it
 /// current: L0's host state, and zeros for what vmcs12 has no say in. The rest
 /// comes from vmcs12.
-pub fn make(cpu: &mut Cpu, region: u64) {
+pub fn make(cpu: &mut Cpu, region: Hpa) {
     let revision = machine().vmx.revision();
     // SAFETY: a page of this CPU's own, mapped and aligned.
     unsafe {
-        crate::mem::pointer(region)
+        crate::mem::pointer(region.raw())
             .cast::<u32>()
             .write_volatile(revision)
     };
@@ -34,8 +34,9 @@ pub fn make(cpu: &mut Cpu, region: u64) {
     ] {
         write(zero, 0);
     }
+    let list = cpu.exit_store_list().raw();
     // SAFETY: a page of this CPU's own, kept for this; the count is 1 at most.
-    unsafe { write_any(field::VM_EXIT_MSR_STORE_ADDRESS, cpu.exit_store_list()) };
+    unsafe { write_any(field::VM_EXIT_MSR_STORE_ADDRESS, list) };
     if cpu.present.contains(field::VM_FUNCTION_CONTROLS) {
         write(field::VM_FUNCTION_CONTROLS, 0);
     }
