@@ -2,6 +2,7 @@
 //! SDM "Basic VM-Exit Information", "Exit Qualification".
 
 use crate::vmcs::current::read;
+use umbra_arch::Gpa1;
 use umbra_vmcs::exit::Reason;
 use umbra_vmcs::field;
 
@@ -128,7 +129,7 @@ pub enum Exit {
     /// An access that ept01 does not allow.
     EptViolation {
         /// L1's physical address.
-        gpa: u64,
+        gpa1: Gpa1,
         /// The exit qualification.
         qualification: u64,
     },
@@ -174,7 +175,7 @@ impl Exit {
             Reason::Wrmsr => Self::Wrmsr,
             Reason::Xsetbv => Self::Xsetbv,
             Reason::EptViolation => Self::EptViolation {
-                gpa: read(field::GUEST_PHYSICAL_ADDRESS),
+                gpa1: Gpa1::new(read(field::GUEST_PHYSICAL_ADDRESS)),
                 qualification: qualification(),
             },
             Reason::Vmcall

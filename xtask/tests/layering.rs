@@ -210,6 +210,41 @@ fn there_is_no_assembly_outside_of_the_image_and_the_guests() {
 }
 
 /// Every file below `folder`, without what is built.
+/// Names of parameters and fields that are an address of a kind that has a type.
+const ADDRESSES: &[&str] = &["linear", "gpa", "gpa1", "gpa2", "hpa", "region"];
+/// The packages between L1's instruction and the machine's memory.
+const TYPED: &[&str] = &["arch", "core", "ept", "nested"];
+
+#[test]
+fn an_address_is_no_number() {
+    let mut found = Vec::new();
+    for package in TYPED {
+        let mut files = Vec::new();
+        collect(&checkout().join(package).join("src"), &mut files);
+        for file in files {
+            let text = std::fs::read_to_string(&file).expect("a source file is readable");
+            for (number, line) in text.lines().enumerate() {
+                let is_number = ADDRESSES.iter().any(|name| {
+                    line.split([' ', '(', ','])
+                        .collect::<Vec<_>>()
+                        .windows(2)
+                        .any(|pair| {
+                            pair[0].strip_suffix(':') == Some(name) && pair[1].starts_with("u64")
+                        })
+                });
+                if is_number {
+                    found.push(format!("{}:{}: {line}", file.display(), number + 1));
+                }
+            }
+        }
+    }
+    assert!(
+        found.is_empty(),
+        "these have a type in arch:\n{}",
+        found.join("\n")
+    );
+}
+
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();

@@ -10,6 +10,7 @@ use crate::mem::{
 };
 use crate::platform::iommu;
 use core::arch::asm;
+use umbra_arch::Linear;
 
 /// Moves the image to the plan's block. Gives what is left of the block, and
 /// the tables in use from now on.
@@ -22,36 +23,24 @@ pub fn move_image(plan: &Plan) -> (PagePool, AddressSpace) {
     let new_place = pool.take(image.bytes() / PAGE_BYTES);
     let void_page = pool.take(1);
     let mut space = AddressSpace::new(&mut pool);
-    space.map(
-        &mut pool,
-        PHYSMAP,
-        0,
-        LOW_BYTES,
-        PageSize::Medium,
-        Access::Write,
-    );
-    space.map(
-        &mut pool,
-        PHYSMAP + LOW_BYTES,
-        LOW_BYTES,
-        plan.mapped_bytes - LOW_BYTES,
-        high_page_size(),
-        Access::Write,
-    );
+    let low = (0, LOW_BYTES, PageSize::Medium);
+    let high = (LOW_BYTES, plan.mapped_bytes - LOW_BYTES, high_page_size());
+    for (start, bytes, size) in [low, high] {
+        let linear = Linear::new(PHYSMAP + start);
+        // SAFETY: no Rust object lies at `PHYSMAP`: what is seen there is reached by raw
+        // pointers, whose users say who owns it.
+        unsafe { space.map(&mut pool, linear, start, bytes, size, Access::Write) };
+    }
     for (start, end, access) in [
         (image.start, image.rodata, Access::Execute),
         (image.rodata, image.data, Access::Read),
         (image.data, image.end, Access::Write),
     ] {
         let physical = new_place.base().raw() + (start - image.start);
-        space.map(
-            &mut pool,
-            start,
-            physical,
-            end - start,
-            PageSize::Small,
-            access,
-        );
+        let (linear, bytes) = (Linear::new(start), end - start);
+        // SAFETY: the image at its own addresses, where it goes on once it is copied; the
+        // pages were taken for it alone.
+        unsafe { space.map(&mut pool, linear, physical, bytes, PageSize::Small, access) };
     }
     // SAFETY: the new tables map the image, the stack inside it and the
     // physical memory at the same linear addresses, and the destination is

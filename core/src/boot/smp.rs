@@ -13,6 +13,7 @@ use crate::platform::{mtrr, timer};
 use crate::sync::BootCell;
 use core::arch::global_asm;
 use core::sync::atomic::Ordering;
+use umbra_arch::Linear;
 
 global_asm!(include_str!("ap.S"), options(att_syntax));
 
@@ -49,14 +50,10 @@ pub fn start_others(pool: &mut PagePool, space: &AddressSpace, plan: &Plan) {
         cannot_start!("there is no free page below 1 MiB to start the other CPUs on");
     };
     let mut low = space.with_shared_upper_half(pool);
-    low.map(
-        pool,
-        0,
-        0,
-        PageSize::Medium.bytes(),
-        PageSize::Medium,
-        Access::Execute,
-    );
+    let (first, size) = (Linear::new(0), PageSize::Medium);
+    // SAFETY: in CR3 while another CPU runs the few instructions in the low page; no Rust
+    // object is down there.
+    unsafe { low.map(pool, first, 0, size.bytes(), size, Access::Execute) };
     let mut kept = [0; PAGE_BYTES as usize];
     // SAFETY: the page is RAM that nobody uses: `plan` found it free.
     let bytes = unsafe { core::slice::from_raw_parts_mut(pointer(page), kept.len()) };

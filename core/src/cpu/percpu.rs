@@ -25,6 +25,7 @@ use crate::mem::{OwnedPages, PAGE_BYTES, PagePool, pointer};
 use crate::merged_bitmap::OpenWords;
 use core::mem::offset_of;
 use core::sync::atomic::AtomicBool;
+use umbra_arch::Linear;
 use umbra_core::ending::Watch;
 use umbra_core::options::Options;
 use umbra_core::trace::Ring;
@@ -227,14 +228,19 @@ pub fn create(pool: &mut PagePool, space: &mut AddressSpace, index: u32, apic_id
         (PER_CPU, per_cpu_pages),
     ] {
         let run = pool.take(count);
-        space.map(
-            pool,
-            area + at,
-            run.base().raw(),
-            count * PAGE_BYTES,
-            PageSize::Small,
-            Access::Write,
-        );
+        let (linear, bytes) = (Linear::new(area + at), count * PAGE_BYTES);
+        let physical = run.base().raw();
+        // SAFETY: in this CPU's area, where nothing is yet, and pages taken for this alone.
+        unsafe {
+            space.map(
+                pool,
+                linear,
+                physical,
+                bytes,
+                PageSize::Small,
+                Access::Write,
+            )
+        };
     }
     let options = &machine().options;
     let vmcs12s = u64::from(options.vmcs12s);

@@ -11,8 +11,8 @@ use umbra_vmcs::field;
 
 /// RAM and the low 4 GiB are always mapped; what lies above is mapped when L1
 /// first touches it.
-pub fn violation(cpu: &mut Cpu, gpa: u64, qualification: u64) -> Action {
-    if map_on_demand(cpu, Gpa1::new(gpa)) {
+pub fn violation(cpu: &mut Cpu, gpa1: Gpa1, qualification: u64) -> Action {
+    if map_on_demand(cpu, gpa1) {
         nmi::block_again(qualification);
         return Action::Resume;
     }

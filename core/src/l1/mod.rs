@@ -60,7 +60,10 @@ pub fn handle(cpu: &mut Cpu, nested: &mut Nested, exit: Exit) -> Action {
         Exit::Rdmsr => msr::read(cpu),
         Exit::Wrmsr => msr::write(cpu),
         Exit::Xsetbv => xsetbv::handle(cpu),
-        Exit::EptViolation { gpa, qualification } => ept::violation(cpu, gpa, qualification),
+        Exit::EptViolation {
+            gpa1,
+            qualification,
+        } => ept::violation(cpu, gpa1, qualification),
         Exit::Vmx(reason) => {
             if reason == Reason::Vmcall
                 && let Some(action) = hypercall::of_l1(cpu)

@@ -1,6 +1,7 @@
 //! L0's own page tables. SDM "4-Level Paging and 5-Level Paging".
 
 use super::{PAGE_BYTES, PagePool, pointer};
+use umbra_arch::Linear;
 use umbra_arch::paging::{ADDRESS_BITS, Pte};
 
 const PRESENT: u64 = Pte::P.bits();
@@ -82,10 +83,14 @@ impl AddressSpace {
 
     /// Maps `bytes` bytes from `linear` to `physical` on; all three are
     /// multiples of the page size. Tables come from `pool`.
-    pub fn map(
+    ///
+    /// # Safety
+    /// Where these tables are in CR3, or will be, no Rust object is at the linear addresses,
+    /// nor a second one, by way of them, at the physical addresses.
+    pub unsafe fn map(
         &mut self,
         pool: &mut PagePool,
-        linear: u64,
+        linear: Linear,
         physical: u64,
         bytes: u64,
         size: PageSize,
@@ -93,7 +98,7 @@ impl AddressSpace {
     ) {
         let step = size.bytes();
         assert!(
-            (linear | physical | bytes) & (step - 1) == 0,
+            (linear.raw() | physical | bytes) & (step - 1) == 0,
             "{linear:#x}, {physical:#x}, {bytes:#x} are not multiples of the page size"
         );
         let large = if matches!(size, PageSize::Small) {
@@ -103,7 +108,7 @@ impl AddressSpace {
         };
         let mut done = 0;
         while done < bytes {
-            let entry = self.entry(pool, linear + done, size as u32);
+            let entry = self.entry(pool, linear.plus(done), size as u32);
             // SAFETY: `entry` points into one of this object's tables.
             unsafe { entry.write((physical + done) | PRESENT | large | access.bits()) };
             done += step;
@@ -111,11 +116,11 @@ impl AddressSpace {
     }
 
     /// The entry for `linear` at `level` (1: 4 KiB), making tables on the way.
-    fn entry(&mut self, pool: &mut PagePool, linear: u64, level: u32) -> *mut u64 {
+    fn entry(&mut self, pool: &mut PagePool, linear: Linear, level: u32) -> *mut u64 {
         let mut table = self.root;
         let mut at = 4;
         loop {
-            let index = linear >> (3 + 9 * at) & 511;
+            let index = linear.raw() >> (3 + 9 * at) & 511;
             let entry: *mut u64 = pointer(table + index * 8).cast();
             if at == level {
                 return entry;
