@@ -327,7 +327,7 @@ mod tests {
 
     /// The declarations that boot a machine and have no limit in ticks, by why
     /// they have none.
-    const WITHOUT_TICKS: [(&str, &[&str]); 4] = [
+    const WITHOUT_TICKS: [(&str, &[&str]); 2] = [
         ("it is about the limit in seconds", &["timeout"]),
         (
             "QEMU counts no ticks",
@@ -337,34 +337,6 @@ mod tests {
                 "no-vmx-on-tcg",
                 "no-vmx-on-tcg-uefi",
                 "no-vmx-on-tcg-efi",
-            ],
-        ),
-        (
-            "./x ends the machine, and does not know at which tick",
-            &[
-                "efi-smp",
-                "needs",
-                "no-64-bit-mode",
-                "no-vmx",
-                "s3-hidden",
-                "smp-abort",
-                "uefi-smp",
-                "until",
-            ],
-        ),
-        (
-            "it is long, and how many it takes has not been measured",
-            &[
-                "bench-deep",
-                "fuzz-more",
-                "kvm-deep",
-                "lacks",
-                "lacks-exits",
-                "lacks-of-lhv",
-                "lhv-more-models",
-                "nmi-deep",
-                "platform-deep",
-                "smp-deep",
             ],
         ),
     ];
