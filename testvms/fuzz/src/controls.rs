@@ -3,9 +3,11 @@
 use rt::random::Random;
 use rt::vmx::insn::{read, write};
 use rt::vmx::vm::layout;
+use umbra_arch::msr::bitmap;
 use umbra_vmcs::controls::{Entry, Exit, Pin, Proc, Proc2};
 use umbra_vmcs::field;
 
+use crate::system::MSRS;
 use crate::world::World;
 
 /// TSC ticks after which L2 is stopped.
@@ -57,7 +59,17 @@ impl World {
         }
         vm.proc(proc, clear);
         let msrs = random.of(&[0, 0, 0xffu8, 0x5a]);
-        vm.msr_bitmap.fill(msrs);
+        // What a program comes upon by chance exits: a machine below may not have it, nor let
+        // L1 have it, and says so in its own way.
+        vm.msr_bitmap.fill(0xff);
+        for (msr, is_write) in MSRS.iter().flat_map(|msr| [(*msr, false), (*msr, true)]) {
+            if let Some((byte, bit)) = bitmap::place(msr, is_write)
+                && msrs & 1 << bit == 0
+            {
+                let open = vm.msr_bitmap.read::<u8>(byte as u64) & !(1 << bit);
+                vm.msr_bitmap.write(byte as u64, open);
+            }
+        }
         let ports = random.of(&[0, 0xffu8, 0x92, 0x7f]);
         vm.io_bitmaps.fill(ports);
         self.secondary(random, is_wild);

@@ -142,28 +142,31 @@ fn size(slot: &mut Slot<'_>) {
 }
 
 /// MSRs that are L2's own by VM entry and exit, that are harmless to L1, or that do not exist.
+pub const MSRS: [u32; 19] = [
+    0x174,
+    0x175,
+    0x176,
+    0x277,
+    0xc000_0080,
+    0xc000_0081,
+    0xc000_0082,
+    0xc000_0084,
+    0xc000_0100,
+    0xc000_0101,
+    0xc000_0102,
+    0xc000_0103,
+    0x802,
+    0x808,
+    0x80b,
+    0x83f,
+    0x2000,
+    0xbfff_ffff,
+    0xc000_2000,
+];
+
+/// RDMSR and WRMSR of these.
 pub fn msrs(slot: &mut Slot<'_>) {
-    let msr = slot.random.of(&[
-        0x174,
-        0x175,
-        0x176,
-        0x277,
-        0xc000_0080,
-        0xc000_0081,
-        0xc000_0082,
-        0xc000_0084,
-        0xc000_0100,
-        0xc000_0101,
-        0xc000_0102,
-        0xc000_0103,
-        0x802,
-        0x808,
-        0x80b,
-        0x83f,
-        0x2000,
-        0xbfff_ffff,
-        0xc000_2000,
-    ]);
+    let msr = slot.random.of(&MSRS);
     slot.load(1, msr);
     if slot.random.chance(1, 2) {
         slot.raw(&[0x0f, 0x32]);
