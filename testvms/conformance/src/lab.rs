@@ -71,6 +71,8 @@ pub struct Lab {
     start_rip: u64,
     judge: Judge,
     purpose: Purpose,
+    /// Bochs departs from the SDM in the next case, whatever it does in others of its rule.
+    pub is_erratum: bool,
 }
 
 impl Lab {
@@ -101,6 +103,7 @@ impl Lab {
             start_rip: 0,
             judge: Judge::new(vmx_caps),
             purpose,
+            is_erratum: false,
         }
     }
 
@@ -295,7 +298,7 @@ impl Lab {
             return;
         }
         let broken = self.first_broken();
-        let is_erratum = broken.is_some_and(|rule| errata::has(rule.id));
+        let is_erratum = self.is_erratum || broken.is_some_and(|rule| errata::has(rule.id));
         let rule = broken.map_or("none", |rule| rule.id);
         match self.purpose {
             Purpose::Transcript if is_erratum => {
@@ -368,5 +371,6 @@ impl Lab {
         self.vm.registers = Default::default();
         self.vm.keeps_host_rip = false;
         self.lacks = None;
+        self.is_erratum = false;
     }
 }
