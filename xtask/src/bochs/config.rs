@@ -121,7 +121,8 @@ pub fn bochsrc(
         format!("romimage: file={}", roms.firmware.display()),
         format!("vgaromimage: file={}", roms.vga.display()),
         "display_library: nogui".to_owned(),
-        "clock: sync=none, time0=1".to_owned(),
+        // 1 January 2000: 1 would be the computer's own time.
+        "clock: sync=none, time0=946684800".to_owned(),
         "panic: action=fatal".to_owned(),
         "error: action=report".to_owned(),
         // Resets of the machine, and nothing else.
@@ -196,6 +197,7 @@ mod tests {
              ignore_bad_msrs=1",
         );
         has("memory: guest=512, host=512");
+        has("clock: sync=none, time0=946684800");
         has("romimage: file=/b");
         has("pci: enabled=1, chipset=i440fx");
         has("vgaromimage: file=/v");
